@@ -1,0 +1,45 @@
+"""The errors that pixelfast raises: each says what was found, where, why it cannot be, and what to do next."""
+
+from __future__ import annotations
+
+
+class PixelfastError(Exception):
+    """Base of every error that pixelfast raises on purpose."""
+
+
+class NotAutoregressive(PixelfastError):
+    """The model's prediction of a sub-pixel depends on that sub-pixel itself or on a later one.
+
+    Attributes:
+        layer: the submodule in which the leak enters, as in ``model.named_modules()``.
+        node: the operation of the traced graph in which it enters.
+        offset: (rows, columns) from the predicted pixel to the pixel that it must not see.
+    """
+
+    def __init__(self, message: str, *, layer: str = "", node: str = "", offset: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(message)
+        self.layer, self.node, self.offset = layer, node, offset
+
+
+class UnsupportedModel(PixelfastError):
+    """The model does something that cannot be sampled step by step, or that pixelfast does not understand yet."""
+
+
+class EngineUnavailable(PixelfastError):
+    """The engine that was asked for does not exist, is not installed, or cannot run this program."""
+
+
+class InvalidInput(PixelfastError, ValueError):
+    """An argument has the wrong type, shape or range."""
+
+
+class CheckpointError(PixelfastError):
+    """A checkpoint is truncated, foreign, or does not fit the model."""
+
+
+class NumericalError(PixelfastError, ArithmeticError):
+    """NaN or infinity in the weights, or in the parameters of a predicted distribution."""
+
+
+class VerificationError(PixelfastError):
+    """Images do not agree with what the model itself draws from the same noise."""

@@ -1,0 +1,208 @@
+"""Heads: how a model's outputs become a distribution over one sub-pixel, and how values are fed back into the model.
+
+A head turns (parameters, noise) into a value by inverse CDF, gives the log-probability of a value, and encodes integer
+values as the model's input. Parameters stand in the last dimension: (..., P).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .errors import InvalidInput
+
+Encode = Union[str, tuple[float, float], Tensor, Sequence[float], Callable[[Tensor], Tensor]]
+
+ENCODINGS = '"integer", "unit", "symmetric", (scale, offset), a table of K values, or a function of integer images'
+
+
+@dataclass(frozen=True)
+class Head(ABC):
+    """A distribution over the integers 0 .. levels-1 for every sub-pixel.
+
+    Args:
+        encode: how integer images become the model's input. ``"integer"``: int64 as they are; ``"unit"``: k/(K-1);
+            ``"symmetric"``: 2k/(K-1)-1; ``(scale, offset)``: k*scale+offset; a table of K values, or of (C, K);
+            or a function of an int64 image (N, C, H, W) that works on each value by itself.
+        layout: where the parameters stand in the model's output, for outputs that can be read in several ways,
+            for instance ``"N(KC)HW"``; None infers it.
+    """
+
+    encode: Encode = "symmetric"
+    layout: str | None = None
+
+    @property
+    @abstractmethod
+    def levels(self) -> int:
+        """How many values a sub-pixel can take (K)."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """How many numbers describe the distribution of one sub-pixel (P)."""
+
+    @abstractmethod
+    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
+        """Probabilities of the K values: (..., P) -> (..., K), in float64."""
+
+    def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
+        """Natural logarithm of the probability of ``values``: (..., P), (...) -> (...), in float64."""
+        probabilities = self.probabilities(parameters, temperature)
+        return probabilities.gather(-1, values.long().unsqueeze(-1)).squeeze(-1).log()
+
+    def draw(self, parameters: Tensor, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """Values by inverse CDF: the number of k with P(value <= k) <= noise. (..., P), (...) -> int64 (...)."""
+        edges = self.probabilities(parameters, temperature).cumsum(-1)
+        # The last edge is 1, which no noise reaches; rounding of the sum must not let one past it.
+        return (edges[..., :-1] <= noise.to(edges.dtype).unsqueeze(-1)).sum(-1)
+
+    def edge_distance(self, parameters: Tensor, noise: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
+        """How far ``noise`` lies outside the CDF interval of ``values``: 0 where the draw is exactly that value."""
+        edges = F.pad(self.probabilities(parameters, temperature).cumsum(-1), (1, 0))
+        index = values.long().unsqueeze(-1)
+        below = edges.gather(-1, index).squeeze(-1) - noise
+        above = noise - edges.gather(-1, index + 1).squeeze(-1)
+        return torch.maximum(below, above).clamp_min(0)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Integer images (N, C, H, W) as the model's input, of the same shape."""
+        if self.encode == "integer" and isinstance(self.encode, str):
+            return images.long()
+        table = self.table(tuple(images.shape[1:]))  # (C, K)
+        channel = torch.arange(images.shape[1]).view(1, -1, 1, 1)
+        return table.to(images.device)[channel.to(images.device), images.long()]
+
+    def table(self, shape: Sequence[int]) -> Tensor:
+        """The model's input for each channel and value: (C, K); int64 for ``"integer"``, else float32.
+
+        Raises:
+            InvalidInput: the encoding is unknown, has the wrong size, or looks at more than one value at a time.
+        """
+        channels, levels = shape[0], self.levels
+        values = torch.arange(levels)
+        encode = self.encode
+        if isinstance(encode, str):
+            if encode == "integer":
+                return values.repeat(channels, 1)
+            if encode not in ("unit", "symmetric"):
+                raise InvalidInput(f"unknown encoding {encode!r}: encode= takes {ENCODINGS}")
+            unit = values.float() / max(levels - 1, 1)
+            return (unit if encode == "unit" else 2 * unit - 1).repeat(channels, 1)
+        if callable(encode) and not isinstance(encode, Tensor):
+            return _tabulate(encode, tuple(shape), levels)
+        if isinstance(encode, tuple) and len(encode) == 2 and not (levels == 2 and isinstance(encode[0], Tensor)):
+            return (values * float(encode[0]) + float(encode[1])).float().repeat(channels, 1)
+        try:
+            table = torch.as_tensor(encode, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidInput(f"encode={encode!r} is no encoding: it takes {ENCODINGS}") from error
+        if table.shape == (levels,):
+            return table.repeat(channels, 1)
+        if table.shape == (channels, levels):
+            return table.clone()
+        raise InvalidInput(
+            f"the encoding table has shape {tuple(table.shape)}, but {levels} levels and {channels} channels need "
+            f"({levels},) or ({channels}, {levels})"
+        )
+
+
+@dataclass(frozen=True)
+class Categorical(Head):
+    """A softmax over K values: the model gives K logits (or log-probabilities) for each sub-pixel.
+
+    Args:
+        values: K, how many values a sub-pixel can take; at least 2.
+
+    Raises:
+        InvalidInput: fewer than 2 values.
+    """
+
+    values: int = 256
+
+    def __init__(self, levels: int = 256, encode: Encode = "symmetric", layout: str | None = None) -> None:
+        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
+            raise InvalidInput(f"a categorical head needs at least 2 levels, got {levels!r}")
+        object.__setattr__(self, "values", levels)
+        object.__setattr__(self, "encode", encode)
+        object.__setattr__(self, "layout", layout)
+
+    @property
+    def levels(self) -> int:
+        return self.values
+
+    @property
+    def parameters(self) -> int:
+        return self.values
+
+    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
+        return (parameters.double() / temperature).softmax(-1)
+
+    def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
+        logits = (parameters.double() / temperature).log_softmax(-1)
+        return logits.gather(-1, values.long().unsqueeze(-1)).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class Bernoulli(Head):
+    """Two values, 0 and 1: the model gives one number for each sub-pixel, the logit of 1.
+
+    Args:
+        probability: the model gives the probability of 1 instead of its logit.
+    """
+
+    probability: bool = False
+
+    def __init__(self, probability: bool = False, encode: Encode = "unit", layout: str | None = None) -> None:
+        object.__setattr__(self, "probability", bool(probability))
+        object.__setattr__(self, "encode", encode)
+        object.__setattr__(self, "layout", layout)
+
+    @property
+    def levels(self) -> int:
+        return 2
+
+    @property
+    def parameters(self) -> int:
+        return 1
+
+    def _logit(self, parameters: Tensor, temperature: float) -> Tensor:
+        logit = parameters.double().squeeze(-1)
+        return (logit.logit() if self.probability else logit) / temperature
+
+    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
+        logit = self._logit(parameters, temperature)
+        return torch.stack([torch.sigmoid(-logit), torch.sigmoid(logit)], -1)
+
+    def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
+        logit = self._logit(parameters, temperature)
+        return F.logsigmoid(torch.where(values.bool(), logit, -logit))
+
+
+def _tabulate(encode: Callable[[Tensor], Tensor], shape: tuple[int, ...], levels: int) -> Tensor:
+    """The table (C, K) of a function of integer images, and the proof that it works on each value by itself."""
+    channels, height, width = shape
+    flat = torch.arange(levels).view(-1, 1, 1, 1).expand(levels, channels, height, width)
+    table = torch.stack([_call(encode, image.unsqueeze(0))[0, :, 0, 0] for image in flat], 1)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(levels, (3, channels, height, width), generator=generator)
+    expected = table[torch.arange(channels).view(1, -1, 1, 1), images]
+    if not torch.equal(_call(encode, images), expected):
+        raise InvalidInput(
+            "the function given as encode= does not work on each value by itself (it gave another result for the same "
+            "value elsewhere in an image): an encoding may depend on the value and its channel only"
+        )
+    return table
+
+
+def _call(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    encoded = encode(images.clone())
+    if not isinstance(encoded, Tensor) or encoded.shape != images.shape:
+        found = tuple(encoded.shape) if isinstance(encoded, Tensor) else type(encoded).__name__
+        raise InvalidInput(f"the function given as encode= turned images of shape {tuple(images.shape)} into {found}")
+    return encoded.detach() if encoded.dtype == torch.int64 else encoded.detach().float()

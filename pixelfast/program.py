@@ -1,0 +1,281 @@
+"""The program: sampling as plain data, which every engine reads.
+
+A program is a few lists of instructions and a table of buffers. Nothing model-specific is compiled into an engine: sizes,
+weights, offsets and expressions all travel in here. `pixelfast.engines.reference` is the living definition of what each
+instruction does; other engines are compared with it.
+
+Time. For each image row R, from the first row of any buffer to H-1:
+    the `row` instructions run once, over all columns of their destination;
+    columns left of the image: the instructions of every step, without drawing;
+    for each column 0 .. W-1, for each channel k: the instructions of `steps[k]` at that column, then `draws[k]`, then `encodes[k]`;
+    columns right of the image: the instructions of every step, without drawing.
+Rows above the image, and rows whose values are all given, run each instruction over all columns at once.
+An instruction that runs at (R, c) writes element (R, c) of its destination.
+
+Space. A buffer holds features of N images as [ring row][column][image][feature]; it reads as zero outside its domain.
+
+Letters: N images, C channels, H rows, W columns, K levels, F features, P parameters of a sub-pixel's distribution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Union
+
+import numpy as np
+
+UNARY = (
+    "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "sin", "cos",
+    "floor", "trunc", "relu", "logical_not",
+)  # fmt: skip
+BINARY = (
+    "add", "sub", "mul", "div", "maximum", "minimum", "pow", "eq", "ne", "lt", "le", "gt", "ge",
+)  # fmt: skip
+TERNARY = ("where",)
+OPERATIONS: tuple[str, ...] = UNARY + BINARY + TERNARY
+"""What a `Map` can compute; comparisons give 0 or 1, and `where` takes its second argument where the first is not 0."""
+
+REDUCTIONS = ("mean", "sum", "var", "amax", "amin", "logsumexp")
+"""What a `Reduce` can compute over channels; `var` divides by count - correction."""
+
+HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
+
+
+@dataclass(frozen=True)
+class Rect:
+    """Rows [row0, row1) and columns [col0, col1), in pixels of the image; may reach beyond it."""
+
+    row0: int
+    row1: int
+    col0: int
+    col1: int
+
+    @property
+    def empty(self) -> bool:
+        return self.row0 >= self.row1 or self.col0 >= self.col1
+
+    def hull(self, other: Rect) -> Rect:
+        if self.empty or other.empty:
+            return other if self.empty else self
+        return Rect(
+            min(self.row0, other.row0), max(self.row1, other.row1), min(self.col0, other.col0), max(self.col1, other.col1)
+        )
+
+    def shifted(self, rows: int, cols: int) -> Rect:
+        return Rect(self.row0 + rows, self.row1 + rows, self.col0 + cols, self.col1 + cols)
+
+    def contains(self, other: Rect) -> bool:
+        return other.empty or (
+            self.row0 <= other.row0 and other.row1 <= self.row1 and self.col0 <= other.col0 and other.col1 <= self.col1
+        )
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Features of N images: float32 [rows][columns][N][features].
+
+    Row r lives in ring slot r mod rows. Columns [columns.start, columns.stop) are stored. Outside `domain` it reads as
+    zero: engines clear storage at first and, at the start of row R, the slot of row R if R lies outside the domain.
+    """
+
+    name: str
+    features: int
+    rows: int
+    columns: tuple[int, int]
+    domain: Rect
+
+
+@dataclass(frozen=True)
+class Field:
+    """Numbers that do not depend on the image: float32, broadcast over the axes where the size is 1.
+
+    Shape (N or 1, rows or 1, cols or 1, F); element (r, c) is read at index (r - row0, c - col0). `value` is None when
+    the numbers depend on the conditions of a call: they then come with each call, with all N images.
+    """
+
+    features: int
+    row0: int
+    col0: int
+    rows: int
+    cols: int
+    value: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Channels [channel, channel + count) of a buffer, read or written at (row, col) from the running position."""
+
+    buffer: int
+    channel: int
+    count: int
+    row: int = 0
+    col: int = 0
+
+
+@dataclass(frozen=True)
+class FieldSlot:
+    """Channels [channel, channel + count) of a field at the running position; count 1 is broadcast."""
+
+    field: int
+    channel: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Product:
+    """out = (bias, or what `out` holds) + sum over taps of weights_tap^T · source_tap.
+
+    `weights` is (sum of the taps' counts, out.count), in the taps' order.
+    """
+
+    out: Slot
+    taps: tuple[Slot, ...]
+    weights: np.ndarray
+    bias: np.ndarray | None
+    rect: Rect
+    layer: str = ""
+
+
+@dataclass(frozen=True)
+class Pixel:
+    """Channel `channel` of the image at (row, col) from the running position."""
+
+    row: int
+    col: int
+    channel: int
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """out += sum over taps of tables[tap, value of the image there]; pixels outside the image add nothing.
+
+    `tables` is (taps, K, out.count). It replaces a product over one-hot or embedded inputs.
+    """
+
+    out: Slot
+    taps: tuple[Pixel, ...]
+    tables: np.ndarray
+    rect: Rect
+    layer: str = ""
+
+
+Leaf = Union[Slot, FieldSlot, np.ndarray, float]
+"""What an expression reads: channels of a buffer or field (count 1 is broadcast), a vector (out.count,), or a number."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation of an expression. Argument i < len(leaves) is a leaf, otherwise the result of op i - len(leaves)."""
+
+    name: str
+    args: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Map:
+    """out = expression of the leaves, channel by channel; the value of the last op (of the only leaf if there are none)."""
+
+    out: Slot
+    leaves: tuple[Leaf, ...]
+    ops: tuple[Op, ...]
+    rect: Rect
+    layer: str = ""
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """out (one channel) = kind over all channels of the sources."""
+
+    out: Slot
+    kind: str
+    sources: tuple[Slot, ...]
+    correction: float
+    rect: Rect
+    layer: str = ""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Layer normalisation over channels: out = (x - mean) / sqrt(var + eps) * scale + shift, with the biased variance."""
+
+    out: Slot
+    source: Slot
+    scale: np.ndarray
+    shift: np.ndarray
+    eps: float
+    rect: Rect
+    layer: str = ""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draw channel `channel` of the running pixel from the parameters in `source` (count P), by inverse CDF.
+
+    categorical: logits divided by the temperature; value = number of k < K-1 whose cumulative probability is <= noise.
+    bernoulli: value = 1 if noise >= P(0).
+    """
+
+    channel: int
+    source: Slot
+
+
+@dataclass(frozen=True)
+class Encode:
+    """out[f] = table[f, value of image channel `channel` at the running pixel]; table is (out.count, K)."""
+
+    out: Slot
+    channel: int
+    table: np.ndarray
+
+
+Instruction = Union[Product, Lookup, Map, Reduce, Norm]
+
+
+@dataclass(frozen=True)
+class Program:
+    """See the head of this file."""
+
+    shape: tuple[int, int, int]
+    levels: int
+    parameters: int
+    head: str
+    buffers: tuple[Buffer, ...]
+    fields: tuple[Field, ...]
+    row: tuple[Instruction, ...]
+    steps: tuple[tuple[Instruction, ...], ...]
+    draws: tuple[Draw, ...]
+    encodes: tuple[tuple[Encode, ...], ...]
+    macs: int = field(default=0)
+
+    @property
+    def rows(self) -> range:
+        """The rows that an engine runs: from the first row of any buffer, which may lie above the image, to H - 1."""
+        return range(min([0, *(buffer.domain.row0 for buffer in self.buffers)]), self.shape[1])
+
+    @property
+    def columns(self) -> tuple[int, int]:
+        """The columns [lo, hi) in which any instruction runs; contains 0 .. W."""
+        lo = min([0, *(buffer.domain.col0 for buffer in self.buffers)])
+        return lo, max([self.shape[2], *(buffer.domain.col1 for buffer in self.buffers)])
+
+    def bytes_per_image(self) -> int:
+        """Bytes of buffers for one image."""
+        sizes = (b.rows * (b.columns[1] - b.columns[0]) * b.features for b in self.buffers)
+        return 4 * sum(sizes)
+
+    def weight_bytes(self) -> int:
+        """Bytes of weights, biases, tables and vectors."""
+        total = 0
+        for instruction in self.instructions():
+            for name in ("weights", "bias", "tables", "scale", "shift"):
+                array = getattr(instruction, name, None)
+                total += 0 if array is None else array.nbytes
+        return total + sum(encode.table.nbytes for encodes in self.encodes for encode in encodes)
+
+    def instructions(self) -> list[Instruction]:
+        return [*self.row, *(instruction for step in self.steps for instruction in step)]
+
+    def __str__(self) -> str:
+        from .program_text import render
+
+        return render(self)

@@ -1,0 +1,439 @@
+"""Builds graph nodes from tensors of element numbers: one method for each kind of node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from ..errors import UnsupportedModel
+from ..expression import evaluate
+from ..graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, Tap, TapConv
+from ..program import Op, Rect
+from .elements import NEXT_IMAGE, ElementTable, Layout, Value, infer_layout
+
+IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a node comes from: its name in the traced graph and the user's submodule."""
+
+    name: str
+    layer: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (layer {self.layer!r})" if self.layer else self.name
+
+
+@dataclass(frozen=True)
+class _Reads:
+    """What one operand reads at each pixel of a layout: arrays (rows, cols, F), and per feature the edge it lies on."""
+
+    known: np.ndarray
+    edge: np.ndarray  # (F, 3): source node, row offset, column offset; -1 for features that read no node
+    feature: np.ndarray  # (F,)
+
+
+class GraphBuilder:
+    """Collects nodes and fields; every method returns element numbers of the result's shape."""
+
+    def __init__(self, shape: tuple[int, int, int], levels: int) -> None:
+        self.shape, self.levels = shape, levels
+        self.nodes: list[Node] = []
+        self.fields: list[FieldSpec] = []
+        self.outputs: list[fx.Node] = []
+        self.table = ElementTable()
+        self.dense_macs = 0
+
+    @property
+    def image(self) -> Rect:
+        return Rect(0, self.shape[1], 0, self.shape[2])
+
+    def add(self, node: Node) -> Tensor:
+        """Append a node; element numbers (rows, cols, F) of the first image."""
+        self.nodes.append(node)
+        return self.table.add(node, 1)[0]
+
+    def input(self, table: Tensor) -> Tensor:
+        """The encoded image from its table (C, K): element numbers (2, C, H, W)."""
+        channels = np.arange(self.shape[0])
+        node = Input("image", "", len(channels), self.image, channels, table.double().numpy())
+        return both_images(self.add(node)).permute(0, 3, 1, 2)
+
+    def embedding(self, at: Origin, ids: Tensor, weight: Tensor) -> Tensor:
+        """Rows of `weight` (rows, E) looked up by image values: element numbers of shape (*ids.shape, E)."""
+        place = self.table.places(ids.numpy())
+        result = torch.zeros((*ids.shape, weight.shape[1]), dtype=torch.int64)
+        for number in np.unique(place.node[place.known]):
+            source = self.nodes[number]
+            if not isinstance(source, Input):
+                raise UnsupportedModel(f"{at} looks up computed features in a table; only image values can be looked up")
+            rows = torch.from_numpy(source.table).long()  # (F, K)
+            if rows.min() < 0 or rows.max() >= len(weight):
+                raise UnsupportedModel(
+                    f"{at} looks up values {int(rows.min())} .. {int(rows.max())} in a table of {len(weight)} rows: the "
+                    f"head has {self.levels} levels; check its number of levels and encode="
+                )
+            table = weight.detach().double()[rows].permute(0, 2, 1).reshape(-1, self.levels)  # (F * E, K)
+            channels = np.repeat(source.channels, weight.shape[1])
+            numbers = self.add(Input(at.name, at.layer, len(channels), self.image, channels, table.numpy()))
+            numbers = numbers.view(*numbers.shape[:2], source.features, weight.shape[1])
+            here = place.known & (place.node == number)
+            looked_up = numbers[place.row[here], place.col[here], place.feature[here]]  # (found, E)
+            result[torch.from_numpy(here)] = looked_up + torch.from_numpy(place.image[here] * NEXT_IMAGE)[:, None]
+        return result
+
+    # ---------------------------------------------------------------- pointwise
+
+    def pointwise(self, at: Origin, operands: Sequence[Value | float], ops: Sequence[Op], force: bool = False) -> Tensor:
+        """Element numbers of an expression over operands that broadcast against each other.
+
+        Elements that no operand takes from the image stay 0, unless `force` makes nodes of them too.
+        """
+        shape = torch.broadcast_shapes(*(_shape(operand) for operand in operands))
+        ids = [op.ids.expand(shape) for op in operands if isinstance(op, Value) and op.ids is not None]
+        layout = infer_layout(self.table, ids, str(at))
+        maps = [self._map(at, op, layout, shape) for op in operands]
+        wanted = layout.index[0] >= 0
+        if not force:
+            wanted = wanted & np.logical_or.reduce([reads.known for reads in maps if isinstance(reads, _Reads)])
+        result = torch.zeros(layout.index.shape[1:], dtype=torch.int64)
+        signatures = np.concatenate([reads.edge for reads in maps if isinstance(reads, _Reads)], 1)  # (F, 3 * edges)
+        for group in _groups(signatures):
+            chosen = wanted[:, :, group]
+            if not chosen.any():
+                continue
+            numbers = self._pointwise_group(at, operands, ops, maps, layout, shape, group, chosen)
+            result[:, :, torch.from_numpy(group)] = numbers
+        return layout.scatter(both_images(result), tuple(shape))
+
+    def _pointwise_group(
+        self,
+        at: Origin,
+        operands: Sequence[Value | float],
+        ops: Sequence[Op],
+        maps: list[_Reads | float | None],
+        layout: Layout,
+        shape: torch.Size,
+        group: np.ndarray,
+        chosen: np.ndarray,
+    ) -> Tensor:
+        """One node for the features in `group`, which read the same edges; element numbers (rows, cols, len(group))."""
+        row0, row1, col0, col1 = _hull(chosen.any(2))
+        window = (slice(row0, row1), slice(col0, col1))
+        domain = Rect(row0, row1, col0, col1).shifted(layout.row0, layout.col0)
+        leaves: list[Leaf] = []
+        extra: list[Op] = []
+        placed: list[int] = []  # for each operand, its value among leaves (>= 0) or extra ops (< 0, as ~index)
+        for operand, reads in zip(operands, maps, strict=True):
+            if isinstance(reads, float):
+                leaves.append(reads)
+                placed.append(len(leaves) - 1)
+                continue
+            assert isinstance(operand, Value)
+            parts: list[int] = []
+            known = np.zeros((*chosen[window].shape,), dtype=bool)
+            if reads is not None and reads.edge[group[0], 0] >= 0:
+                known = reads.known[window][:, :, group]
+                edge, mask = _edge(reads, group, known, domain)
+                leaves.append(edge)
+                parts.append(len(leaves) - 1)
+                if mask is not None:
+                    leaves.append(self._static(mask[None].astype(np.float32), domain))
+                    extra.append(Op("mul", (parts[0], len(leaves) - 1)))
+                    parts[0] = ~(len(extra) - 1)
+            field = self._constant_part(at, operand, layout, shape, window, group, known, domain)
+            if field is not None:
+                leaves.append(field)
+                parts.append(len(leaves) - 1)
+            if not parts:
+                leaves.append(0.0)
+                parts.append(len(leaves) - 1)
+            if len(parts) == 2:
+                extra.append(Op("add", (parts[0], parts[1])))
+                parts[0] = ~(len(extra) - 1)
+            placed.append(parts[0])
+
+        def resolve(index: int) -> int:
+            return index if index >= 0 else len(leaves) + ~index
+
+        prepared = [Op(op.name, tuple(map(resolve, op.args))) for op in extra]
+        shift = len(leaves) + len(extra) - len(operands)
+        main = [
+            Op(op.name, tuple(resolve(placed[i]) if i < len(operands) else i + shift for i in op.args)) for op in ops
+        ]
+        node = Pointwise(at.name, at.layer, len(group), domain, tuple(leaves), (*prepared, *main))
+        if not ops and prepared and placed[0] >= 0:
+            raise AssertionError("an identity over a bare leaf has no preparation")
+        numbers = torch.zeros((*chosen.shape[:2], len(group)), dtype=torch.int64)
+        folded = self._fold_input(node)
+        if folded is None:
+            numbers[window] = self.add(node)
+        else:
+            table, (row, col) = folded
+            source = self.add(table)
+            rows = torch.arange(domain.row0, domain.row1) + row
+            cols = torch.arange(domain.col0, domain.col1) + col
+            numbers[window] = source[rows[:, None], cols[None, :]]
+        numbers[torch.from_numpy(~chosen)] = 0
+        return numbers
+
+    def _fold_input(self, node: Pointwise) -> tuple[Input, tuple[int, int]] | None:
+        """The node as a table, if each of its features is a function of a single image value."""
+        edges = [leaf for leaf in node.leaves if isinstance(leaf, Edge)]
+        first = edges[0] if edges else None
+        channels: np.ndarray | None = None
+        tables: list[Tensor] = []
+        for leaf in node.leaves:
+            if isinstance(leaf, FieldEdge):
+                return None
+            if isinstance(leaf, Edge):
+                source = self.nodes[leaf.source]
+                assert first is not None
+                if not isinstance(source, Input) or (leaf.row, leaf.col) != (first.row, first.col):
+                    return None
+                reads = np.broadcast_to(source.channels[leaf.channels], (node.features,))
+                if channels is not None and (channels != reads).any():
+                    return None
+                channels = reads
+                if not self.image.contains(node.domain.shifted(leaf.row, leaf.col)):
+                    return None
+                tables.append(torch.from_numpy(source.table[leaf.channels]))
+            else:
+                tables.append(torch.as_tensor(leaf, dtype=torch.float64).reshape(-1, 1))
+        if first is None or channels is None:
+            return None
+        table = evaluate(node.ops, tables).expand(node.features, self.levels).contiguous().numpy()
+        return Input(node.name, node.layer, node.features, self.image, channels.copy(), table), (first.row, first.col)
+
+    def _map(self, at: Origin, operand: Value | float, layout: Layout, shape: torch.Size) -> _Reads | float | None:
+        if not isinstance(operand, Value):
+            return float(operand)
+        if operand.ids is None:
+            return None
+        return self._reads(at, layout.gather(operand.ids.expand(shape)), layout.row0, layout.col0)
+
+    def _reads(self, at: Origin, ids: Tensor, row0: int, col0: int) -> _Reads:
+        """What element numbers (images, rows, cols, F) read, relative to pixel (row0 + i, col0 + j)."""
+        numbers = ids.numpy()
+        if len(numbers) > 1 and not np.array_equal(
+            np.where(numbers[1] > 0, numbers[1] - NEXT_IMAGE, 0), np.where(numbers[0] > 0, numbers[0], 0)
+        ):
+            raise UnsupportedModel(f"{at} mixes images of the batch: each image must be computed by itself")
+        place = self.table.places(numbers[0])
+        rows = np.arange(numbers.shape[1])[:, None, None] + row0
+        cols = np.arange(numbers.shape[2])[None, :, None] + col0
+        columns = np.stack([place.node, place.row - rows, place.col - cols, place.feature])  # (4, rows, cols, F)
+        flat = columns.reshape(4, -1, numbers.shape[3])
+        known = place.known.reshape(-1, numbers.shape[3])
+        low = np.where(known, flat, np.iinfo(np.int64).max).min(1)
+        high = np.where(known, flat, np.iinfo(np.int64).min).max(1)
+        reads_any = known.any(0)
+        if (low[:, reads_any] != high[:, reads_any]).any():
+            raise UnsupportedModel(
+                f"{at} reads, along one channel, elements of several channels or at several offsets: rows or columns are "
+                "mixed with channels, which cannot be computed pixel by pixel"
+            )
+        low = np.where(reads_any, low, -1)
+        return _Reads(place.known, low[:3].T, low[3])
+
+    # ---------------------------------------------------------------- constants
+
+    def _constant_part(
+        self,
+        at: Origin,
+        operand: Value,
+        layout: Layout,
+        shape: torch.Size,
+        window: tuple[slice, slice],
+        group: np.ndarray,
+        known: np.ndarray,
+        domain: Rect,
+    ) -> Leaf | None:
+        """The operand's elements that are no elements of nodes, as a leaf; None if they are all zero."""
+        if operand.const is None or known.all():
+            return None
+        index = layout.index[:, window[0], window[1]][..., group]  # (images, rows, cols, F) into the broadcast tensor
+        if operand.dynamic is None:
+            flat = operand.const.detach().to(torch.float32).expand(shape).reshape(-1).numpy()
+            values = np.where(known | (index < 0), 0, flat[np.maximum(index, 0)])
+            if not values.any() and known.any():
+                return None
+            if not np.array_equal(values[0], values[-1]):
+                raise UnsupportedModel(f"{at} treats the images of a batch differently: each image must be computed by itself")
+            return self._static(values[:1].astype(np.float32), domain)
+        positions = torch.arange(operand.const.numel()).view(operand.const.shape).expand(shape).reshape(-1).numpy()
+        return self._dynamic(operand.dynamic, np.where(known | (index < 0), -1, positions[np.maximum(index, 0)]), domain)
+
+    def _static(self, values: np.ndarray, domain: Rect) -> Leaf:
+        """A leaf for values (1, rows, cols, F): a number, a vector, or a field."""
+        values = _compress(values)
+        if values.shape[1:3] == (1, 1):
+            vector = values[0, 0, 0]
+            if (vector == vector[0]).all():
+                return float(vector[0])
+            return vector.copy()
+        self.fields.append(FieldSpec(domain.row0, domain.col0, values))
+        return FieldEdge(len(self.fields) - 1, np.arange(values.shape[3]))
+
+    def _dynamic(self, node: fx.Node, index: np.ndarray, domain: Rect) -> FieldEdge:
+        if node not in self.outputs:
+            self.outputs.append(node)
+        if np.array_equal(index[0], index[-1]):
+            index = index[:1]
+        spec = FieldSpec(domain.row0, domain.col0, None, self.outputs.index(node), _compress(index))
+        self.fields.append(spec)
+        return FieldEdge(len(self.fields) - 1, np.arange(index.shape[3]))
+
+    # ---------------------------------------------------------------- products, reductions
+
+    def conv(
+        self,
+        at: Origin,
+        ids: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int = 1,
+        row0: int = 0,
+        col0: int = 0,
+    ) -> Tensor:
+        """A convolution of stride 1 over element numbers (images, rows, cols, I); weight (O, I / groups, kh, kw).
+
+        Elements 0 count as zeros. Returns element numbers (rows', cols', O) of the first image.
+        """
+        matrix = _dense_weight(weight, groups)  # (O, I, kh, kw)
+        outputs, inputs, kernel_rows, kernel_cols = matrix.shape
+        reads = self._reads(at, ids, row0, col0)
+        rows = ids.shape[1] + 2 * padding[0] - dilation[0] * (kernel_rows - 1)
+        cols = ids.shape[2] + 2 * padding[1] - dilation[1] * (kernel_cols - 1)
+        self.dense_macs += rows * cols * weight.numel()
+        # Centre the kernel: output pixel i stands where its middle tap reads.
+        middle = (dilation[0] * (kernel_rows - 1) // 2, dilation[1] * (kernel_cols - 1) // 2)
+        top, left = row0 - padding[0] + middle[0], col0 - padding[1] + middle[1]
+        taps: list[Tap] = []
+        for group in _groups(reads.edge):
+            source, row, col = (int(v) for v in reads.edge[group[0]])
+            if source < 0:
+                continue
+            rect = self._full_rect(at, reads, group).shifted(row0 + row, col0 + col)
+            for a in range(kernel_rows):
+                for b in range(kernel_cols):
+                    block = np.ascontiguousarray(matrix[:, group, a, b].T)  # (I', O)
+                    if not block.any():
+                        continue
+                    offset = (a * dilation[0] - middle[0] + row, b * dilation[1] - middle[1] + col)
+                    taps.append(Tap(Edge(source, *offset, reads.feature[group], rect), block))
+        vector = np.zeros(outputs, np.float32) if bias is None else bias.detach().float().numpy().copy()
+        domain = Rect(top, top + rows, left, left + cols)
+        return self.add(TapConv(at.name, at.layer, outputs, domain, tuple(taps), vector))
+
+    def is_regular(self, at: Origin, ids: Tensor, row0: int = 0, col0: int = 0) -> bool:
+        """Whether each channel of (images, rows, cols, F) is a full rectangle of one node's feature, or constant."""
+        reads = self._reads(at, ids, row0, col0)
+        for group in _groups(reads.edge):
+            known = reads.known[:, :, group]
+            if reads.edge[group[0], 0] >= 0 and not _is_full(known):
+                return False
+        return True
+
+    def _full_rect(self, at: Origin, reads: _Reads, group: np.ndarray) -> Rect:
+        known = reads.known[:, :, group]
+        assert _is_full(known), f"{at}: irregular operand must be made regular first"
+        return Rect(*_hull(known.any(2)))
+
+    def reduce(self, at: Origin, ids: Tensor, kind: str, correction: float, row0: int, col0: int) -> Tensor:
+        """A reduction over all features of element numbers (images, rows, cols, F); returns (rows, cols, 1)."""
+        edges, domain = self._edges(at, ids, row0, col0)
+        return self.add(ChannelReduce(at.name, at.layer, 1, domain, edges, kind, correction))
+
+    def norm(self, at: Origin, ids: Tensor, scale: np.ndarray, shift: np.ndarray, eps: float, row0: int, col0: int) -> Tensor:
+        """Layer normalisation over all features of (images, rows, cols, F); returns (rows, cols, F)."""
+        edges, domain = self._edges(at, ids, row0, col0)
+        return self.add(ChannelNorm(at.name, at.layer, len(scale), domain, edges, scale, shift, eps))
+
+    def _edges(self, at: Origin, ids: Tensor, row0: int, col0: int) -> tuple[tuple[Edge, ...], Rect]:
+        """Edges that together hold all features in order; every element must be one of a node."""
+        reads = self._reads(at, ids, row0, col0)
+        domain = Rect(row0, row0 + ids.shape[1], col0, col0 + ids.shape[2])
+        edges = []
+        for run in _runs(reads.edge):
+            source, row, col = (int(v) for v in reads.edge[run[0]])
+            edges.append(Edge(source, row, col, reads.feature[run], domain.shifted(row, col)))
+        return tuple(edges), domain
+
+    def edge_runs(self, at: Origin, ids: Tensor, row0: int, col0: int) -> tuple[Edge, ...]:
+        """The edges that hold the features of (images, rows, cols, F) in order, for the graph's outputs."""
+        return self._edges(at, ids, row0, col0)[0]
+
+
+def both_images(ids: Tensor) -> Tensor:
+    return torch.stack([torch.where(ids > 0, ids + n * NEXT_IMAGE, 0) for n in range(IMAGES)])
+
+
+def _shape(operand: Value | float) -> torch.Size:
+    if not isinstance(operand, Value):
+        return torch.Size([])
+    tensor = operand.ids if operand.ids is not None else operand.const
+    assert tensor is not None
+    return tensor.shape
+
+
+def _groups(signatures: np.ndarray) -> list[np.ndarray]:
+    """Indices of equal rows, in the order of their first appearance."""
+    _, first, inverse = np.unique(signatures, axis=0, return_index=True, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    return [np.flatnonzero(inverse == group) for group in np.argsort(first)]
+
+
+def _runs(signatures: np.ndarray) -> list[np.ndarray]:
+    """Indices of consecutive equal rows."""
+    breaks = np.flatnonzero((signatures[1:] != signatures[:-1]).any(1)) + 1
+    return np.split(np.arange(len(signatures)), breaks)
+
+
+def _hull(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Rows [row0, row1) and columns [col0, col1) that hold all True entries of a mask (rows, cols)."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
+
+
+def _is_full(known: np.ndarray) -> bool:
+    row0, row1, col0, col1 = _hull(known.any(2))
+    return bool(known[row0:row1, col0:col1].all())
+
+
+def _edge(reads: _Reads, group: np.ndarray, known: np.ndarray, domain: Rect) -> tuple[Edge, np.ndarray | None]:
+    """The edge of a group of features, and a mask (rows, cols, F) if it does not read a full rectangle."""
+    source, row, col = (int(v) for v in reads.edge[group[0]])
+    row0, row1, col0, col1 = _hull(known.any(2))
+    rect = Rect(row0, row1, col0, col1).shifted(domain.row0 + row, domain.col0 + col)
+    edge = Edge(source, row, col, reads.feature[group], rect)
+    return edge, None if known[row0:row1, col0:col1].all() else known
+
+
+def _compress(array: np.ndarray) -> np.ndarray:
+    """(images, rows, cols, F) with rows and columns of size 1 where nothing changes along them."""
+    if (array == array[:, :1]).all():
+        array = array[:, :1]
+    if (array == array[:, :, :1]).all():
+        array = array[:, :, :1]
+    return np.ascontiguousarray(array)
+
+
+def _dense_weight(weight: Tensor, groups: int) -> np.ndarray:
+    """(O, I / groups, kh, kw) as (O, I, kh, kw), with zeros between groups."""
+    array = weight.detach().float().numpy()
+    if groups == 1:
+        return array
+    outputs, inputs = array.shape[0] // groups, array.shape[1]
+    dense = np.zeros((array.shape[0], inputs * groups, *array.shape[2:]), np.float32)
+    for g in range(groups):
+        rows = slice(g * outputs, (g + 1) * outputs)
+        dense[rows, g * inputs : (g + 1) * inputs] = array[rows]
+    return dense

@@ -1,0 +1,235 @@
+"""Capture: any user's module, untouched, as a functional graph of ATen operations with its weights.
+
+The order of the steps matters, and each is there because a published model needs it:
+1. a deep copy in eval mode: the user's module is never run, switched or written to;
+2. one eager forward at exactly the shape to be exported: it applies masks that forwards write into weights, creates lazy
+   buffers and fills caches, which export would otherwise miss or poison with fake tensors;
+3. a second forward that must agree with the first: a forward with a memory cannot be sampled;
+4. `weight_norm` baked, then `torch.export` (non-strict) under shims, then ATen decompositions.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..conditions import Conditions
+from ..errors import InvalidInput, NumericalError, UnsupportedModel
+from ..heads import Head
+from .shims import TracingShims, bake_weight_norm
+
+IMAGES = 2
+"""Images in the traced batch: two, so that anything that mixes images shows."""
+
+NODE_LIMIT = 20_000
+"""Above this many operations a graph comes from a Python loop over pixels, which is not worth unrolling."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A functional ATen graph, and concrete values for everything that it takes in.
+
+    Attributes:
+        graph: the FX graph; placeholders and one output.
+        constants: placeholder name -> tensor, for weights, buffers and constants.
+        image: name of the placeholder of the image, or None if the model ignores it.
+        conditions: placeholder names of the condition tensors, in order.
+        example: the encoded images (2, C, H, W) of the trace.
+        example_conditions: the condition tensors of the trace.
+        output: what the module gave for the example, run eagerly.
+        root: the exported module, which nested targets in the graph refer to.
+    """
+
+    graph: torch.fx.Graph
+    constants: dict[str, Tensor]
+    image: str | None
+    conditions: tuple[str, ...]
+    example: Tensor
+    example_conditions: tuple[Tensor, ...]
+    output: Tensor
+    root: nn.Module
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """A deep copy in eval mode, without gradients; the module itself stays as it is.
+
+    Raises:
+        UnsupportedModel: the module cannot be copied.
+        NumericalError: a weight is NaN or infinite.
+    """
+    # Hook-style weight_norm keeps the last weight as a non-leaf tensor, which deepcopy refuses.
+    memo: dict[int, Any] = {}
+    for child in module.modules():
+        for value in vars(child).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    try:
+        clone = copy.deepcopy(module, memo)
+    except Exception as error:
+        raise UnsupportedModel(
+            f"{type(module).__name__} cannot be copied with copy.deepcopy ({error}): pixelfast works on a copy, so that "
+            "your module stays as it is; remove the attribute that cannot be copied (an open file, a lock, a lambda)"
+        ) from error
+    for name, parameter in clone.named_parameters():
+        if not torch.isfinite(parameter).all():
+            bad = int((~torch.isfinite(parameter)).sum())
+            raise NumericalError(
+                f"the weight {name!r} of {type(module).__name__} holds {bad} NaN or infinite values of {parameter.numel()}: "
+                "no distribution can come out of it; load a checkpoint from before training diverged"
+            )
+    return clone.eval().requires_grad_(False)
+
+
+def first_output(output: Any, module: nn.Module) -> Tensor:
+    """The tensor that counts: the output itself, or the first item of a tuple, list or dict."""
+    while isinstance(output, (tuple, list, dict)) and len(output):
+        output = next(iter(output.values())) if isinstance(output, dict) else output[0]
+    if not isinstance(output, Tensor):
+        raise UnsupportedModel(
+            f"{type(module).__name__} gives {type(output).__name__}: a tensor, or a tuple whose first item is one, is needed"
+        )
+    return output
+
+
+def call(module: nn.Module, inputs: Tensor, conditions: Conditions) -> Tensor:
+    """One forward: the module's own `__call__`, its first output, without gradients."""
+    with torch.no_grad():
+        return first_output(module(inputs, *conditions.args, **conditions.kwargs), module)
+
+
+class _Wrapper(nn.Module):
+    """Calls the module under the shims, with the conditions' tensors as a list of inputs."""
+
+    def __init__(self, module: nn.Module, conditions: Conditions) -> None:
+        super().__init__()
+        self.module = module
+        self.conditions = conditions
+
+    def forward(self, inputs: Tensor, tensors: list[Tensor]) -> Tensor:
+        queue = iter(tensors)
+        conditions = self.conditions.map(lambda _: next(queue))
+        with TracingShims():
+            return first_output(self.module(inputs, *conditions.args, **conditions.kwargs), self.module)
+
+
+def capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions) -> Capture:
+    """Capture a module that `frozen_copy` gave. `conditions` are those of an example call with any number of images.
+
+    Raises:
+        InvalidInput: the module refuses the image or the conditions.
+        UnsupportedModel: the forward keeps a memory, or cannot be traced.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(head.levels, (IMAGES, *shape), generator=generator)
+    inputs = head.encode_images(images)
+    example = two_images(conditions)
+    module = copy.deepcopy(module).cpu()
+    output = _eager(module, inputs, example, shape)
+    again = call(module, inputs, example)
+    if output.shape != again.shape or not torch.allclose(output, again, rtol=1e-4, atol=1e-4, equal_nan=True):
+        raise UnsupportedModel(
+            f"{type(module).__name__} gave two different outputs for the same images, in eval mode: its forward keeps a "
+            "memory or draws random numbers, so no two sub-pixels would be drawn from the same model"
+        )
+    bake_weight_norm(module)
+    wrapper = _Wrapper(module, example)
+    tensors = [tensor for _, tensor in example.tensors()]
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.export.export(wrapper, (inputs, tensors), strict=False).run_decompositions()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise UnsupportedModel(
+            f"{type(module).__name__} cannot be traced: {type(error).__name__}: {reason}. Usual reasons: Python control flow "
+            'that looks at values of the image, or .item() in forward. engine="naive" samples such a module, slowly'
+        ) from error
+    if len(program.graph.nodes) > NODE_LIMIT:
+        raise UnsupportedModel(
+            f"{type(module).__name__} unrolls into {len(program.graph.nodes)} operations (more than {NODE_LIMIT}): a Python "
+            'loop over pixels, as in a recurrence; engine="naive" samples it, slowly'
+        )
+    constants, users = _inputs(program)
+    return Capture(
+        graph=program.graph,
+        constants=constants,
+        image=users[0],
+        conditions=tuple(users[1:]),
+        example=inputs,
+        example_conditions=tuple(tensors),
+        output=output,
+        root=program.graph_module,
+    )
+
+
+def two_images(conditions: Conditions) -> Conditions:
+    """The conditions of an example call cut or repeated to the two images of the trace."""
+    lengths = {tensor.shape[0] for _, tensor in conditions.tensors() if tensor.dim()} - {1}
+    if len(lengths) > 1:
+        found = ", ".join(f"{name}: {tuple(tensor.shape)}" for name, tensor in conditions.tensors())
+        raise InvalidInput(f"the conditions disagree about the number of images: {found}; first axes must be equal, or 1")
+    n = lengths.pop() if lengths else 1
+    index = torch.tensor([0, n - 1])
+    detached = conditions.map(lambda tensor: tensor.detach().cpu())
+    if n == 1:
+        # One entry may belong to one image or to all; two equal entries serve both readings.
+        return detached.map(lambda t: t.expand(IMAGES, *t.shape[1:]).contiguous() if t.dim() else t)
+    return detached.rows(index, n)
+
+
+def _eager(module: nn.Module, inputs: Tensor, conditions: Conditions, shape: tuple[int, int, int]) -> Tensor:
+    try:
+        return call(module, inputs, conditions)
+    except (UnsupportedModel, InvalidInput):
+        raise
+    except Exception as error:
+        given = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in conditions.tensors()) or "no conditions"
+        raise InvalidInput(
+            f"{type(module).__name__} does not accept images of shape (N, {', '.join(map(str, shape))}) as {inputs.dtype} with "
+            f"{given}: {type(error).__name__}: {str(error).strip()[:300]}. Its forward is {type(module).__name__}"
+            f"{_signature(module)}: check shape=, the head's encode=, and cond="
+        ) from error
+
+
+def _signature(module: nn.Module) -> str:
+    try:
+        return str(inspect.signature(module.forward))
+    except (TypeError, ValueError):
+        return "(...)"
+
+
+def _inputs(program: torch.export.ExportedProgram) -> tuple[dict[str, Tensor], list[str | None]]:
+    """Values of all placeholders that are no user inputs, and the names of those that are."""
+    signature = program.graph_signature
+    constants: dict[str, Tensor] = {}
+    for name, target in signature.inputs_to_parameters.items():
+        constants[name] = program.state_dict[target].detach()
+    for name, target in signature.inputs_to_buffers.items():
+        source = program.state_dict if target in program.state_dict else program.constants
+        constants[name] = source[target].detach()
+    for name, target in signature.inputs_to_lifted_tensor_constants.items():
+        constants[name] = program.constants[target].detach()
+    users: Sequence[Any] = [name if isinstance(name, str) else None for name in signature.user_inputs]
+    return constants, list(users)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings and no log lines from export: what matters of them is in our own errors."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
