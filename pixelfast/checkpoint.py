@@ -6,6 +6,7 @@ Nothing is ever unpickled beyond tensors, nothing is loaded in silence, and ever
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import os
 import pickle
@@ -221,22 +222,10 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _without_prefix(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The names without the wrappers' prefixes, as long as taking one off makes more of them fit."""
-    names = {name: name for name in tensors}
-    improved = True
-    while improved:
-        improved = False
-        for prefix in PREFIXES:
-            shorter = {name: short.removeprefix(prefix) for name, short in names.items()}
-            if _hits(shorter.values(), wanted) > _hits(names.values(), wanted) or (
-                prefix in PREFIXES[:2] and all(short.startswith(prefix) for short in names.values())
-            ):
-                names, improved = shorter, True
-    return {names[name]: tensor for name, tensor in tensors.items()}
-
-
-def _hits(names: Iterable[str], wanted: Mapping[str, Tensor]) -> int:
-    return sum(name in wanted for name in names)
+    """The tensors without the prefixes of wrappers, up to three of them, of which the most names fit the model."""
+    chains = ["".join(chain) for depth in range(4) for chain in itertools.product(PREFIXES, repeat=depth)]
+    best = max(chains, key=lambda chain: sum(name.removeprefix(chain) in wanted for name in tensors))
+    return {name.removeprefix(best): tensor for name, tensor in tensors.items()}
 
 
 def _near(name: str, others: list[str]) -> str:

@@ -16,8 +16,8 @@ from .errors import InvalidInput
 class Conditions:
     """Arguments of the model after the image: positional and by keyword.
 
-    A tensor whose first axis has the length n belongs to the images one by one; a tensor whose first axis is 1, or without
-    axes, is shared by all. Everything that is no tensor is passed on as it is.
+    A tensor whose first axis has the length n belongs to the images one by one; one whose first axis is 1 is repeated for
+    all of them. A tensor without axes, and everything that is no tensor, is passed on as it is.
     """
 
     args: tuple[Any, ...] = ()
@@ -49,7 +49,7 @@ class Conditions:
         return Conditions(args, kwargs)
 
     def check(self, n: int) -> None:
-        """Raise InvalidInput unless every tensor is shared or has one entry for each of n images."""
+        """Raise InvalidInput unless every tensor has one entry, or one for each of n images."""
         for name, tensor in self.tensors():
             if tensor.dim() and tensor.shape[0] not in (1, n):
                 raise InvalidInput(
@@ -61,9 +61,9 @@ class Conditions:
         """The arguments for the images at `index` out of n."""
 
         def pick(tensor: Tensor) -> Tensor:
-            if tensor.dim() and tensor.shape[0] == n:
-                return tensor[index.to(tensor.device)]
-            return tensor
+            if tensor.dim() == 0:
+                return tensor
+            return tensor.expand(n, *tensor.shape[1:])[index.to(tensor.device)]
 
         return self.map(pick)
 

@@ -196,7 +196,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
     if body.size != int(np.prod(sizes)):
         raise InvalidInput(f"{path} should hold {sizes} bytes, but has {body.size}: it is truncated or damaged")
-    return body.reshape(sizes)
+    return body.reshape(sizes).copy()  # a bytes object's memory cannot be written
 
 
 def _from_folder(path: Path) -> dict[str, Any]:

@@ -232,7 +232,7 @@ class _Run:
         loss = F.cross_entropy(logits.float(), values)
         if not torch.isfinite(loss):
             raise NumericalError(
-                f"the loss is {float(loss)} in epoch {self.epoch + 1}, step {step + 1}: try a lower lr or clip"
+                f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {step + 1}: try a lower lr or clip"
             )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

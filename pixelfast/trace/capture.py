@@ -106,6 +106,13 @@ def call(module: nn.Module, inputs: Tensor, conditions: Conditions) -> Tensor:
         return first_output(module(inputs, *conditions.args, **conditions.kwargs), module)
 
 
+def blank_output(module: nn.Module, head: Head, shape: tuple[int, int, int], conditions: Conditions) -> Tensor:
+    """What a module gives for two images of zeros: its output's shape, and a place to look for NaN."""
+    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    images = torch.zeros(IMAGES, *shape, dtype=torch.int64)
+    return _eager(module, head.encode_images(images).to(device), two_images(conditions).to(device), shape)
+
+
 class _Wrapper(nn.Module):
     """Calls the module under the shims, with the conditions' tensors as a list of inputs."""
 
@@ -177,12 +184,7 @@ def two_images(conditions: Conditions) -> Conditions:
         found = ", ".join(f"{name}: {tuple(tensor.shape)}" for name, tensor in conditions.tensors())
         raise InvalidInput(f"the conditions disagree about the number of images: {found}; first axes must be equal, or 1")
     n = lengths.pop() if lengths else 1
-    index = torch.tensor([0, n - 1])
-    detached = conditions.map(lambda tensor: tensor.detach().cpu())
-    if n == 1:
-        # One entry may belong to one image or to all; two equal entries serve both readings.
-        return detached.map(lambda t: t.expand(IMAGES, *t.shape[1:]).contiguous() if t.dim() else t)
-    return detached.rows(index, n)
+    return conditions.map(lambda tensor: tensor.detach().cpu()).rows(torch.tensor([0, n - 1]), n)
 
 
 def _eager(module: nn.Module, inputs: Tensor, conditions: Conditions, shape: tuple[int, int, int]) -> Tensor:

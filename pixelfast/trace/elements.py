@@ -149,6 +149,8 @@ def infer_layout(table: ElementTable, operands: list[Tensor], where: str, channe
         picked = coordinates[:, np.arange(sites), source] - offset[:, source]
         site[:, fill] = picked[:, fill]
         found |= fill
+    if not found.all():
+        _extrapolate(site.reshape(3, *(shape[d] for d in site_dims)), found.reshape([shape[d] for d in site_dims]))
     features = int(np.prod([shape[d] for d in feature_dims], dtype=np.int64))
     flat = np.arange(int(np.prod(shape))).reshape(shape).transpose(order).reshape(sites, features)
     return Layout(*_grid(site[:, found], flat[found], where), channel_dims=feature_dims)
@@ -169,6 +171,36 @@ def _moves(places: list[Places], dim: int) -> bool:
         moved = (place.image[a] != place.image[b]) | (place.row[a] != place.row[b]) | (place.col[a] != place.col[b])
         return 2 * int((moved & both).sum()) > int(both.sum())
     return False
+
+
+def _extrapolate(site: np.ndarray, found: np.ndarray) -> None:
+    """Continue coordinates (3, *dims) to positions where nothing is known, in place, if each dimension has its own steps."""
+    start = np.argwhere(found)[0]
+    predicted = site[(slice(None), *start)].reshape(3, *([1] * found.ndim))
+    for dim, size in enumerate(found.shape):
+        ahead = [slice(None)] * found.ndim
+        behind = list(ahead)
+        ahead[dim], behind[dim] = slice(1, None), slice(None, -1)
+        both = found[tuple(ahead)] & found[tuple(behind)]
+        steps = np.where(both, site[(slice(None), *ahead)] - site[(slice(None), *behind)], 0)
+        others = tuple(d for d in range(found.ndim) if d != dim)
+        known = both.any(others)
+        if size > 1 and not known.any():
+            return
+        along = np.zeros((3, size), dtype=np.int64)
+        if size > 1:
+            axes = tuple(d + 1 for d in others)
+            # Unknown entries are 0, so the sum of the extremes is the one step that occurs, whatever its sign.
+            step = steps.max(axes) + steps.min(axes)
+            places = np.flatnonzero(known)
+            nearest = [places[np.abs(places - i).argmin()] for i in range(size - 1)]
+            along[:, 1:] = step[:, nearest].cumsum(1)
+        along = along - along[:, start[dim]][:, None]
+        predicted = predicted + along.reshape(3, *(size if d == dim else 1 for d in range(found.ndim)))
+    predicted = np.broadcast_to(predicted, site.shape)
+    if (predicted == site)[:, found].all() and predicted[0].min() >= 0:
+        site[:] = predicted
+        found[:] = True
 
 
 def _grid(site: np.ndarray, flat: np.ndarray, where: str) -> tuple[np.ndarray, int, int]:

@@ -48,5 +48,8 @@ def bake_weight_norm(module: torch.nn.Module) -> None:
             child.__dict__.pop(hook.name, None)  # type: ignore[union-attr]
             child.register_buffer(hook.name, weight, persistent=False)  # type: ignore[union-attr]
         if parametrize.is_parametrized(child):
-            for name in list(child.parametrizations):  # type: ignore[arg-type, union-attr]
-                parametrize.remove_parametrizations(child, name)
+            # `remove_parametrizations` would edit the class, which a copy shares with the user's module.
+            values = {name: getattr(child, name).detach().clone() for name in child.parametrizations}  # type: ignore[union-attr]
+            child.__class__ = type(child).__bases__[0]
+            for name, value in values.items():
+                child.register_buffer(name, value, persistent=False)

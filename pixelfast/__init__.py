@@ -1,0 +1,44 @@
+"""pixelfast: exact, fast sampling from any trained PixelCNN-family `nn.Module`.
+
+    images = pixelfast.sample(model, n=64)
+"""
+
+from .check import Report, check
+from .checkpoint import load, save
+from .errors import (
+    CheckpointError,
+    EngineUnavailable,
+    InvalidInput,
+    NotAutoregressive,
+    NumericalError,
+    PixelfastError,
+    UnsupportedModel,
+    VerificationError,
+)
+from .heads import Bernoulli, Categorical, Head
+from .sampler import Sampler, compile, sample
+from .verify import Verification
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "CheckpointError",
+    "EngineUnavailable",
+    "Head",
+    "InvalidInput",
+    "NotAutoregressive",
+    "NumericalError",
+    "PixelfastError",
+    "Report",
+    "Sampler",
+    "UnsupportedModel",
+    "Verification",
+    "VerificationError",
+    "check",
+    "compile",
+    "load",
+    "sample",
+    "save",
+]

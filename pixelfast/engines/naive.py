@@ -1,0 +1,73 @@
+"""The oracle: the user's own module, one full forward for every sub-pixel. Slow, and right by definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..conditions import Conditions
+from ..heads import Head
+from ..trace.capture import call
+from ..trace.output import OutputLayout
+from .request import Request, Result, numerical_error
+
+
+class NaiveEngine:
+    """Samples from a frozen module by the usual loop.
+
+    Args:
+        module: in eval mode; gives an output in `layout`.
+        conditions: those of a call, for all of its images.
+    """
+
+    name = "naive"
+
+    def __init__(self, module: nn.Module, head: Head, layout: OutputLayout) -> None:
+        self.module, self.head, self.layout = module, head, layout
+        tensors = [*module.parameters(), *module.buffers()]
+        self.device = tensors[0].device if tensors else torch.device("cpu")
+
+    def parameters(self, values: Tensor, conditions: Conditions) -> Tensor:
+        """One full forward: values int64 (N, H, W, C), 0 where unknown -> parameters float32 (N, H, W, C, P)."""
+        images = values.permute(0, 3, 1, 2)
+        inputs = self.head.encode_images(images).to(self.device)
+        output = call(self.module, inputs, conditions.to(self.device))
+        return self.layout.read(output, len(images)).float().cpu()
+
+    def run(self, request: Request, conditions: Conditions) -> Result:
+        """Draw all sub-pixels in raster order.
+
+        Raises:
+            NumericalError: NaN or infinite parameters; `position` is (image, row, col, channel).
+        """
+        images, height, width, channels = request.noise.shape
+        given = np.full(request.noise.shape, -1, np.int32) if request.given is None else request.given
+        known = torch.from_numpy(given >= 0)
+        values = torch.from_numpy(given).long().clamp_min(0)
+        noise = torch.from_numpy(request.noise)
+        log_prob = torch.zeros(images, dtype=torch.float64)
+        for row in range(height):
+            for col in range(width):
+                for channel in range(channels):
+                    here = (slice(None), row, col, channel)
+                    if known[here].all():
+                        continue
+                    parameters = self.parameters(values, conditions)[here]
+                    check_finite(parameters, row, col, channel)
+                    drawn = self.head.draw(parameters, noise[here], request.temperature)
+                    values[here] = torch.where(known[here], values[here], drawn)
+                    gained = self.head.log_prob(parameters, values[here], request.temperature)
+                    log_prob += torch.where(known[here], torch.zeros_like(gained), gained)
+            if request.on_row is not None:
+                request.on_row(row, values.to(torch.int32).numpy())
+        parameters = self.parameters(values, conditions).numpy() if request.want_parameters else None
+        return Result(values.to(torch.int32).numpy(), log_prob.numpy() if request.want_log_prob else None, parameters)
+
+
+def check_finite(parameters: Tensor, row: int, col: int, channel: int) -> None:
+    """Raise NumericalError unless the parameters (N, P) of a sub-pixel describe a distribution; -inf logits may."""
+    bad = torch.isnan(parameters) | (parameters == torch.inf)
+    broken = bad.any(-1) | (parameters == -torch.inf).all(-1)
+    if broken.any():
+        raise numerical_error(int(broken.nonzero()[0, 0]), row, col, channel)

@@ -1,0 +1,144 @@
+"""The pipeline: module -> capture -> graph -> schedule -> program, one line for each stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from .conditions import Conditions
+from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
+from .graph import FieldSpec, Graph
+from .heads import Head
+from .lower import lower
+from .program import Program
+from .schedule.availability import Times, availability, leaks, prove_causal
+from .schedule.cadence import Schedule, schedule
+from .simplify import simplify
+from .trace.capture import Capture, capture
+from .trace.convert import Converted, convert
+from .trace.output import OutputLayout, bind, candidates
+
+REPEATS_BELOW = 64
+"""Conditions of at most this many numbers for each image (labels, small vectors) are evaluated once for each value."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A traced model whose output is read in one layout."""
+
+    graph: Graph
+    times: list[Times]
+    layout: OutputLayout
+    condition_graph: fx.GraphModule | None
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Everything that sampling needs besides an engine."""
+
+    analysis: Analysis
+    schedule: Schedule
+    program: Program
+    field_specs: tuple[FieldSpec, ...]
+
+
+def analyse(module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions) -> Analysis:
+    """Trace a frozen module and choose the layout of its output.
+
+    Raises:
+        InvalidInput: no layout fits the output, or several do and causality does not decide between them.
+        NotAutoregressive, UnsupportedModel: see `trace.capture` and `trace.convert`.
+    """
+    captured = capture(module, shape, head, conditions)
+    converted = convert(captured, shape, head)
+    return choose_layout(captured, converted, shape, head)
+
+
+def compile_program(analysis: Analysis, head: Head) -> Compiled:
+    """Prove causality, schedule and lower.
+
+    Raises:
+        NotAutoregressive: the model sees what it predicts.
+        UnsupportedModel: no regular schedule exists.
+    """
+    prove_causal(analysis.graph, analysis.times)
+    planned = schedule(analysis.graph)
+    program, field_specs = lower(planned, head)
+    return Compiled(analysis, planned, program, field_specs)
+
+
+def choose_layout(captured: Capture, converted: Converted, shape: tuple[int, int, int], head: Head) -> Analysis:
+    """Bind the output in the one layout that fits by shape and by causality."""
+    found: list[Analysis] = []
+    refused: UnsupportedModel | None = None
+    for layout in candidates(tuple(captured.output.shape), len(captured.example), shape, head):
+        try:
+            graph = simplify(bind(converted, layout))
+        except UnsupportedModel as error:
+            refused = error
+            continue
+        times = availability(graph)
+        found.append(Analysis(graph, times, layout, converted.conditions))
+    if not found:
+        assert refused is not None
+        raise refused
+    causal = [analysis for analysis in found if leaks(analysis.graph, analysis.times) == 0]
+    if len(causal) > 1:
+        names = " or ".join(f'layout="{analysis.layout.text}"' for analysis in causal)
+        raise InvalidInput(
+            f"the model's output of shape {tuple(captured.output.shape)} can be read in {len(causal)} ways, and all are "
+            f"autoregressive: pass {names} to the head (N images, K parameters, C channels, H rows, W columns; brackets "
+            "join axes that are flattened into one, the slower first)"
+        )
+    if causal:
+        return causal[0]
+    # None is autoregressive: the layout with the fewest leaks tells the user most.
+    return min(found, key=lambda analysis: leaks(analysis.graph, analysis.times))
+
+
+def evaluate_fields(compiled: Compiled, conditions: Conditions, n: int) -> tuple[np.ndarray, ...]:
+    """The numbers of every field of a program for the n images of a call: float32 (N or 1, rows, cols, F)."""
+    analysis = compiled.analysis
+    outputs: list[Tensor] = []
+    image = torch.zeros(n, dtype=torch.int64)
+    if analysis.condition_graph is not None:
+        distinct, image = _distinct(conditions, n)
+        outputs = _run_conditions(analysis.condition_graph, distinct, int(image.max()) + 1)
+    found = []
+    for field, spec in zip(compiled.program.fields, compiled.field_specs, strict=True):
+        if field.value is not None:
+            found.append(field.value)
+            continue
+        assert spec.index is not None
+        index = torch.from_numpy(spec.index)  # (1 or 2, rows, cols, F) into the output for two images
+        values = outputs[spec.output][:, index.clamp_min(0)] * (index >= 0)  # (pairs, 1 or 2, rows, cols, F)
+        per_image = values[0, :1] if len(index) == 1 else values.reshape(-1, *index.shape[1:])[image]
+        found.append(np.ascontiguousarray(per_image.numpy()))
+    return tuple(found)
+
+
+def _distinct(conditions: Conditions, n: int) -> tuple[Conditions, Tensor]:
+    """The conditions of images that differ, and for each of n images which of them it has: labels repeat."""
+    own = [tensor.reshape(n, -1).double() for _, tensor in conditions.tensors() if tensor.dim() and len(tensor) == n > 1]
+    if not own:
+        return conditions.rows(torch.tensor([0]), n), torch.zeros(n, dtype=torch.int64)
+    if sum(tensor.shape[1] for tensor in own) > REPEATS_BELOW:
+        return conditions, torch.arange(n)
+    _, image = torch.unique(torch.cat(own, 1), dim=0, return_inverse=True)
+    first = torch.full((int(image.max()) + 1,), n).scatter_reduce(0, image, torch.arange(n), "amin")
+    return conditions.rows(first, n), image
+
+
+def _run_conditions(graph: fx.GraphModule, conditions: Conditions, n: int) -> list[Tensor]:
+    """Outputs of the condition graph for images two by two: for each output float32 (pairs, elements)."""
+    results: list[list[Tensor]] = []
+    for first in range(0, n, 2):
+        rows = torch.tensor([first, min(first + 1, n - 1)])
+        pair = conditions.rows(rows, n)
+        with torch.no_grad():
+            outputs = graph(*(tensor.detach().cpu() for _, tensor in pair.tensors()))
+        results.append([output.reshape(-1).float() for output in outputs])
+    return [torch.stack(column) for column in zip(*results, strict=True)]

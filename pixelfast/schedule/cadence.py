@@ -1,0 +1,206 @@
+"""Cadence: who is computed when, derived from the graph.
+
+Each feature has a lag: the earliest running position (row, column, channel step) at which all that it depends on is drawn,
+relative to its own place. Lags are compared in raster order and follow from the edges: a reader at offset (dr, dc) of its
+source has at least the source's lag plus (dr, dc). Shifting every node by its lag gives one picture of time for all:
+the element at (row, col) is computed when the sampler stands at (row, col), and reads only what lies behind.
+
+A node that nobody needs in the row where its lag ends can wait for that row to be finished: it is computed once per row,
+for all columns at once. Everything else is computed pixel by pixel, in the step of the channel that allows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UnsupportedModel
+from ..graph import ChannelNorm, ChannelReduce, Edge, Graph, Input, Node, Pointwise, TapConv, edges_of
+from ..program import Rect
+
+ROW = 1 << 24
+"""Weight of a row in a lag that is written as one number, (row * ROW + column) * C + step: far wider than any image."""
+NEVER = np.iinfo(np.int64).min // 4
+"""Lag of what depends on no sub-pixel."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Features of one node that share a shift: element (r, c) of the node is computed at (r + row, c + col).
+
+    Attributes:
+        phase: "encode" (written when a value is drawn), "row" or "pixel".
+        steps: for each feature, the channel step in which a pixel's element is computed.
+        domain: the rectangle at which it is computed.
+    """
+
+    node: int
+    features: np.ndarray
+    phase: str
+    steps: np.ndarray
+    row: int
+    col: int
+    domain: Rect
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Pieces in the order of computation; `piece_of[node]` gives the piece of each of a node's features."""
+
+    graph: Graph
+    pieces: tuple[Piece, ...]
+    piece_of: tuple[np.ndarray, ...]
+
+    def offset(self, edge: Edge, source: Piece, reader: Piece | None) -> tuple[int, int]:
+        """Where `reader` (None: a draw) reads `source`, relative to the running position."""
+        row, col = (reader.row, reader.col) if reader is not None else (0, 0)
+        return edge.row + source.row - row, edge.col + source.col - col
+
+    def __str__(self) -> str:
+        lines = []
+        for piece in self.pieces:
+            node = self.graph.nodes[piece.node]
+            steps = ",".join(str(int(s)) for s in np.unique(piece.steps))
+            when = {"encode": "on each draw", "row": "once per row", "pixel": f"per pixel, step {steps}"}[piece.phase]
+            where = f"  # {node.layer}" if node.layer else ""
+            lines.append(f"  %{piece.node} {node.name}: {len(piece.features)} features {when}{where}")
+        return "\n".join(lines)
+
+
+def schedule(graph: Graph) -> Schedule:
+    """Find lags, split nodes whose features have different shifts, and choose phases.
+
+    Raises:
+        UnsupportedModel: the model is causal, but not by shifts that are the same all over the image.
+    """
+    lags = _settled_lags(graph)
+    pieces: list[Piece] = []
+    piece_of: list[np.ndarray] = []
+    channels = graph.shape[0]
+    for index, node in enumerate(graph.nodes):
+        numbers = np.zeros(node.features, dtype=np.int64)
+        if isinstance(node, Input):
+            numbers[:] = len(pieces)
+            steps = np.zeros(node.features, dtype=np.int64)
+            pieces.append(Piece(index, np.arange(node.features), "encode", steps, 0, 0, node.domain))
+        else:
+            positions = lags[index] // channels
+            for position in np.unique(positions):
+                members = np.flatnonzero(positions == position)
+                numbers[members] = len(pieces)
+                row, col = _decode(int(position))
+                steps = lags[index][members] % channels if position > NEVER // channels // 2 else members * 0
+                pieces.append(Piece(index, members, "pixel", steps, row, col, node.domain.shifted(row, col)))
+        piece_of.append(numbers)
+    waiting = Schedule(graph, tuple(pieces), tuple(piece_of))
+    return Schedule(graph, tuple(_with_phases(waiting)), tuple(piece_of))
+
+
+def _decode(position: int) -> tuple[int, int]:
+    if position < NEVER // ROW:
+        return -1, 0  # depends on nothing: computed with the rows
+    row = (position + ROW // 2) // ROW
+    return row, position - row * ROW
+
+
+def _settled_lags(graph: Graph) -> list[np.ndarray]:
+    """Lags of all features, with as few different shifts within a node as causality allows."""
+    free = lags_of(graph, frozenset())
+    if not _causal(graph, free):
+        raise UnsupportedModel(
+            "the model is autoregressive, but not by shifts that are the same all over the image (a wrap-around or a mask "
+            'that differs from pixel to pixel): no regular schedule exists. engine="naive" samples it, slowly'
+        )
+    channels = graph.shape[0]
+    mixed = [
+        index
+        for index, node in enumerate(graph.nodes)
+        if not isinstance(node, Input) and len(np.unique(free[index] // channels)) > 1
+    ]
+    if not mixed:
+        return free
+    together = lags_of(graph, frozenset(mixed))
+    if _causal(graph, together):
+        return together
+    merged: frozenset[int] = frozenset()
+    for index in mixed:
+        trial = lags_of(graph, merged | {index})
+        if _causal(graph, trial):
+            merged |= {index}
+    return lags_of(graph, merged)
+
+
+def lags_of(graph: Graph, merged: frozenset[int]) -> list[np.ndarray]:
+    """Lag of each feature of each node; nodes in `merged` wait until all of their features can be computed."""
+    channels = graph.shape[0]
+    lags: list[np.ndarray] = []
+    for index, node in enumerate(graph.nodes):
+        lag = _node_lags(node, channels, lags)
+        if index in merged:
+            position = int(lag.max()) // channels
+            lag = np.where(lag // channels < position, position * channels, lag)
+        lags.append(lag)
+    return lags
+
+
+def _node_lags(node: Node, channels: int, lags: list[np.ndarray]) -> np.ndarray:
+    lag = np.full(node.features, NEVER, dtype=np.int64)
+    match node:
+        case Input():
+            return node.channels.astype(np.int64) + 1
+        case TapConv():
+            for tap in node.taps:
+                seen = _through(tap.edge, lags, channels)
+                lag = np.maximum(lag, np.where(tap.weights != 0, seen[:, None], NEVER).max(0))
+        case Pointwise():
+            for edge in edges_of(node):
+                lag = np.maximum(lag, _through(edge, lags, channels))
+        case ChannelReduce() | ChannelNorm():
+            for edge in node.edges:
+                lag = np.maximum(lag, _through(edge, lags, channels).max())
+        case _:
+            raise AssertionError(f"unknown node {type(node).__name__}")
+    return lag
+
+
+def _through(edge: Edge, lags: list[np.ndarray], channels: int) -> np.ndarray:
+    lag = lags[edge.source][edge.channels]
+    return np.where(lag > NEVER // 2, lag + (edge.row * ROW + edge.col) * channels, NEVER)
+
+
+def _causal(graph: Graph, lags: list[np.ndarray]) -> bool:
+    """Whether the parameters of channel c are there in step c of their pixel."""
+    channels = graph.shape[0]
+    return all(
+        (_through(edge, lags, channels) <= channel).all() for channel, edges in enumerate(graph.outputs) for edge in edges
+    )
+
+
+def _with_phases(waiting: Schedule) -> list[Piece]:
+    """Decide backwards from the draws which pieces a pixel needs in its own row; the others are computed per row."""
+    graph, pieces = waiting.graph, list(waiting.pieces)
+    pixel = [False] * len(pieces)
+
+    def demand(edge: Edge, reader: Piece | None) -> None:
+        for number in np.unique(waiting.piece_of[edge.source][edge.channels]):
+            if waiting.offset(edge, pieces[number], reader)[0] >= 0:
+                pixel[number] = True
+
+    for edges in graph.outputs:
+        for edge in edges:
+            demand(edge, None)
+    for number in reversed(range(len(pieces))):
+        if pixel[number] and pieces[number].phase != "encode":
+            for edge in edges_of(graph.nodes[pieces[number].node]):
+                demand(edge, pieces[number])
+    return [piece if pixel[i] or piece.phase == "encode" else _per_row(piece, graph) for i, piece in enumerate(pieces)]
+
+
+def _per_row(piece: Piece, graph: Graph) -> Piece:
+    """The piece computed when the row after its last dependence starts, in the columns of the image."""
+    domain = graph.nodes[piece.node].domain
+    width = domain.col1 - domain.col0
+    col = -domain.col0 if width <= graph.shape[2] else 0
+    row = piece.row + 1
+    return Piece(piece.node, piece.features, "row", piece.steps * 0, row, col, domain.shifted(row, col))

@@ -1,0 +1,172 @@
+"""Output layouts: where in a model's output tensor the parameters of each sub-pixel stand.
+
+A layout is written as a string over N (images), K (parameters of one sub-pixel), C (channels), H (rows), W (columns), with
+brackets around axes that are flattened into one: "N(KC)HW" is (N, K*C, H, W) whose channel index is k*C + c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInput, UnsupportedModel
+from ..graph import Graph
+from ..heads import Head
+from .builder import Origin
+from .convert import Converted
+from .elements import Value
+
+LAYOUTS = (
+    "NKCHW", "NCHWK", "NCKHW", "NHWCK", "NHWKC", "N(KC)HW", "N(CK)HW", "NHW(CK)", "NHW(KC)", "NKC(HW)", "NCK(HW)",
+    "NK(CHW)", "NK(HWC)", "N(KC)(HW)", "N(CK)(HW)", "N(HW)(CK)", "N(HW)(KC)", "N(HWC)K", "N(CHW)K", "(NHW)(CK)",
+    "(NHW)(KC)", "(NHW)CK", "(NHW)KC", "(NHWC)K", "(NCHW)K", "NKHW", "NCHW", "NHWK", "NHWC",
+)  # fmt: skip
+"""Layouts that are tried when none is given."""
+
+
+@dataclass(frozen=True)
+class OutputLayout:
+    """A layout string with its sizes: reads the parameters (N, H, W, C, P) out of a model's output."""
+
+    text: str
+    channels: int
+    height: int
+    width: int
+    parameters: int
+
+    def axes(self) -> list[str]:
+        """Groups of letters, one for each axis of the output."""
+        return parse(self.text)
+
+    def sizes(self, images: int) -> dict[str, int]:
+        return {"N": images, "K": self.parameters, "C": self.channels, "H": self.height, "W": self.width}
+
+    def shape(self, images: int) -> tuple[int, ...]:
+        sizes = self.sizes(images)
+        return tuple(int(np.prod([sizes[letter] for letter in axis])) for axis in self.axes())
+
+    def read(self, output: Tensor, images: int) -> Tensor:
+        """The parameters of every sub-pixel: (N, H, W, C, P), a view where possible.
+
+        Raises:
+            InvalidInput: the output has another shape.
+        """
+        if tuple(output.shape) != self.shape(images):
+            raise InvalidInput(
+                f"the model gave an output of shape {tuple(output.shape)} for {images} images; the layout {self.text!r} "
+                f"needs {self.shape(images)}"
+            )
+        sizes = self.sizes(images)
+        letters = [letter for axis in self.axes() for letter in axis]
+        full = output.reshape([sizes[letter] for letter in letters])
+        missing = [letter for letter in "NHWCK" if letter not in letters]
+        full = full.reshape(*full.shape, *([1] * len(missing)))
+        letters += missing
+        return full.permute([letters.index(letter) for letter in "NHWCK"])
+
+
+def parse(text: str) -> list[str]:
+    """Axes of a layout string.
+
+    Raises:
+        InvalidInput: the string is no layout.
+    """
+    axes, group, inside = [], "", False
+    for letter in text:
+        if letter == "(" and not inside:
+            inside, group = True, ""
+        elif letter == ")" and inside and group:
+            inside = False
+            axes.append(group)
+        elif letter in "NKCHW":
+            if inside:
+                group += letter
+            else:
+                axes.append(letter)
+        else:
+            axes = []
+            break
+    letters = "".join(axes)
+    if inside or not axes or len(set(letters)) != len(letters) or not {"N", "H", "W"} <= set(letters):
+        raise InvalidInput(
+            f'layout {text!r} cannot be read: write one letter for each axis, N images, K parameters, C channels, H rows, W '
+            'columns, with brackets around flattened ones, for instance "N(KC)HW"'
+        )
+    return axes
+
+
+def candidates(output_shape: tuple[int, ...], images: int, shape: tuple[int, int, int], head: Head) -> list[OutputLayout]:
+    """The layouts that fit an output's shape, without those that read the same numbers.
+
+    Raises:
+        InvalidInput: none fits.
+    """
+    channels, height, width = shape
+    texts = LAYOUTS if head.layout is None else (head.layout,)
+    found: list[OutputLayout] = []
+    seen: set[bytes] = set()
+    for text in texts:
+        layout = OutputLayout(text, channels, height, width, head.parameters)
+        letters = "".join(layout.axes())
+        if ("K" not in letters and head.parameters > 1) or ("C" not in letters and channels > 1):
+            continue
+        if layout.shape(images) != output_shape:
+            continue
+        index = layout.read(torch.arange(int(np.prod(output_shape))).view(output_shape), images)
+        key = index.contiguous().numpy().tobytes()
+        if key not in seen:
+            seen.add(key)
+            found.append(layout)
+    if not found:
+        asked = f" as the layout {head.layout!r}" if head.layout is not None else ""
+        values = int(np.prod(output_shape))
+        subpixels = images * channels * height * width
+        hint = (
+            f"{values} numbers for {subpixels} sub-pixels make {values // subpixels} parameters each: does the head need "
+            f"{values // subpixels} levels?"
+            if values % subpixels == 0 and values // subpixels != head.parameters
+            else "check shape= and head="
+        )
+        raise InvalidInput(
+            f"the model's output of shape {output_shape} for {images} images of shape {shape} cannot be read{asked} with "
+            f"{head.parameters} parameters for each sub-pixel ({type(head).__name__} head): {hint}"
+        )
+    return found
+
+
+def bind(converted: Converted, layout: OutputLayout) -> Graph:
+    """The graph whose outputs are the parameters in a layout.
+
+    Raises:
+        UnsupportedModel: the output is no feature map in this layout.
+    """
+    builder = converted.builder
+    output = converted.output
+    assert output.ids is not None
+    images = 2
+    size = layout.channels * layout.parameters
+
+    def maps(tensor: Tensor) -> Tensor:
+        return layout.read(tensor, images).reshape(images, layout.height, layout.width, size)
+
+    ids = maps(output.ids)
+    at = Origin("output", "")
+    if not bool((ids > 0).all()):
+        positions = maps(torch.arange(output.ids.numel()).view(output.ids.shape))
+        const = output.const if output.const is not None else torch.zeros(output.ids.shape)
+        if output.dynamic is not None:
+            raise UnsupportedModel("parts of the output depend on the conditions alone, not on the image; not supported")
+        ids = builder.pointwise(at, [Value(ids, const.reshape(-1)[positions])], [], force=True)
+    pixels = builder.table.places(ids.numpy())
+    expected = np.arange(images).reshape(-1, 1, 1, 1)
+    if (pixels.image != expected).any():
+        raise UnsupportedModel(f"the layout {layout.text!r} mixes images")
+    size = layout.parameters
+    outputs = tuple(
+        builder.edge_runs(at, ids[..., channel * size : (channel + 1) * size], 0, 0) for channel in range(layout.channels)
+    )
+    return Graph(builder.shape, builder.levels, tuple(builder.nodes), tuple(builder.fields), outputs, builder.dense_macs)
+
