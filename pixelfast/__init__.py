@@ -3,6 +3,7 @@
     images = pixelfast.sample(model, n=64)
 """
 
+from .api import compile, sample
 from .check import Report, check
 from .checkpoint import load, save
 from .errors import (
@@ -16,7 +17,7 @@ from .errors import (
     VerificationError,
 )
 from .heads import Bernoulli, Categorical, Head
-from .sampler import Sampler, compile, sample
+from .sampler import Sampler
 from .verify import Verification
 
 __version__ = "0.1.0"

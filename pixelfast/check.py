@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from .arguments import head_of, module_of, shape_of
 from .conditions import Conditions
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
 from .heads import Head
 from .pipeline import analyse, compile_program
-from .sampler import _head_of, _shape_of
 from .schedule.reach import ReceptiveField, receptive_field
 from .trace.capture import frozen_copy
 
@@ -103,9 +103,8 @@ def check(
     Raises:
         InvalidInput, UnsupportedModel, NumericalError: the model could not be traced; each says why.
     """
-    if not isinstance(model, nn.Module):
-        raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    size, distribution = _shape_of(model, shape), _head_of(model, head)
+    module_of(model)
+    size, distribution = shape_of(model, shape), head_of(model, head)
     name = type(model).__name__
     try:
         analysis = analyse(frozen_copy(model), size, distribution, Conditions.parse(cond))

@@ -71,9 +71,7 @@ def save(
         )
     head = model.head
     if not isinstance(head, Categorical) or not isinstance(head.encode, (str, tuple)):
-        raise CheckpointError(
-            f"config.json can hold a Categorical head with a named or (scale, offset) encoding, not {head}"
-        )
+        raise CheckpointError(f"config.json can hold a Categorical head with a named or (scale, offset) encoding, not {head}")
     config = {
         "architecture": names[0],
         "arguments": model.config,

@@ -94,9 +94,7 @@ def load(
     if "test_images" in parts:
         test_images, test_labels = _check(path, parts["test_images"], parts.get("test_labels"))
         if test_images.shape[1:] != images.shape[1:]:
-            raise InvalidInput(
-                f"{path}: training images {images.shape[1:]} and test images {test_images.shape[1:]} differ"
-            )
+            raise InvalidInput(f"{path}: training images {images.shape[1:]} and test images {test_images.shape[1:]} differ")
         if (labels is None) != (test_labels is None):
             raise InvalidInput(f"{path}: labels are given for only one of the training and test images")
     else:
@@ -118,9 +116,7 @@ def _check(path: Path, images: np.ndarray, labels: np.ndarray | None) -> tuple[n
     elif images.ndim == 3:
         images = images[:, None]
     elif images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise InvalidInput(
-            f"{path}: images have shape {images.shape}, but (N, H, W), (N, H, W, C) or (N, C, H, W) is needed"
-        )
+        raise InvalidInput(f"{path}: images have shape {images.shape}, but (N, H, W), (N, H, W, C) or (N, C, H, W) is needed")
     if not images.size:
         raise InvalidInput(f"{path} holds no images: found shape {images.shape}")
     if images.dtype == np.bool_:

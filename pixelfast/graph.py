@@ -10,7 +10,6 @@ Letters: N images, C channels, H rows, W columns, K levels, F features, P parame
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class FieldEdge:
     channels: np.ndarray
 
 
-Leaf = Union[Edge, FieldEdge, np.ndarray, float]
+Leaf = Edge | FieldEdge | np.ndarray | float
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,8 @@ class Graph:
             for edge in edges_of(node):
                 source = self.nodes[edge.source]
                 assert edge.source < index, f"{node.name} reads {source.name}, which comes later"
-                assert edge.channels.size and 0 <= edge.channels.min() <= edge.channels.max() < source.features
+                assert edge.channels.size > 0
+                assert 0 <= edge.channels.min() <= edge.channels.max() < source.features
                 assert source.domain.contains(edge.rect), f"{node.name} reads {source.name} outside its rectangle"
             match node:
                 case TapConv():

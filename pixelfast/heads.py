@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Union
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from .errors import InvalidInput
 
-Encode = Union[str, tuple[float, float], Tensor, Sequence[float], Callable[[Tensor], Tensor]]
+Encode = str | tuple[float, float] | Tensor | Sequence[float] | Callable[[Tensor], Tensor]
 
 ENCODINGS = '"integer", "unit", "symmetric", (scale, offset), a table of K values, or a function of integer images'
 

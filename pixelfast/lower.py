@@ -15,7 +15,21 @@ import numpy as np
 from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, TapConv, edges_of
 from .heads import Bernoulli, Head
 from .program import (
-    Buffer, Draw, Encode, Field, FieldSlot, Instruction, Lookup, Map, Norm, Pixel, Product, Program, Rect, Reduce, Slot,
+    Buffer,
+    Draw,
+    Encode,
+    Field,
+    FieldSlot,
+    Instruction,
+    Lookup,
+    Map,
+    Norm,
+    Pixel,
+    Product,
+    Program,
+    Rect,
+    Reduce,
+    Slot,
 )  # fmt: skip
 from .program import Leaf as ProgramLeaf
 from .schedule.cadence import Piece, Schedule
@@ -106,9 +120,7 @@ class _Lowering:
         orders: list[np.ndarray] = []
         for piece in schedule.pieces:
             node = graph.nodes[piece.node]
-            rank = wanted.get(piece.node)
-            if rank is None:
-                rank = _source_rank(node, place)
+            rank = wanted[piece.node] if piece.node in wanted else _source_rank(node, place)
             order = np.lexsort((np.arange(len(piece.features)), rank[piece.features], piece.steps))
             orders.append(order)
             place[piece.node][piece.features[order]] = np.arange(len(order))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .conditions import Conditions
-from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
+from .errors import InvalidInput, UnsupportedModel
 from .graph import FieldSpec, Graph
 from .heads import Head
 from .lower import lower

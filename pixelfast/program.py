@@ -7,7 +7,7 @@ instruction does; other engines are compared with it.
 Time. For each image row R, from the first row of any buffer to H-1:
     the `row` instructions run once, over all columns of their destination;
     columns left of the image: the instructions of every step, without drawing;
-    for each column 0 .. W-1, for each channel k: the instructions of `steps[k]` at that column, then `draws[k]`, then `encodes[k]`;
+    for each column 0 .. W-1, for each channel k: the instructions of `steps[k]` at that column, `draws[k]`, `encodes[k]`;
     columns right of the image: the instructions of every step, without drawing.
 Rows above the image, and rows whose values are all given, run each instruction over all columns at once.
 An instruction that runs at (R, c) writes element (R, c) of its destination.
@@ -20,7 +20,6 @@ Letters: N images, C channels, H rows, W columns, K levels, F features, P parame
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Union
 
 import numpy as np
 
@@ -159,7 +158,7 @@ class Lookup:
     layer: str = ""
 
 
-Leaf = Union[Slot, FieldSlot, np.ndarray, float]
+Leaf = Slot | FieldSlot | np.ndarray | float
 """What an expression reads: channels of a buffer or field (count 1 is broadcast), a vector (out.count,), or a number."""
 
 
@@ -228,7 +227,7 @@ class Encode:
     table: np.ndarray
 
 
-Instruction = Union[Product, Lookup, Map, Reduce, Norm]
+Instruction = Product | Lookup | Map | Reduce | Norm
 
 
 @dataclass(frozen=True)
@@ -276,6 +275,43 @@ class Program:
         return [*self.row, *(instruction for step in self.steps for instruction in step)]
 
     def __str__(self) -> str:
-        from .program_text import render
+        lines = ["buffers:"]
+        for i, b in enumerate(self.buffers):
+            lines.append(f"  b{i} {b.name}: {b.rows} rows x {b.columns[1] - b.columns[0]} columns x {b.features} features")
+        lines += ["each row:", *(f"  {_text(instruction)}" for instruction in self.row)]
+        for channel, step in enumerate(self.steps):
+            lines += [f"each pixel, step {channel}:", *(f"  {_text(instruction)}" for instruction in step)]
+            lines.append(f"  draw channel {channel} from {_place(self.draws[channel].source)}")
+            lines += [f"  {_place(encode.out)} = table of channel {channel}" for encode in self.encodes[channel]]
+        return "\n".join(lines)
 
-        return render(self)
+
+def _place(slot: Slot) -> str:
+    offset = f"@({slot.row:+d},{slot.col:+d})" if slot.row or slot.col else ""
+    return f"b{slot.buffer}[{slot.channel}:{slot.channel + slot.count}]{offset}"
+
+
+def _text(instruction: Instruction) -> str:
+    """One instruction on one line."""
+    match instruction:
+        case Product():
+            start = "+=" if instruction.bias is None else "= bias +"
+            body = f"{start} product of {len(instruction.taps)} taps, {instruction.weights.shape[0]} inputs"
+        case Lookup():
+            body = f"+= {len(instruction.taps)} table look-ups"
+        case Map():
+            values = [_place(leaf) if isinstance(leaf, Slot) else _leaf_text(leaf) for leaf in instruction.leaves]
+            for op in instruction.ops:
+                values.append(f"{op.name}({', '.join(values[i] for i in op.args)})")
+            body = f"= {values[-1]}"
+        case Reduce():
+            body = f"= {instruction.kind} of {', '.join(map(_place, instruction.sources))}"
+        case Norm():
+            body = f"= layer norm of {_place(instruction.source)}"
+    return f"{_place(instruction.out)} {body}  # {instruction.layer}"
+
+
+def _leaf_text(leaf: Leaf) -> str:
+    if isinstance(leaf, FieldSlot):
+        return f"field{leaf.field}[{leaf.channel}:{leaf.channel + leaf.count}]"
+    return "vector" if isinstance(leaf, np.ndarray) else f"{leaf:g}"

@@ -18,7 +18,7 @@ class RowProgress:
             try:
                 from tqdm.auto import tqdm
             except ImportError as error:
-                raise InvalidInput("progress=True needs tqdm: pip install tqdm, or use on_row= for a bar of your own") from error
+                raise InvalidInput("progress=True needs tqdm: pip install tqdm, or pass on_row= instead") from error
             self._bar = tqdm(total=rows, unit="row", desc="sampling")
 
     def advance(self) -> None:

@@ -1,31 +1,29 @@
-"""The front door: `sample`, `compile` and `Sampler`."""
+"""A compiled model: draws, completes, scores and verifies images."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import noise as noise_module
+from .arguments import count_of, given_of, images_of, temperature_of, values_of
 from .conditions import Conditions
 from .engines import registry
 from .engines.naive import NaiveEngine
 from .engines.request import Request, Result
-from .errors import InvalidInput, NumericalError, VerificationError
+from .errors import NumericalError, VerificationError
 from .heads import Head
 from .pipeline import Compiled, analyse, compile_program, evaluate_fields
 from .progress import RowProgress
 from .trace.capture import IMAGES, blank_output, frozen_copy
-from .trace.output import OutputLayout, candidates
 from .trace.diagnose import first_bad_layer
+from .trace.output import OutputLayout, candidates
 from .verify import Verification, compare
 
 OnRow = Callable[[int, Tensor], None]
@@ -95,14 +93,6 @@ class Sampler:
 
     # ---------------------------------------------------------------- sampling
 
-    @overload
-    def sample(
-        self, n: int = ..., *, return_log_prob: Literal[False] = ..., **options: Any
-    ) -> Tensor: ...  # pragma: no cover
-    @overload
-    def sample(
-        self, n: int = ..., *, return_log_prob: Literal[True], **options: Any
-    ) -> tuple[Tensor, Tensor]: ...  # pragma: no cover
     def sample(
         self,
         n: int = 1,
@@ -118,7 +108,7 @@ class Sampler:
         batch_size: int | None = None,
         threads: int | None = None,
         first: int = 0,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Any:
         """Draw n images.
 
         Args:
@@ -145,13 +135,13 @@ class Sampler:
             InvalidInput: an argument is out of range or of the wrong shape.
             NumericalError: NaN or infinite parameters, with the layer and pixel in which they appear.
         """
-        count = _check_count("n", n)
-        start = _check_count("first", first, least=0)
+        count = count_of("n", n)
+        start = count_of("first", first, least=0)
         key = noise_module.resolve_seed(seed, generator)
         conditions = Conditions.parse(cond)
         conditions.check(count)
-        _check_temperature(temperature)
-        known = self._given(given, count)
+        heat = temperature_of(temperature)
+        known = given_of(given, count, self.shape, self.head.levels)
         size = self._batch_size(batch_size, conditions, count)
         with RowProgress(progress, self.shape[1] * -(-count // size)) as bar:
             parts = []
@@ -162,13 +152,13 @@ class Sampler:
                     noise=noise_module.uniforms(key, start + begin, len(rows), self.shape),
                     given=None if known is None else known[begin : begin + size],
                     fields=(),
-                    temperature=float(temperature),
+                    temperature=heat,
                     want_log_prob=return_log_prob,
                     threads=threads,
-                    on_row=_row_callback(self, bar, on_row) if bar.shown or on_row is not None else None,
+                    on_row=self._row_callback(bar, on_row) if bar.shown or on_row is not None else None,
                 )
                 parts.append(self._run(request, part))
-        images = self._images(np.concatenate([part.values for part in parts]))
+        images = images_of(np.concatenate([part.values for part in parts]), self.head.levels)
         if not return_log_prob:
             return images
         return images, torch.from_numpy(np.concatenate([part.log_prob for part in parts if part.log_prob is not None]))
@@ -190,38 +180,17 @@ class Sampler:
         found = first_bad_layer(self._module, self.head, self.shape, conditions)
         return NumericalError(f"{error}{found}") if found else error
 
-    def _images(self, values: np.ndarray) -> Tensor:
-        """Values (N, H, W, C) as images (N, C, H, W)."""
-        dtype = torch.uint8 if self.head.levels <= 256 else torch.int32
-        return torch.from_numpy(values).permute(0, 3, 1, 2).to(dtype).contiguous()
+    def _row_callback(self, bar: RowProgress, on_row: OnRow | None) -> Callable[[int, np.ndarray], None]:
+        def finished(row: int, values: np.ndarray) -> None:
+            bar.advance()
+            if on_row is not None:
+                on_row(row, images_of(np.maximum(values, 0), self.head.levels))
 
-    def _values(self, images: Tensor | np.ndarray, name: str, least: int) -> np.ndarray:
-        """Images (N, C, H, W) or (C, H, W) as int32 values (N, H, W, C), checked."""
-        tensor = torch.as_tensor(images)
-        if tensor.dtype.is_floating_point or tensor.dtype == torch.bool and least < 0:
-            raise InvalidInput(f"{name} must hold integers 0 .. {self.head.levels - 1}, got {tensor.dtype}")
-        tensor = tensor.unsqueeze(0) if tensor.dim() == 3 else tensor
-        if tuple(tensor.shape[1:]) != self.shape:
-            raise InvalidInput(f"{name} has shape {tuple(tensor.shape)}, but the model draws images of (N, *{self.shape})")
-        low, high = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 0)
-        if low < least or high >= self.head.levels:
-            unknown = " (-1 where unknown)" if least < 0 else ""
-            raise InvalidInput(
-                f"{name} holds values {low} .. {high}, but the head has levels 0 .. {self.head.levels - 1}{unknown}"
-            )
-        return np.ascontiguousarray(tensor.cpu().permute(0, 2, 3, 1).to(torch.int32).numpy())
-
-    def _given(self, given: Tensor | np.ndarray | None, n: int) -> np.ndarray | None:
-        if given is None:
-            return None
-        values = self._values(given, "given", -1)
-        if len(values) not in (1, n):
-            raise InvalidInput(f"given holds {len(values)} images, but n is {n}")
-        return np.ascontiguousarray(np.broadcast_to(values, (n, *values.shape[1:])))
+        return finished
 
     def _batch_size(self, asked: int | None, conditions: Conditions, n: int) -> int:
         if asked is not None:
-            return min(_check_count("batch_size", asked), n)
+            return min(count_of("batch_size", asked), n)
         if self.engine == "naive":
             return min(n, BATCH)
         fields = self._prepare(conditions)[0].field_specs
@@ -245,10 +214,10 @@ class Sampler:
         Raises:
             VerificationError: a draw is wrong, the images are not those of this seed, or parameters differ.
         """
-        values = self._values(images, "images", 0)
+        values = values_of("images", images, self.shape, self.head.levels)
         conditions = Conditions.parse(cond)
         conditions.check(len(values))
-        known = self._given(given, len(values))
+        known = given_of(given, len(values), self.shape, self.head.levels)
         oracle = self._oracle(conditions)
         total: Verification | None = None
         size = max(1, min(64, (1 << 26) // max(1, int(np.prod(self.shape)) * self.head.parameters)))
@@ -285,12 +254,12 @@ class Sampler:
 
         One forward of the module itself for each batch. bits/dim = -log_prob / (log(2) * C * H * W).
         """
-        values = torch.from_numpy(self._values(images, "images", 0)).long()
+        values = torch.from_numpy(values_of("images", images, self.shape, self.head.levels)).long()
         conditions = Conditions.parse(cond)
         conditions.check(len(values))
         oracle = self._oracle(conditions)
         found = []
-        for begin in range(0, len(values), _check_count("batch_size", batch_size)):
+        for begin in range(0, len(values), count_of("batch_size", batch_size)):
             rows = torch.arange(begin, min(begin + batch_size, len(values)))
             parameters = oracle.parameters(values[rows], conditions.rows(rows, len(values)))
             found.append(self.head.log_prob(parameters, values[rows]).flatten(1).sum(1))
@@ -313,134 +282,3 @@ class Sampler:
                 str(compiled.schedule),
             ]
         )
-
-
-def compile(
-    model: nn.Module,
-    shape: tuple[int, int, int] | None = None,
-    head: Head | None = None,
-    *,
-    cond: Any = None,
-    engine: str = "auto",
-) -> Sampler:
-    """Compile a trained model once, to sample often.
-
-    Args:
-        model: any autoregressive `nn.Module` over images; it is copied and stays as it is.
-        shape: (C, H, W); by default `model.shape`.
-        head: how its outputs become distributions and how values are fed back; by default `model.head`.
-        cond: an example of what the module takes after the image. Without one, a module that needs conditions is compiled
-            when `sample` first gets some.
-        engine: "auto", "cpu", "reference" or "naive".
-
-    Raises:
-        InvalidInput, NotAutoregressive, UnsupportedModel, EngineUnavailable, NumericalError: each says what to do.
-    """
-    if not isinstance(model, nn.Module):
-        raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    registry.check_name(engine)
-    sampler = Sampler(model, _shape_of(model, shape), _head_of(model, head), engine)
-    if sampler.engine == "naive":
-        return sampler
-    try:
-        sampler.prepare(cond)
-    except InvalidInput:
-        # A forward with more arguments may only lack its conditions, which come with the call.
-        if cond is not None or not _takes_conditions(model):
-            raise
-    return sampler
-
-
-_cache: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], Sampler]] = weakref.WeakKeyDictionary()
-_cache_lock = threading.Lock()
-
-
-def sample(
-    model: nn.Module,
-    n: int = 1,
-    *,
-    shape: tuple[int, int, int] | None = None,
-    head: Head | None = None,
-    engine: str = "auto",
-    **options: Any,
-) -> Any:
-    """Draw n images from a trained model: `compile` and `Sampler.sample` in one; see there for all options.
-
-    The compiled sampler is kept for the next call with the same model, as long as its weights do not change.
-    """
-    if not isinstance(model, nn.Module):
-        raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    _check_count("n", n)
-    unknown = set(options) - set(inspect.signature(Sampler.sample).parameters)
-    if unknown:
-        raise InvalidInput(f"sample() got unknown options {', '.join(sorted(unknown))}")
-    size, distribution = _shape_of(model, shape), _head_of(model, head)
-    key = (size, id(distribution), engine, _fingerprint(model))
-    with _cache_lock:
-        kept = _cache.get(model)
-    if kept is not None and kept[0] == key:
-        sampler = kept[1]
-    else:
-        sampler = compile(model, size, distribution, cond=options.get("cond"), engine=engine)
-        with _cache_lock:
-            _cache[model] = key, sampler
-    return sampler.sample(n, **options)
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """A digest of all weights and buffers: `.data` writes change weights without a trace elsewhere."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _shape_of(model: nn.Module, shape: tuple[int, int, int] | None) -> tuple[int, int, int]:
-    found = shape if shape is not None else getattr(model, "shape", None)
-    if found is None:
-        raise InvalidInput(f"{type(model).__name__} does not say which images it draws: pass shape=(channels, rows, columns)")
-    try:
-        sizes = tuple(int(size) for size in found)
-    except (TypeError, ValueError):
-        sizes = ()
-    if len(sizes) != 3 or min(sizes) < 1:
-        raise InvalidInput(f"shape must be (channels, rows, columns), three positive integers, got {found!r}")
-    return sizes
-
-
-def _head_of(model: nn.Module, head: Head | None) -> Head:
-    found = head if head is not None else getattr(model, "head", None)
-    if not isinstance(found, Head):
-        raise InvalidInput(
-            f"{type(model).__name__} does not say what its outputs mean: pass head=pixelfast.Categorical(levels, encode=...) "
-            "or head=pixelfast.Bernoulli(...)"
-        )
-    return found
-
-
-def _takes_conditions(model: nn.Module) -> bool:
-    try:
-        return len(inspect.signature(model.forward).parameters) > 1
-    except (TypeError, ValueError):
-        return True
-
-
-def _check_count(name: str, value: int, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}")
-    return int(value)
-
-
-def _check_temperature(temperature: float) -> None:
-    if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
-        raise InvalidInput(f"temperature must be a number above 0, got {temperature!r}")
-
-
-def _row_callback(sampler: Sampler, bar: RowProgress, on_row: OnRow | None) -> Callable[[int, np.ndarray], None]:
-    def finished(row: int, values: np.ndarray) -> None:
-        bar.advance()
-        if on_row is not None:
-            on_row(row, sampler._images(np.maximum(values, 0)))
-
-    return finished

@@ -155,9 +155,7 @@ def train(
     if held is not None:
         check_images(model, *held)
     if folder is not None and type(model) not in MODELS.values():
-        raise InvalidInput(
-            f"folder= saves one of {sorted(MODELS)}, and {type(model).__name__} is none: train without folder="
-        )
+        raise InvalidInput(f"folder= saves one of {sorted(MODELS)}, and {type(model).__name__} is none: train without folder=")
     run = _Run(model, (images, labels, maps), options, None if folder is None else Path(folder))
     with torch.random.fork_rng(devices=run.cuda):
         torch.manual_seed(options.seed)
@@ -220,9 +218,7 @@ class _Run:
         if self.options.shift or self.options.flip:
             rng = np.random.default_rng([self.options.seed, self.epoch, step])
             images, maps = augment(images, maps, self.options, rng)
-        values, labels, maps = (
-            None if part is None else part.to(self.device) for part in (images.long(), labels, maps)
-        )
+        values, labels, maps = (None if part is None else part.to(self.device) for part in (images.long(), labels, maps))
         assert values is not None
         at = self.epoch * self.steps + step
         for group in self.optimiser.param_groups:
@@ -304,9 +300,7 @@ class _Run:
             state = torch.load(file, map_location=self.device, weights_only=True)
             identity = state["identity"]
         except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{file} is damaged or no training state: {error}; resume=False starts anew"
-            ) from error
+            raise CheckpointError(f"{file} is damaged or no training state: {error}; resume=False starts anew") from error
         for name, wanted in self._identity().items():
             if identity.get(name) != wanted:
                 raise CheckpointError(

@@ -61,8 +61,11 @@ class NaiveEngine:
                     log_prob += torch.where(known[here], torch.zeros_like(gained), gained)
             if request.on_row is not None:
                 request.on_row(row, values.to(torch.int32).numpy())
-        parameters = self.parameters(values, conditions).numpy() if request.want_parameters else None
-        return Result(values.to(torch.int32).numpy(), log_prob.numpy() if request.want_log_prob else None, parameters)
+        return Result(
+            values.to(torch.int32).numpy(),
+            log_prob.numpy() if request.want_log_prob else None,
+            self.parameters(values, conditions).numpy() if request.want_parameters else None,
+        )
 
 
 def check_finite(parameters: Tensor, row: int, col: int, channel: int) -> None:

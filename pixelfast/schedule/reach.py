@@ -25,7 +25,7 @@ class ReceptiveField:
     @property
     def pixels(self) -> np.ndarray:
         """Pixels that any channel sees in any channel: bool (H, W)."""
-        return self.seen.any((0, 1))
+        return np.asarray(self.seen.any((0, 1)))
 
     @property
     def extent(self) -> tuple[int, int, int]:
@@ -90,7 +90,8 @@ def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
                     _mark(graph, needed, tap.edge, reached, row0, col0)
             case Pointwise():
                 for edge in edges_of(node):
-                    _mark(graph, needed, edge, marks if len(edge.channels) > 1 else marks.any(0, keepdims=True), row0, col0)
+                    aligned = marks if len(edge.channels) == len(marks) else np.asarray(marks.any(0, keepdims=True))
+                    _mark(graph, needed, edge, aligned, row0, col0)
             case ChannelReduce() | ChannelNorm():
                 for edge in edges_of(node):
                     whole = np.broadcast_to(marks.any(0), (len(edge.channels), *marks.shape[1:]))

@@ -38,6 +38,46 @@ class _Reads:
     feature: np.ndarray  # (F,)
 
 
+class _Assembly:
+    """Puts an expression together whose operands are sums of several leaves.
+
+    A place is a leaf's number, or ~i for operation i; operations come after all leaves, whose number is known at the end.
+    """
+
+    def __init__(self) -> None:
+        self._leaves: list[Leaf] = []
+        self._ops: list[Op] = []
+        self._operands: list[int] = []
+
+    def leaf(self, leaf: Leaf) -> int:
+        self._leaves.append(leaf)
+        return len(self._leaves) - 1
+
+    def op(self, name: str, *places: int) -> int:
+        self._ops.append(Op(name, places))
+        return ~(len(self._ops) - 1)
+
+    def operand(self, parts: list[int]) -> None:
+        """The next operand of the expression: the sum of at most two parts, 0 if there is none."""
+        place = parts[0] if parts else self.leaf(0.0)
+        self._operands.append(self.op("add", place, parts[1]) if len(parts) == 2 else place)
+
+    def finish(self, ops: Sequence[Op]) -> tuple[tuple[Leaf, ...], tuple[Op, ...]]:
+        """Leaves and operations, with the arguments of `ops` counted over operands, then operations."""
+        count = len(self._leaves)
+
+        def index(place: int) -> int:
+            return place if place >= 0 else count + ~place
+
+        prepared = [Op(op.name, tuple(map(index, op.args))) for op in self._ops]
+        later = count + len(prepared) - len(self._operands)
+        main = [
+            Op(op.name, tuple(index(self._operands[a]) if a < len(self._operands) else a + later for a in op.args))
+            for op in ops
+        ]
+        return tuple(self._leaves), (*prepared, *main)
+
+
 class GraphBuilder:
     """Collects nodes and fields; every method returns element numbers of the result's shape."""
 
@@ -123,52 +163,30 @@ class GraphBuilder:
         chosen: np.ndarray,
     ) -> Tensor:
         """One node for the features in `group`, which read the same edges; element numbers (rows, cols, len(group))."""
-        row0, row1, col0, col1 = _hull(chosen.any(2))
+        row0, row1, col0, col1 = _hull(chosen)
         window = (slice(row0, row1), slice(col0, col1))
         domain = Rect(row0, row1, col0, col1).shifted(layout.row0, layout.col0)
-        leaves: list[Leaf] = []
-        extra: list[Op] = []
-        placed: list[int] = []  # for each operand, its value among leaves (>= 0) or extra ops (< 0, as ~index)
+        assembly = _Assembly()
         for operand, reads in zip(operands, maps, strict=True):
             if isinstance(reads, float):
-                leaves.append(reads)
-                placed.append(len(leaves) - 1)
+                assembly.operand([assembly.leaf(reads)])
                 continue
             assert isinstance(operand, Value)
             parts: list[int] = []
-            known = np.zeros((*chosen[window].shape,), dtype=bool)
+            known = np.zeros(chosen[window].shape, dtype=bool)
             if reads is not None and reads.edge[group[0], 0] >= 0:
                 known = reads.known[window][:, :, group]
                 edge, mask = _edge(reads, group, known, domain)
-                leaves.append(edge)
-                parts.append(len(leaves) - 1)
+                parts.append(assembly.leaf(edge))
                 if mask is not None:
-                    leaves.append(self._static(mask[None].astype(np.float32), domain))
-                    extra.append(Op("mul", (parts[0], len(leaves) - 1)))
-                    parts[0] = ~(len(extra) - 1)
+                    kept = assembly.leaf(self._static(mask[None].astype(np.float32), domain))
+                    parts = [assembly.op("mul", parts[0], kept)]
             field = self._constant_part(at, operand, layout, shape, window, group, known, domain)
             if field is not None:
-                leaves.append(field)
-                parts.append(len(leaves) - 1)
-            if not parts:
-                leaves.append(0.0)
-                parts.append(len(leaves) - 1)
-            if len(parts) == 2:
-                extra.append(Op("add", (parts[0], parts[1])))
-                parts[0] = ~(len(extra) - 1)
-            placed.append(parts[0])
-
-        def resolve(index: int) -> int:
-            return index if index >= 0 else len(leaves) + ~index
-
-        prepared = [Op(op.name, tuple(map(resolve, op.args))) for op in extra]
-        shift = len(leaves) + len(extra) - len(operands)
-        main = [
-            Op(op.name, tuple(resolve(placed[i]) if i < len(operands) else i + shift for i in op.args)) for op in ops
-        ]
-        node = Pointwise(at.name, at.layer, len(group), domain, tuple(leaves), (*prepared, *main))
-        if not ops and prepared and placed[0] >= 0:
-            raise AssertionError("an identity over a bare leaf has no preparation")
+                parts.append(assembly.leaf(field))
+            assembly.operand(parts)
+        leaves, expression = assembly.finish(ops)
+        node = Pointwise(at.name, at.layer, len(group), domain, leaves, expression)
         numbers = torch.zeros((*chosen.shape[:2], len(group)), dtype=torch.int64)
         folded = self._fold_input(node)
         if folded is None:
@@ -219,6 +237,13 @@ class GraphBuilder:
 
     def _reads(self, at: Origin, ids: Tensor, row0: int, col0: int) -> _Reads:
         """What element numbers (images, rows, cols, F) read, relative to pixel (row0 + i, col0 + j)."""
+        plain = self.table.rectangle(ids)
+        if plain is not None:
+            known = np.zeros(tuple(ids.shape[1:]), dtype=bool)
+            known[plain.row0 : plain.row1, plain.col0 : plain.col1] = True
+            corner = plain.corner
+            offsets = [corner.node, corner.row - plain.row0 - row0, corner.col - plain.col0 - col0]
+            return _Reads(known, np.stack(offsets, 1), corner.feature)
         numbers = ids.numpy()
         if len(numbers) > 1 and not np.array_equal(
             np.where(numbers[1] > 0, numbers[1] - NEXT_IMAGE, 0), np.where(numbers[0] > 0, numbers[0], 0)
@@ -345,7 +370,7 @@ class GraphBuilder:
     def _full_rect(self, at: Origin, reads: _Reads, group: np.ndarray) -> Rect:
         known = reads.known[:, :, group]
         assert _is_full(known), f"{at}: irregular operand must be made regular first"
-        return Rect(*_hull(known.any(2)))
+        return Rect(*_hull(known))
 
     def reduce(self, at: Origin, ids: Tensor, kind: str, correction: float, row0: int, col0: int) -> Tensor:
         """A reduction over all features of element numbers (images, rows, cols, F); returns (rows, cols, 1)."""
@@ -398,20 +423,20 @@ def _runs(signatures: np.ndarray) -> list[np.ndarray]:
 
 
 def _hull(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Rows [row0, row1) and columns [col0, col1) that hold all True entries of a mask (rows, cols)."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    """Rows [row0, row1) and columns [col0, col1) that hold all True entries of a mask (rows, cols, F)."""
+    rows, cols = np.flatnonzero(mask.any((1, 2))), np.flatnonzero(mask.any((0, 2)))
     return int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
 
 
 def _is_full(known: np.ndarray) -> bool:
-    row0, row1, col0, col1 = _hull(known.any(2))
+    row0, row1, col0, col1 = _hull(known)
     return bool(known[row0:row1, col0:col1].all())
 
 
 def _edge(reads: _Reads, group: np.ndarray, known: np.ndarray, domain: Rect) -> tuple[Edge, np.ndarray | None]:
     """The edge of a group of features, and a mask (rows, cols, F) if it does not read a full rectangle."""
     source, row, col = (int(v) for v in reads.edge[group[0]])
-    row0, row1, col0, col1 = _hull(known.any(2))
+    row0, row1, col0, col1 = _hull(known)
     rect = Rect(row0, row1, col0, col1).shifted(domain.row0 + row, domain.col0 + col)
     edge = Edge(source, row, col, reads.feature[group], rect)
     return edge, None if known[row0:row1, col0:col1].all() else known

@@ -45,6 +45,7 @@ class Capture:
         conditions: placeholder names of the condition tensors, in order.
         example: the encoded images (2, C, H, W) of the trace.
         example_conditions: the condition tensors of the trace.
+        result: name of the node that is the module's output; others are what its forward writes into weights and buffers.
         output: what the module gave for the example, run eagerly.
         root: the exported module, which nested targets in the graph refer to.
     """
@@ -55,6 +56,7 @@ class Capture:
     conditions: tuple[str, ...]
     example: Tensor
     example_conditions: tuple[Tensor, ...]
+    result: str
     output: Tensor
     root: nn.Module
 
@@ -169,9 +171,10 @@ def capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditio
         graph=program.graph,
         constants=constants,
         image=users[0],
-        conditions=tuple(users[1:]),
+        conditions=tuple(name for name in users[1:] if name is not None),
         example=inputs,
         example_conditions=tuple(tensors),
+        result=str(program.graph_signature.user_outputs[0]),
         output=output,
         root=program.graph_module,
     )

@@ -32,6 +32,9 @@ LAYOUT = {
 }  # fmt: skip
 """Operations that move elements and compute nothing."""
 
+SHAPE_ONLY = {"full_like", "zeros_like", "ones_like", "empty_like", "new_full", "new_zeros", "new_ones", "new_empty"}
+"""Operations that look at the shape of their argument, not at its values."""
+
 STATISTICS = {"native_group_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional", "native_batch_norm"}
 
 
@@ -95,9 +98,7 @@ class _Converter:
                 self.env[node] = Value(None, operator.attrgetter(node.target)(self.capture.root))
             elif node.op == "call_function":
                 self.env[node] = self.step(node)
-            elif node.op == "output":
-                result = node.args[0][0]
-        output = self.env[result]
+        output = next(self.env[node] for node in self.env if node.name == self.capture.result)
         if output.ids is None:
             raise UnsupportedModel("the model's output does not depend on the image: there is nothing to sample step by step")
         if self.builder.outputs:
@@ -128,6 +129,8 @@ class _Converter:
         values = _values((args, kwargs))
         if all(value.ids is None for value in values):
             return self.fold(node.target, args, kwargs)
+        if name in SHAPE_ONLY:
+            return self.fold(node.target, *_replace((args, kwargs), lambda value: Value(None, torch.zeros(_shape(value)))))
         if name in LAYOUT:
             return self.layout(node.target, args, kwargs)
         if name in self.rules:
@@ -525,7 +528,11 @@ class _Converter:
 
     def regular(self, x: Value) -> Value:
         """The value as elements of nodes only, over a full rectangle: constants become fields."""
-        return self.expression_value(("leaf", 0), [x], None, force=True)
+        full = self.expression_value(("leaf", 0), [x], None, force=True)
+        assert full.ids is not None
+        if not bool((full.ids > 0).all()):
+            raise UnsupportedModel(f"{self.at} reads elements that do not depend on the image, in places unknown to it")
+        return full
 
     def reshaped(self, x: Value, shape: tuple[int, ...]) -> Value:
         return self.layout(aten.view.default, (x, list(shape)), {})

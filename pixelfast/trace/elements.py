@@ -65,6 +65,10 @@ class ElementTable:
         elements = torch.arange(node.features * rows * cols).view(node.features, rows, cols).permute(1, 2, 0) + first
         return torch.stack([elements + n * NEXT_IMAGE for n in range(images)])
 
+    def grid(self, node: int) -> tuple[int, int]:
+        """Rows and columns of a node."""
+        return self._sizes[node][:2]
+
     def places(self, ids: np.ndarray) -> Places:
         """Where each numbered element comes from."""
         sizes = np.asarray(self._sizes, dtype=np.int64).reshape(-1, 4)
@@ -75,6 +79,41 @@ class ElementTable:
         rest, col = np.divmod(element, cols)
         feature, row = np.divmod(rest, rows)
         return Places(known, ids >> _IMAGE_BIT, node, feature, row + row0, col + col0)
+
+    def rectangle(self, ids: Tensor) -> Rectangle | None:
+        """The common case, found without reading every number back: maps (images, rows, cols, F) whose elements go on
+        from one to the next in their nodes, in one rectangle, with nothing outside of it. None for anything else.
+        """
+        mask = ids[0, :, :, 0] > 0
+        rows, cols = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        if not len(rows):
+            return None
+        row0, row1, col0, col1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
+        block = ids[:, row0:row1, col0:col1]
+        corner = block[0, 0, 0].contiguous()
+        if not bool((corner > 0).all()) or (block.shape != ids.shape and int((ids > 0).sum()) != block.numel()):
+            return None
+        place = self.places(corner.numpy())
+        widths = torch.from_numpy(np.asarray([size[1] for size in self._sizes])[place.node])
+        rows_on = torch.arange(row1 - row0).view(-1, 1, 1) * widths
+        expected = corner + rows_on + torch.arange(col1 - col0).view(1, -1, 1)
+        heights = np.asarray([size[0] + size[2] for size in self._sizes])[place.node]
+        rights = np.asarray([size[1] + size[3] for size in self._sizes])[place.node]
+        inside = (place.row + row1 - row0 <= heights).all() and (place.col + col1 - col0 <= rights).all()
+        if not inside or any(not torch.equal(block[n], expected + n * NEXT_IMAGE) for n in range(len(block))):
+            return None
+        return Rectangle(row0, row1, col0, col1, place)
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """Rows [row0, row1) and columns [col0, col1) of maps that hold elements, and where the first one of each feature is."""
+
+    row0: int
+    row1: int
+    col0: int
+    col1: int
+    corner: Places
 
 
 @dataclass(frozen=True)
@@ -94,12 +133,17 @@ class Layout:
         """The tensor of `shape` whose elements are those of `maps`, shaped as `index`; 0 elsewhere."""
         flat = torch.zeros(int(np.prod(shape)), dtype=maps.dtype)
         inside = self.index >= 0
+        if inside.all():
+            flat[torch.from_numpy(self.index.reshape(-1))] = maps.reshape(-1)
+            return flat.view(shape)
         flat[torch.from_numpy(self.index[inside])] = maps[torch.from_numpy(inside)]
         return flat.view(shape)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The elements of `tensor` shaped as `index`; 0 where it has none."""
         flat = tensor.reshape(-1)[torch.from_numpy(np.maximum(self.index, 0))]
+        if (self.index >= 0).all():
+            return flat
         return torch.where(torch.from_numpy(self.index >= 0), flat, torch.zeros((), dtype=flat.dtype))
 
 
@@ -115,6 +159,10 @@ def infer_layout(table: ElementTable, operands: list[Tensor], where: str, channe
         UnsupportedModel: rows, columns, images and features are mixed in a way that is no feature map.
     """
     shape = tuple(operands[0].shape)
+    for ids in operands:
+        plain = _plain_layout(table, ids, channel_dims)
+        if plain is not None:
+            return plain
     places = [table.places(ids.numpy()) for ids in operands]
     places.sort(key=lambda p: -int(p.known.sum()))
     site_dims = tuple(d for d in range(len(shape)) if d not in channel_dims and _moves(places, d))
@@ -156,6 +204,34 @@ def infer_layout(table: ElementTable, operands: list[Tensor], where: str, channe
     return Layout(*_grid(site[:, found], flat[found], where), channel_dims=feature_dims)
 
 
+def _plain_layout(table: ElementTable, ids: Tensor, channel_dims: tuple[int, ...]) -> Layout | None:
+    """The layout of a tensor with one dimension each for images, rows and columns, all of it elements; else None."""
+    first = ids[(0,) * ids.dim()]
+    if first <= 0 or min(ids.shape) < 1:
+        return None
+    rows, cols = table.grid(int(table.places(first.reshape(1).numpy()).node[0]))
+    if rows < 2 or cols < 2:
+        return None
+    steps = {NEXT_IMAGE: -1, cols: -1, 1: -1}
+    for dim, length in enumerate(ids.shape):
+        step = int(ids.select(dim, 1).reshape(-1)[0] - first) if length > 1 else 0
+        if step in steps and dim not in channel_dims:
+            if steps[step] >= 0:
+                return None
+            steps[step] = dim
+    site_dims = (steps[NEXT_IMAGE], steps[cols], steps[1])
+    if min(site_dims) < 0:
+        return None
+    feature_dims = tuple(d for d in range(ids.dim()) if d not in site_dims)
+    order = (*site_dims, *feature_dims)
+    shape = [ids.shape[d] for d in site_dims]
+    rectangle = table.rectangle(ids.permute(order).reshape(*shape, -1))
+    if rectangle is None or (rectangle.row1 - rectangle.row0, rectangle.col1 - rectangle.col0) != tuple(shape[1:]):
+        return None
+    index = np.arange(ids.numel()).reshape(tuple(ids.shape)).transpose(order).reshape(*shape, -1)
+    return Layout(index, int(rectangle.corner.row[0]), int(rectangle.corner.col[0]), feature_dims)
+
+
 def _moves(places: list[Places], dim: int) -> bool:
     """Whether most steps along a dimension lead to another image, row or column."""
     for place in places:
@@ -176,22 +252,21 @@ def _moves(places: list[Places], dim: int) -> bool:
 def _extrapolate(site: np.ndarray, found: np.ndarray) -> None:
     """Continue coordinates (3, *dims) to positions where nothing is known, in place, if each dimension has its own steps."""
     start = np.argwhere(found)[0]
-    predicted = site[(slice(None), *start)].reshape(3, *([1] * found.ndim))
+    predicted = site.reshape(3, -1)[:, np.ravel_multi_index(tuple(start), found.shape)].reshape(3, *([1] * found.ndim))
     for dim, size in enumerate(found.shape):
         ahead = [slice(None)] * found.ndim
         behind = list(ahead)
         ahead[dim], behind[dim] = slice(1, None), slice(None, -1)
         both = found[tuple(ahead)] & found[tuple(behind)]
-        steps = np.where(both, site[(slice(None), *ahead)] - site[(slice(None), *behind)], 0)
+        steps = np.where(both, np.diff(site, axis=dim + 1), np.iinfo(np.int64).min)
         others = tuple(d for d in range(found.ndim) if d != dim)
         known = both.any(others)
         if size > 1 and not known.any():
             return
         along = np.zeros((3, size), dtype=np.int64)
         if size > 1:
-            axes = tuple(d + 1 for d in others)
-            # Unknown entries are 0, so the sum of the extremes is the one step that occurs, whatever its sign.
-            step = steps.max(axes) + steps.min(axes)
+            # One of the steps that occur stands for all: whether they are equal shows below.
+            step = steps.max(tuple(d + 1 for d in others))
             places = np.flatnonzero(known)
             nearest = [places[np.abs(places - i).argmin()] for i in range(size - 1)]
             along[:, 1:] = step[:, nearest].cumsum(1)

@@ -23,6 +23,7 @@ LAYOUTS = (
     "NKCHW", "NCHWK", "NCKHW", "NHWCK", "NHWKC", "N(KC)HW", "N(CK)HW", "NHW(CK)", "NHW(KC)", "NKC(HW)", "NCK(HW)",
     "NK(CHW)", "NK(HWC)", "N(KC)(HW)", "N(CK)(HW)", "N(HW)(CK)", "N(HW)(KC)", "N(HWC)K", "N(CHW)K", "(NHW)(CK)",
     "(NHW)(KC)", "(NHW)CK", "(NHW)KC", "(NHWC)K", "(NCHW)K", "NKHW", "NCHW", "NHWK", "NHWC",
+    "NHW", "N(CHW)", "N(HWC)",
 )  # fmt: skip
 """Layouts that are tried when none is given."""
 

@@ -43,10 +43,11 @@ def bake_weight_norm(module: torch.nn.Module) -> None:
         for key, hook in list(child._forward_pre_hooks.items()):
             if type(hook).__name__ != "WeightNorm":
                 continue
-            weight = hook.compute_weight(child).detach().clone()  # type: ignore[union-attr]
+            norm: Any = hook
+            weight = norm.compute_weight(child).detach().clone()
             del child._forward_pre_hooks[key]
-            child.__dict__.pop(hook.name, None)  # type: ignore[union-attr]
-            child.register_buffer(hook.name, weight, persistent=False)  # type: ignore[union-attr]
+            child.__dict__.pop(norm.name, None)
+            child.register_buffer(norm.name, weight, persistent=False)
         if parametrize.is_parametrized(child):
             # `remove_parametrizations` would edit the class, which a copy shares with the user's module.
             values = {name: getattr(child, name).detach().clone() for name in child.parametrizations}  # type: ignore[union-attr]

@@ -1,0 +1,140 @@
+// The Python module pixelfast._cpu. It checks shapes, lends arrays to the engine, and lets go of the GIL meanwhile.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cmath>
+
+#include "cpu/engine.h"
+#include "cpu/isa.h"
+
+namespace py = pybind11;
+
+namespace pixelfast {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+using Shape = std::vector<py::ssize_t>;
+
+void require_shape(const char* name, const py::array& array, const Shape& shape) {
+  if (array.ndim() != static_cast<py::ssize_t>(shape.size()) ||
+      !std::equal(shape.begin(), shape.end(), array.shape()))
+    throw std::invalid_argument(std::string(name) + " has a wrong shape");
+}
+
+// Signals and callbacks, on the thread that called.
+class PythonWatcher final : public Watcher {
+ public:
+  PythonWatcher(const py::object& on_row, const py::object& values) : on_row_(on_row), values_(values) {}
+
+  void poll() override {
+    py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+  void row_finished(int row) override {
+    py::gil_scoped_acquire gil;
+    on_row_(row, values_);
+  }
+
+ private:
+  const py::object &on_row_, &values_;
+};
+
+class Engine {
+ public:
+  Engine(const Array<int64_t>& words, const Array<float>& floats, const std::string& isa) {
+    const Kernels* kernels = choose_kernels(isa);
+    plan_ = make_plan(parse(words.data(), words.size(), floats.data(), floats.size()), kernels);
+  }
+
+  std::string isa() const { return plan_->kernels->name; }
+
+  // None, or (image, row, col, channel) where the parameters describe no distribution.
+  py::object sample(const Array<float>& noise, const std::optional<Array<int32_t>>& given,
+                    const std::vector<Array<float>>& fields, Array<int32_t> values,
+                    std::optional<Array<double>> log_prob, std::optional<Array<float>> parameters, double temperature,
+                    int threads, const py::object& on_row) const {
+    Call call{};
+    if (noise.ndim() != 4 || noise.shape(0) > (1 << 24)) throw std::invalid_argument("noise has a wrong shape");
+    call.images = static_cast<int>(noise.shape(0));
+    const Shape shape{call.images, plan_->height, plan_->width, plan_->channels};
+    require_shape("noise", noise, shape);
+    require_shape("values", values, shape);
+    call.noise = noise.data();
+    call.values = values.mutable_data();
+    if (given) call.given = check_given(*given, shape);
+    if (log_prob) {
+      require_shape("log_prob", *log_prob, {call.images});
+      call.log_prob = log_prob->mutable_data();
+    }
+    if (parameters) {
+      require_shape("parameters", *parameters, {shape[0], shape[1], shape[2], shape[3], plan_->parameters});
+      call.parameters = parameters->mutable_data();
+    }
+    call.fields = check_fields(fields, call.images);
+    if (!(temperature > 0 && std::isfinite(temperature))) throw std::invalid_argument("temperature must be positive");
+    if (threads < 1 || threads > 4096) throw std::invalid_argument("threads must lie in 1 .. 4096");
+    call.temperature = temperature;
+    call.threads = threads;
+    call.by_row = !on_row.is_none();
+    PythonWatcher watcher(on_row, values);
+    std::optional<Position> failure;
+    {
+      py::gil_scoped_release release;
+      failure = pixelfast::sample(*plan_, call, watcher);
+    }
+    if (!failure) return py::none();
+    return py::make_tuple(failure->image, failure->row, failure->col, failure->channel);
+  }
+
+ private:
+  const int32_t* check_given(const Array<int32_t>& given, const Shape& shape) const {
+    require_shape("given", given, shape);
+    const int32_t* data = given.data();
+    for (py::ssize_t i = 0; i < given.size(); i++)
+      if (data[i] < -1 || data[i] >= plan_->levels) throw std::invalid_argument("a given value is out of range");
+    return data;
+  }
+
+  std::vector<FieldView> check_fields(const std::vector<Array<float>>& arrays, int images) const {
+    if (arrays.size() != plan_->fields.size()) throw std::invalid_argument("wrong number of fields");
+    std::vector<FieldView> views;
+    for (size_t i = 0; i < arrays.size(); i++) {
+      const Field& field = plan_->fields[i];
+      const Array<float>& array = arrays[i];
+      const Shape most{images, field.rows, field.cols, field.features};
+      if (array.ndim() != 4) throw std::invalid_argument("a field has a wrong shape");
+      for (int axis = 0; axis < 4; axis++)
+        if (array.shape(axis) != most[axis] && (array.shape(axis) != 1 || axis == 3))
+          throw std::invalid_argument("a field has a wrong shape");
+      auto stride = [&](int axis, py::ssize_t inner) { return array.shape(axis) == 1 ? 0 : inner; };
+      const py::ssize_t cols = array.shape(2) * array.shape(3), rows = array.shape(1) * cols;
+      views.push_back(FieldView{array.data(), stride(0, rows), stride(1, cols), stride(2, array.shape(3))});
+    }
+    return views;
+  }
+
+  std::unique_ptr<const Plan> plan_;
+};
+
+}  // namespace
+}  // namespace pixelfast
+
+PYBIND11_MODULE(_cpu, m) {
+  using namespace pixelfast;
+  m.doc() = "The native CPU engine of pixelfast; use it through pixelfast.engines.cpu.";
+  m.def("operations", &operation_names);
+  m.def("reductions", &reduction_names);
+  m.def("heads", &head_names);
+  m.def("instructions", &instruction_names);
+  m.def("isas", &available_isas, "Instruction sets that run here, best first.");
+  py::class_<Engine>(m, "Engine")
+      .def(py::init<const Array<int64_t>&, const Array<float>&, const std::string&>(), py::arg("words"),
+           py::arg("floats"), py::arg("isa") = "")
+      .def_property_readonly("isa", &Engine::isa)
+      .def("sample", &Engine::sample, py::kw_only(), py::arg("noise").noconvert(), py::arg("given").noconvert(),
+           py::arg("fields"), py::arg("values").noconvert(), py::arg("log_prob").noconvert(),
+           py::arg("parameters").noconvert(), py::arg("temperature"), py::arg("threads"), py::arg("on_row"));
+}

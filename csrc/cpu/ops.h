@@ -1,0 +1,112 @@
+// The inner loops, as plain structs and function pointers: one table of functions for each instruction set.
+// Rows of a call are images, or columns x images; a stride leads from one row to the next, in floats.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace pixelfast {
+
+// Source channels [0, count) of a tap; they meet rows [first, first + count) of the packed weights.
+struct Tap {
+  const float* source;
+  ptrdiff_t stride, first, count;
+};
+
+// Outputs [channel, channel + count): weights (K, vectors * width), bias (vectors * width) or null.
+struct Panel {
+  const float *weights, *bias;
+  int channel, count, vectors;
+};
+
+// out = (bias, or what `out` holds) + sum over taps of weights^T . source
+struct ProductCall {
+  const Panel* panels;
+  int panel_count;
+  const Tap* taps;
+  ptrdiff_t tap_count;
+  float* out;
+  ptrdiff_t out_stride, rows;
+};
+
+// What a Map is made of: the operations of program.h by position, and a few that stand for several of them.
+enum MapCode { kGate = 1000, kMulAdd, kAddRelu, kElu, kCopy };  // tanh(a) sigmoid(b), a b + c, relu(a + b), elu(a)
+
+struct MapOp {
+  int code;
+  int out;      // a register, or -1: the destination
+  int args[3];  // >= 0: a register; ~leaf otherwise
+};
+
+struct MapLeaf {
+  const float* source;
+  ptrdiff_t stride;
+  bool broadcast;  // one number for all channels
+};
+
+constexpr ptrdiff_t kMapBlock = 1024;  // floats of a register
+
+struct MapCall {
+  const MapOp* ops;
+  int op_count;
+  const MapLeaf* leaves;
+  int leaf_count;
+  const int* leaf_registers;  // where a broadcast leaf is spread out
+  float* registers;           // (registers, kMapBlock)
+  float* out;
+  ptrdiff_t out_stride, rows, count;
+};
+
+struct Span {
+  const float* source;
+  ptrdiff_t stride, count;
+};
+
+// One number for each row, over the channels of all sources.
+struct ReduceCall {
+  int kind;  // a position in REDUCTIONS
+  const Span* sources;
+  int source_count;
+  float correction;
+  float* out;
+  ptrdiff_t out_stride, rows;
+};
+
+struct NormCall {
+  Span source;
+  const float *scale, *shift;
+  float eps;
+  float* out;
+  ptrdiff_t out_stride, rows;
+};
+
+// One draw from `count` logits: value = number of k < count-1 whose cumulative probability is <= noise.
+struct DrawCall {
+  const float* logits;
+  ptrdiff_t count;
+  float inverse_temperature;
+  double noise;
+  float* exps;   // scratch: count floats, rounded up to 64
+  double* sums;  // scratch: count / 64, rounded up
+  int value;
+  double log_prob;
+};
+
+struct Kernels {
+  const char* name;
+  int width, most_vectors;  // floats of a vector; vectors of a panel
+  void (*product)(const ProductCall&);
+  void (*map)(const MapCall&);
+  void (*reduce)(const ReduceCall&);
+  void (*norm)(const NormCall&);
+  void (*add)(float* out, const float* const* tables, int table_count, ptrdiff_t count);  // out += sum of the tables
+  bool (*draw)(DrawCall&);  // false: the logits describe no distribution
+};
+
+// Null where the library was built for another kind of processor.
+const Kernels* scalar_kernels();
+const Kernels* avx2_kernels();
+const Kernels* avx512_kernels();
+const Kernels* neon_kernels();
+
+}  // namespace pixelfast

@@ -1,0 +1,18 @@
+// The inner loops for one instruction set: included once by each ops_*.cpp, after its vector type.
+//
+// Everything stands in an anonymous namespace and uses no inline function of the C++ library. Otherwise the linker
+// could keep one copy of a function, compiled for AVX-512, for use by all instruction sets.
+#pragma once
+
+#include "../names.h"
+#include "math_impl.h"
+#include "product_impl.h"
+#include "map_impl.h"
+#include "rows_impl.h"
+#include "draw_impl.h"
+
+namespace {
+
+constexpr pixelfast::Kernels kKernels = {kName, Vec::width, kMostVectors, product, map, reduce, norm, add, draw};
+
+}  // namespace

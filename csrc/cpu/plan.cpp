@@ -1,0 +1,148 @@
+#include "plan.h"
+
+#include <algorithm>
+
+namespace pixelfast {
+namespace {
+
+AlignedFloats aligned(const std::vector<float>& values) {
+  AlignedFloats copy(values.size());
+  std::copy(values.begin(), values.end(), copy.data());
+  return copy;
+}
+
+class Planner final : SlotNumbers {
+ public:
+  Planner(const Program& program, const Kernels* kernels) : program_(program), plan_(std::make_unique<Plan>()) {
+    plan_->kernels = kernels;
+  }
+
+  std::unique_ptr<const Plan> make() {
+    Plan& p = *plan_;
+    p.channels = program_.channels, p.height = program_.height, p.width = program_.width;
+    p.levels = program_.levels, p.parameters = program_.parameters, p.head = program_.head;
+    p.first_row = program_.first_row, p.col0 = program_.col0, p.col1 = program_.col1;
+    p.buffers = program_.buffers, p.fields = program_.fields;
+    p.row = steps(program_.row);
+    for (const auto& list : program_.steps) p.steps.push_back(steps(list));
+    for (const Draw& draw : program_.draws) p.draws.push_back({draw.channel, number(draw.source)});
+    for (const auto& list : program_.encodes) {
+      p.encodes.emplace_back();
+      for (const Encode& encode : list) p.encodes.back().push_back(plan_encode(encode));
+    }
+    return std::move(plan_);
+  }
+
+  int number(const Slot& slot) override {
+    plan_->slots.push_back(slot);
+    return static_cast<int>(plan_->slots.size()) - 1;
+  }
+
+ private:
+  Rect clip(const Rect& r) const {
+    return Rect{std::max(r.row0, program_.first_row), std::min(r.row1, program_.height),
+                std::max(r.col0, program_.col0), std::min(r.col1, program_.col1)};
+  }
+
+  std::vector<Step> steps(const std::vector<Instruction>& instructions) {
+    std::vector<Step> planned;
+    for (const Instruction& instruction : instructions) {
+      Rect rect = clip(instruction.rect);
+      if (rect.row0 >= rect.row1 || rect.col0 >= rect.col1) continue;  // never runs, and was not validated
+      Step step;
+      step.rect = rect;
+      step.out = number(instruction.out);
+      step.first_source = static_cast<int>(plan_->slots.size());
+      std::visit([&](const auto& body) { plan_body(body, instruction.out.count, step); }, instruction.body);
+      step.last_source = static_cast<int>(plan_->slots.size());
+      planned.push_back(std::move(step));
+    }
+    return planned;
+  }
+
+  void plan_body(const Product& product, int outputs, Step& step) {
+    for (const Slot& tap : product.taps) number(tap);
+    step.body = pack_product(product, outputs, *plan_->kernels);
+    plan_->most_taps = std::max(plan_->most_taps, product.taps.size());
+  }
+
+  void plan_body(const Lookup& lookup, int, Step& step) {
+    step.body = PackedLookup{lookup.taps, aligned(lookup.tables)};
+    plan_->most_taps = std::max(plan_->most_taps, lookup.taps.size());
+  }
+
+  void plan_body(const Map& map, int outputs, Step& step) {
+    CompiledMap compiled = compile_map(map, outputs, *this);
+    plan_->most_leaves = std::max(plan_->most_leaves, compiled.leaves.size());
+    plan_->most_registers = std::max(plan_->most_registers, static_cast<size_t>(compiled.registers));
+    step.body = std::move(compiled);
+  }
+
+  void plan_body(const Reduce& reduce, int, Step& step) {
+    for (const Slot& source : reduce.sources) number(source);
+    step.body = PlannedReduce{reduce.kind, reduce.correction};
+    plan_->most_taps = std::max(plan_->most_taps, reduce.sources.size());
+  }
+
+  void plan_body(const Norm& norm, int, Step& step) {
+    number(norm.source);
+    step.body = PlannedNorm{aligned(norm.scale), aligned(norm.shift), norm.eps};
+  }
+
+  PlannedEncode plan_encode(const Encode& encode) {
+    const Rect& domain = program_.buffers[encode.out.buffer].domain;
+    const int count = encode.out.count, levels = program_.levels;
+    Rect rect{std::max(domain.row0, 0), std::min(domain.row1, program_.height), std::max(domain.col0, 0),
+              std::min(domain.col1, program_.width)};
+    AlignedFloats table(encode.table.size());
+    for (int f = 0; f < count; f++)
+      for (int k = 0; k < levels; k++)
+        table.data()[static_cast<size_t>(k) * count + f] = encode.table[static_cast<size_t>(f) * levels + k];
+    return PlannedEncode{rect, number(encode.out), encode.channel, std::move(table)};
+  }
+
+  const Program& program_;
+  std::unique_ptr<Plan> plan_;
+};
+
+// How many vectors each panel of `vectors` takes: as even as possible, since a wide block wants about `most` of them.
+std::vector<int> panel_widths(int vectors, int most) {
+  std::vector<int> widths;
+  for (int panels = (vectors + most - 1) / most; panels > 0; panels--) {
+    widths.push_back((vectors + panels - 1) / panels);
+    vectors -= widths.back();
+  }
+  return widths;
+}
+
+}  // namespace
+
+PackedProduct pack_product(const Product& product, int outputs, const Kernels& kernels) {
+  PackedProduct packed;
+  ptrdiff_t rows = 0;  // K
+  for (const Slot& tap : product.taps) {
+    packed.first.push_back(rows);
+    rows += tap.count;
+  }
+  const int width = kernels.width, vectors = (outputs + width - 1) / width;
+  packed.storage = AlignedFloats(static_cast<size_t>(rows + 1) * vectors * width);
+  float* next = packed.storage.data();
+  int channel = 0;
+  for (int wide : panel_widths(vectors, kernels.most_vectors)) {
+    const int step = wide * width, count = std::min(step, outputs - channel);
+    float* bias = next + rows * step;
+    for (ptrdiff_t k = 0; k < rows; k++)
+      std::copy_n(product.weights.data() + k * outputs + channel, count, next + k * step);
+    if (!product.bias.empty()) std::copy_n(product.bias.data() + channel, count, bias);
+    packed.panels.push_back(Panel{next, product.bias.empty() ? nullptr : bias, channel, count, wide});
+    next = bias + step;
+    channel += count;
+  }
+  return packed;
+}
+
+std::unique_ptr<const Plan> make_plan(const Program& program, const Kernels* kernels) {
+  return Planner(program, kernels).make();
+}
+
+}  // namespace pixelfast

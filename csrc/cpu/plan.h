@@ -1,0 +1,92 @@
+// A program made ready for one instruction set: weights packed into panels, expressions compiled, slots numbered.
+// A plan never changes once made, so any number of calls and threads share it.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "../aligned.h"
+#include "../program.h"
+#include "ops.h"
+
+namespace pixelfast {
+
+struct PackedProduct {
+  std::vector<Panel> panels;
+  std::vector<ptrdiff_t> first;  // of each tap: its first row of the packed weights
+  AlignedFloats storage;
+};
+
+struct PackedLookup {
+  std::vector<Pixel> taps;
+  AlignedFloats tables;  // (taps, K, out.count)
+};
+
+struct CompiledMap {
+  std::vector<MapOp> ops;
+  std::vector<MapLeaf> leaves;    // complete for vectors and numbers; the tile fills in the others
+  std::vector<int> leaf_slots;    // of each leaf: its slot among Plan::slots, or -1
+  std::vector<FieldSlot> fields;  // of each leaf: its field, or {-1}
+  std::vector<int> leaf_registers;
+  int registers = 0;
+  bool reads_fields = false;
+  AlignedFloats constants;
+};
+
+struct PlannedReduce {
+  Reduction kind;
+  float correction;
+};
+
+struct PlannedNorm {
+  AlignedFloats scale, shift;
+  float eps;
+};
+
+// Slots are numbers in Plan::slots; sources are slots [first_source, last_source).
+struct Step {
+  Rect rect;  // the part of the instruction's rectangle in which anything runs
+  int out, first_source, last_source;
+  std::variant<PackedProduct, PackedLookup, CompiledMap, PlannedReduce, PlannedNorm> body;
+};
+
+struct PlannedDraw {
+  int channel, source;
+};
+
+struct PlannedEncode {
+  Rect rect;
+  int out, channel;
+  AlignedFloats table;  // (K, out.count)
+};
+
+struct Plan {
+  const Kernels* kernels;
+  int channels, height, width, levels, parameters, first_row, col0, col1;
+  Distribution head;
+  std::vector<Buffer> buffers;
+  std::vector<Field> fields;
+  std::vector<Slot> slots;
+  std::vector<Step> row;
+  std::vector<std::vector<Step>> steps;
+  std::vector<PlannedDraw> draws;
+  std::vector<std::vector<PlannedEncode>> encodes;
+
+  // The most that any instruction needs; sizes of a worker's scratch.
+  size_t most_taps = 0, most_leaves = 0, most_registers = 0;
+};
+
+std::unique_ptr<const Plan> make_plan(const Program& program, const Kernels* kernels);
+
+PackedProduct pack_product(const Product& product, int outputs, const Kernels& kernels);
+
+// `slot_of` numbers a slot.
+struct SlotNumbers {
+  virtual int number(const Slot& slot) = 0;
+
+ protected:
+  ~SlotNumbers() = default;
+};
+CompiledMap compile_map(const Map& map, int count, SlotNumbers& slots);
+
+}  // namespace pixelfast

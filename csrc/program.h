@@ -1,0 +1,123 @@
+// A sampling program as plain data, the same as pixelfast/program.py, which says what each part means.
+// It is parsed from a stream of 64-bit words and an array of floats (engines/packing.py writes them); whatever a
+// malformed stream says, parsing either refuses it or yields a program that no engine can crash on.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "names.h"
+
+namespace pixelfast {
+
+std::vector<std::string> operation_names();
+std::vector<std::string> reduction_names();
+std::vector<std::string> head_names();
+std::vector<std::string> instruction_names();
+int arguments_of(Operation operation);
+
+struct ProgramError : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+struct Rect {
+  int row0, row1, col0, col1;
+};
+
+struct Buffer {
+  int features, rows, col0, col1;  // columns [col0, col1) are stored
+  Rect domain;
+};
+
+struct Field {
+  int features, row0, col0, rows, cols;
+};
+
+struct Slot {
+  int buffer, channel, count, row, col;
+};
+
+struct FieldSlot {
+  int field, channel, count;
+};
+
+struct Pixel {
+  int row, col, channel;
+};
+
+using Leaf = std::variant<Slot, FieldSlot, std::vector<float>, float>;
+
+struct Op {
+  Operation name;
+  int args[3];  // below the number of leaves: a leaf; otherwise an earlier op
+};
+
+struct Product {
+  std::vector<Slot> taps;
+  std::vector<float> weights;  // (sum of the taps' counts, out.count)
+  std::vector<float> bias;     // (out.count), or empty: add to what `out` holds
+};
+
+struct Lookup {
+  std::vector<Pixel> taps;
+  std::vector<float> tables;  // (taps, K, out.count)
+};
+
+struct Map {
+  std::vector<Leaf> leaves;
+  std::vector<Op> ops;
+};
+
+struct Reduce {
+  Reduction kind;
+  std::vector<Slot> sources;
+  float correction;
+};
+
+struct Norm {
+  Slot source;
+  std::vector<float> scale, shift;
+  float eps;
+};
+
+struct Instruction {
+  Rect rect;
+  Slot out;
+  std::variant<Product, Lookup, Map, Reduce, Norm> body;  // in the order of Opcode
+};
+
+struct Draw {
+  int channel;
+  Slot source;
+};
+
+struct Encode {
+  Slot out;
+  int channel;
+  std::vector<float> table;  // (out.count, K)
+};
+
+struct Program {
+  int channels, height, width, levels, parameters;
+  Distribution head;
+  std::vector<Buffer> buffers;
+  std::vector<Field> fields;
+  std::vector<Instruction> row;
+  std::vector<std::vector<Instruction>> steps;  // one list for each channel, like the next two
+  std::vector<Draw> draws;
+  std::vector<std::vector<Encode>> encodes;
+
+  int first_row = 0, col0 = 0, col1 = 0;  // what runs: rows [first_row, height), columns [col0, col1)
+};
+
+// Throws ProgramError.
+Program parse(const int64_t* words, size_t word_count, const float* floats, size_t float_count);
+
+// Throws ProgramError unless every read and write of the program stays inside what it declares. Part of parse().
+void validate(const Program& program);
+
+}  // namespace pixelfast

@@ -1,0 +1,166 @@
+// Whether every read and write of a program stays inside what it declares, and reads nothing that is not there yet.
+#include <algorithm>
+
+#include "program.h"
+
+namespace pixelfast {
+namespace {
+
+constexpr int64_t kMostFloats = int64_t{1} << 40;  // of buffers, for one image
+
+bool empty(const Rect& r) { return r.row0 >= r.row1 || r.col0 >= r.col1; }
+
+std::string text(const Rect& r) {
+  return "rows " + std::to_string(r.row0) + " .. " + std::to_string(r.row1) + ", columns " + std::to_string(r.col0) +
+         " .. " + std::to_string(r.col1);
+}
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw ProgramError(message);
+}
+
+class Validator {
+ public:
+  explicit Validator(const Program& program) : program_(program), drawn_(program.channels, false) {}
+
+  void run() {
+    check_buffers();
+    check_head();
+    for (const Instruction& instruction : program_.row) check(instruction, true);
+    for (int k = 0; k < program_.channels; k++) {
+      for (const Instruction& instruction : program_.steps[k]) check(instruction, false);
+      check_draw(program_.draws[k]);
+      for (const Encode& encode : program_.encodes[k]) check_encode(encode);
+    }
+  }
+
+ private:
+  void check_buffers() const {
+    int64_t floats = 0;
+    for (const Buffer& b : program_.buffers) {
+      bool stored = empty(b.domain) || (b.col0 <= b.domain.col0 && b.domain.col1 <= b.col1);
+      require(stored, "a buffer does not store all columns of its domain, " + text(b.domain));
+      int64_t row = static_cast<int64_t>(b.col1 - b.col0) * b.features;
+      require(row * b.rows <= kMostFloats - floats, "the program's buffers are too large");
+      floats += row * b.rows;
+    }
+  }
+
+  void check_head() const {
+    int p = program_.parameters;
+    if (program_.head == Distribution::categorical)
+      require(p == program_.levels, "a categorical head needs as many parameters as levels");
+    else
+      require(p == 1 && program_.levels == 2, "a Bernoulli head needs one parameter and two levels");
+  }
+
+  // The part of a rectangle in which anything runs.
+  Rect clip(const Rect& r) const {
+    return Rect{std::max(r.row0, program_.first_row), std::min(r.row1, program_.height),
+                std::max(r.col0, program_.col0), std::min(r.col1, program_.col1)};
+  }
+
+  void check_read(const Slot& slot, const Rect& rect) const {
+    const Buffer& b = program_.buffers[slot.buffer];
+    require(slot.row <= 0 && slot.row > -b.rows, "an instruction reads " + std::to_string(-slot.row) +
+                                                     " rows above, but its buffer keeps " + std::to_string(b.rows));
+    require(rect.col0 + slot.col >= b.col0 && rect.col1 + slot.col <= b.col1,
+            "an instruction at " + text(rect) + " reads at column offset " + std::to_string(slot.col) +
+                ", which its buffer does not store");
+  }
+
+  void check_write(const Slot& slot, const Rect& rect) const {
+    const Rect& d = program_.buffers[slot.buffer].domain;
+    require(slot.row == 0 && slot.col == 0, "an instruction writes elsewhere than at its own position");
+    require(d.row0 <= rect.row0 && rect.row1 <= d.row1 && d.col0 <= rect.col0 && rect.col1 <= d.col1,
+            "an instruction at " + text(rect) + " writes outside its buffer's domain, " + text(d));
+  }
+
+  // Instructions read everything before they write. Engines work in place and in parts, so a source may overlap the
+  // destination only where that makes no difference: at the same channels of the same element.
+  void check_overlap(const Slot& source, const Slot& out, bool same_allowed) const {
+    bool apart = source.buffer != out.buffer || source.row != 0 || source.channel + source.count <= out.channel ||
+                 out.channel + out.count <= source.channel;
+    bool same = source.col == 0 && source.channel == out.channel && source.count == out.count;
+    require(apart || (same && same_allowed), "an instruction overwrites channels of its own sources");
+  }
+
+  void check(const Instruction& instruction, bool whole_row) const {
+    Rect rect = clip(instruction.rect);
+    if (!empty(rect)) {
+      check_write(instruction.out, rect);
+      std::visit([&](const auto& body) { check_body(body, instruction.out, rect, whole_row); }, instruction.body);
+    }
+  }
+
+  void check_body(const Product& product, const Slot& out, const Rect& rect, bool) const {
+    for (const Slot& tap : product.taps) {
+      check_read(tap, rect);
+      check_overlap(tap, out, false);
+    }
+  }
+
+  void check_body(const Lookup& lookup, const Slot&, const Rect&, bool whole_row) const {
+    for (const Pixel& tap : lookup.taps) {
+      bool known = tap.row < 0 || (!whole_row && (tap.col < 0 || (tap.col == 0 && drawn_[tap.channel])));
+      require(known, "a look-up reads a value that is not drawn yet");
+    }
+  }
+
+  void check_body(const Map& map, const Slot& out, const Rect& rect, bool) const {
+    for (const Leaf& leaf : map.leaves) {
+      int count = 1;
+      if (const Slot* slot = std::get_if<Slot>(&leaf)) {
+        check_read(*slot, rect);
+        check_overlap(*slot, out, true);
+        count = slot->count;
+      } else if (const FieldSlot* field = std::get_if<FieldSlot>(&leaf)) {
+        check_field(program_.fields[field->field], rect);
+        count = field->count;
+      }
+      require(count == 1 || count == out.count, "an expression reads " + std::to_string(count) +
+                                                    " channels to write " + std::to_string(out.count));
+    }
+  }
+
+  void check_body(const Reduce& reduce, const Slot& out, const Rect& rect, bool) const {
+    require(out.count == 1, "a reduction writes more than one channel");
+    for (const Slot& source : reduce.sources) {
+      check_read(source, rect);
+      check_overlap(source, out, true);
+    }
+  }
+
+  void check_body(const Norm& norm, const Slot& out, const Rect& rect, bool) const {
+    require(out.count == norm.source.count, "a normalisation reads and writes different numbers of channels");
+    check_read(norm.source, rect);
+    check_overlap(norm.source, out, true);
+  }
+
+  void check_field(const Field& f, const Rect& rect) const {
+    bool rows = f.rows == 1 || (f.row0 <= rect.row0 && rect.row1 <= f.row0 + f.rows);
+    bool cols = f.cols == 1 || (f.col0 <= rect.col0 && rect.col1 <= f.col0 + f.cols);
+    require(rows && cols, "an expression at " + text(rect) + " reads a field outside its rows and columns");
+  }
+
+  void check_draw(const Draw& draw) {
+    require(!drawn_[draw.channel], "an image channel is drawn twice");
+    require(draw.source.count == program_.parameters, "a draw reads a wrong number of parameters");
+    check_read(draw.source, Rect{0, program_.height, 0, program_.width});
+    drawn_[draw.channel] = true;
+  }
+
+  void check_encode(const Encode& encode) const {
+    require(drawn_[encode.channel], "a value is encoded before it is drawn");
+    require(encode.out.row == 0 && encode.out.col == 0, "a value is encoded elsewhere than at its own position");
+  }
+
+  const Program& program_;
+  std::vector<bool> drawn_;  // channels that the steps so far have drawn
+};
+
+}  // namespace
+
+void validate(const Program& program) { Validator(program).run(); }
+
+}  // namespace pixelfast

@@ -1,0 +1,102 @@
+"""The command line: pixelfast train | sample | check | eval."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .check import check
+from .checkpoint import write_atomically
+from .cli_conditions import add_condition_options, conditions
+from .cli_models import add_model_options, add_threads_option, open_model, writable
+from .cli_sample import add_sample
+from .cli_train import add_eval, add_train
+from .errors import PixelfastError
+from .pictures import pillow
+
+INTERRUPTED = 130
+
+ABOUT = """Exact, fast sampling from autoregressive image models (PixelCNN and its family).
+
+  pixelfast sample -n 64 -o digits.png                draw 64 digits with a checkpoint that comes along
+  pixelfast sample --checkpoint emoji --label flags   colour images of one class
+  pixelfast check --model mynets.py:Net --levels 256 --shape 1,28,28
+                                                      is your model autoregressive, and what does it see?
+  pixelfast train --data mnist.npz --levels 4 --out runs/digits
+  pixelfast eval --checkpoint runs/digits --data mnist.npz
+
+`pixelfast COMMAND --help` explains every option.
+"""
+
+CHECK_EXAMPLES = """examples:
+  pixelfast check --checkpoint digits
+  pixelfast check --model mynets.py:Net --levels 256 --encode unit --shape 3,32,32 --picture field.png
+
+Exit status: 0 if the model is autoregressive and can be sampled fast, 1 if not, 2 if it could not be examined.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (PixelfastError, OSError) as error:
+        if args.traceback:
+            raise
+        print(f"pixelfast {args.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("pixelfast", description=ABOUT, formatter_class=form)
+    parser.add_argument("--version", action="version", version=f"pixelfast {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+    for add in (add_train, add_sample, add_check, add_eval):
+        add(commands, parents=[common], formatter_class=form)
+    return parser
+
+
+def add_check(commands: Any, **common: Any) -> None:
+    """Add the command `check`."""
+    parser = commands.add_parser(
+        "check",
+        help="is a model autoregressive, what does it see, what does sampling cost?",
+        description="Trace a model and report whether it is autoregressive (if not, where it leaks), its receptive field and "
+        "blind spot, and what sampling costs.",
+        epilog=CHECK_EXAMPLES,
+        **common,
+    )
+    parser.add_argument("--picture", metavar="FILE.png", help="draw the receptive field of the middle pixel")
+    add_condition_options(parser, "a label, where a model of your own takes one")
+    add_threads_option(parser)
+    add_model_options(parser)
+    parser.set_defaults(run=run_check)
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Print the report; the exit status says whether the model can be sampled fast."""
+    if args.picture is not None:
+        writable(args.picture, (".png",))
+    opened = open_model(args)
+    report = check(opened.module, opened.shape, opened.head, cond=conditions(args, opened, 1)[1])
+    print(report)
+    if args.picture is not None:
+        picture = pillow().Image.fromarray(report.picture(16))
+        write_atomically(Path(args.picture), lambda path: picture.save(path, format="PNG"))
+        print(f"wrote {args.picture}")
+    return 0 if report.autoregressive and report.unscheduled is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""What the commands share: which model is meant and what its outputs are; files, threads and progress."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import checkpoint
+from .engines import registry
+from .errors import InvalidInput
+from .heads import Bernoulli, Categorical, Encode, Head
+from .pictures import pillow
+
+HEADS = ("categorical", "bernoulli", "bernoulli-probability")
+DEFAULT = "digits"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model as the options describe it; shape and head are None where the model itself knows them."""
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, int, int] | None
+    head: Head | None
+    labels: int
+    """How many classes a label chooses from; 0 if that is not known or the model takes none."""
+    classes: tuple[str, ...]
+    """Names of the classes, if they have names."""
+    own: bool
+    """Is it one of pixelfast's own models, of which everything is known?"""
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which model is meant."""
+    model = parser.add_argument_group("which model")
+    model.add_argument(
+        "--checkpoint",
+        metavar="NAME|PATH",
+        help="a checkpoint that comes with pixelfast (digits, emoji), or a folder that `pixelfast train` wrote; with "
+        f"--model, a file of weights (.safetensors, .pt, .pth, .ckpt, .bin). Default: {DEFAULT}, or none with --model",
+    )
+    own = parser.add_argument_group("a model of your own", "Any autoregressive torch.nn.Module over images.")
+    own.add_argument(
+        "--model",
+        metavar="MODULE:FACTORY",
+        help="a class or function that returns the module: package.module:name or path/to/file.py:name",
+    )
+    own.add_argument("--model-args", metavar="JSON", help="its keyword arguments, for instance '{\"features\": 32}'")
+    own.add_argument(
+        "--head",
+        choices=HEADS,
+        help="what the outputs mean: K logits for each sub-pixel, or one logit or probability of 1. Default: categorical",
+    )
+    own.add_argument("--levels", type=positive, metavar="K", help="how many values a sub-pixel takes (categorical)")
+    own.add_argument(
+        "--encode",
+        metavar="HOW",
+        help="how a value k is fed to the module: integer (k), unit (k/(K-1)), symmetric (2k/(K-1)-1) or SCALE,OFFSET. "
+        "Default: symmetric; unit with a Bernoulli head",
+    )
+    own.add_argument("--layout", help="where the parameters stand in the output, for instance N(KC)HW; asked for if needed")
+    own.add_argument("--shape", metavar="C,H,W", help="channels, rows and columns; default: what the model was made for")
+
+
+def add_engine_options(parser: Any) -> None:
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        choices=registry.NAMES,
+        help="cpu (native), reference (PyTorch) or naive (one forward for each sub-pixel). Default: auto, the fastest",
+    )
+    add_threads_option(parser)
+
+
+def add_threads_option(parser: Any) -> None:
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: as many as this process may use")
+
+
+def open_model(args: argparse.Namespace) -> Opened:
+    """The model that the options name.
+
+    Raises:
+        InvalidInput: options contradict each other, or the factory fails.
+        CheckpointError: the checkpoint is missing, damaged or does not fit.
+    """
+    use_threads(args)
+    shape = None if args.shape is None else parse_shape(args.shape)
+    if args.model is None:
+        return _open_checkpoint(args, shape)
+    module = _build(args.model, args.model_args)
+    if args.checkpoint is not None:
+        checkpoint.load(args.checkpoint, module)
+    labels = getattr(module, "classes", 0)
+    count = labels if isinstance(labels, int) and not isinstance(labels, bool) else 0
+    return Opened(args.model, module, shape, _head(args, getattr(module, "head", None)), count, (), own=False)
+
+
+def _open_checkpoint(args: argparse.Namespace, shape: tuple[int, int, int] | None) -> Opened:
+    foreign = [name for name in ("model_args", "head", "levels", "encode", "layout") if getattr(args, name) is not None]
+    if foreign:
+        names = ", ".join("--" + name.replace("_", "-") for name in foreign)
+        raise InvalidInput(f"{names} describe a model of your own: give it by --model MODULE:FACTORY")
+    name = args.checkpoint or DEFAULT
+    module = checkpoint.load(name)
+    classes = tuple(str(text) for text in checkpoint.read_config(name).get("classes", ()))
+    return Opened(name, module, shape, None, int(getattr(module, "classes", 0)), classes, own=True)
+
+
+def _build(spec: str, arguments: str | None) -> nn.Module:
+    """The module that MODULE:FACTORY returns."""
+    place, colon, name = spec.rpartition(":")
+    if not colon or not place or not name:
+        raise InvalidInput(f"--model takes MODULE:FACTORY, for instance mymodels:PixelCNN or nets/mine.py:build, got {spec!r}")
+    try:
+        options = json.loads(arguments) if arguments is not None else {}
+    except ValueError as error:
+        raise InvalidInput(f"--model-args is no JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise InvalidInput(f"--model-args takes a JSON object, for instance '{{\"features\": 32}}', got {arguments}")
+    source = _import(place)
+    if not hasattr(source, name):
+        raise InvalidInput(f"{place} has no {name!r}; it has {', '.join(n for n in vars(source) if not n.startswith('_'))}")
+    try:
+        module = getattr(source, name)(**options)
+    except Exception as error:  # whatever a stranger's code may raise
+        raise InvalidInput(f"{spec} failed with {type(error).__name__}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise InvalidInput(f"{spec} gave a {type(module).__name__}, but must give a torch.nn.Module")
+    return module
+
+
+def _import(place: str) -> ModuleType:
+    """A module by its dotted name, the working directory included, or by the path of its file."""
+    try:
+        if not place.endswith(".py"):
+            if "" not in sys.path:
+                sys.path.insert(0, "")
+            return importlib.import_module(place)
+        if not Path(place).is_file():
+            raise InvalidInput(f"there is no file {place}")
+        sys.path.insert(0, str(Path(place).resolve().parent))  # what it imports may lie beside it
+        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(spec.name, module)  # where dataclasses and pickle look for it
+        spec.loader.exec_module(module)
+        return module
+    except InvalidInput:
+        raise
+    except Exception as error:  # whatever a stranger's code may raise
+        raise InvalidInput(f"{place} cannot be imported, {type(error).__name__}: {error}") from error
+
+
+def _head(args: argparse.Namespace, known: Any) -> Head | None:
+    """The head that the options describe, or None where the module has its own and no option is given."""
+    if all(getattr(args, name) is None for name in ("head", "levels", "encode", "layout")):
+        if isinstance(known, Head):
+            return None
+        raise InvalidInput(
+            "what do the model's outputs mean? Give --levels K for K logits of each sub-pixel, or --head bernoulli"
+        )
+    if args.head in (None, "categorical"):
+        if args.levels is None:
+            raise InvalidInput("how many values does a sub-pixel take? Give --levels K")
+        return Categorical(args.levels, encode=parse_encode(args.encode or "symmetric"), layout=args.layout)
+    if args.levels not in (None, 2):
+        raise InvalidInput(f"a Bernoulli head has 2 levels, but --levels is {args.levels}: leave it out")
+    probability = args.head == "bernoulli-probability"
+    return Bernoulli(probability, encode=parse_encode(args.encode or "unit"), layout=args.layout)
+
+
+def parse_encode(text: str) -> Encode:
+    """A name of an encoding as it is, and "SCALE,OFFSET" as two numbers."""
+    if "," not in text:
+        return text
+    try:
+        scale, offset = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InvalidInput(f"--encode takes integer, unit, symmetric or SCALE,OFFSET, got {text!r}") from error
+    return scale, offset
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """ "C,H,W" or "CxHxW" as three positive integers."""
+    try:
+        channels, height, width = (int(part) for part in text.replace("x", ",").split(","))
+    except ValueError as error:
+        raise InvalidInput(f"--shape takes C,H,W (channels, rows, columns), for instance 1,28,28, got {text!r}") from error
+    if min(channels, height, width) < 1:
+        raise InvalidInput(f"--shape takes three positive integers, got {text!r}")
+    return channels, height, width
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def use_threads(args: argparse.Namespace) -> None:
+    """Hold PyTorch to --threads."""
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+
+
+def wants_progress(asked: bool | None) -> bool:
+    """--progress, --no-progress, or by default a bar on a terminal if there can be one."""
+    if asked and find_spec("tqdm") is None:
+        raise InvalidInput('--progress needs tqdm: pip install "pixelfast[demo]"')
+    return asked if asked is not None else sys.stderr.isatty() and find_spec("tqdm") is not None
+
+
+def writable(name: str, suffixes: tuple[str, ...]) -> Path:
+    """The path of a file to write, refused before any work is done."""
+    file = Path(name)
+    if file.suffix.lower() not in suffixes:
+        raise InvalidInput(f"{name} must end in {' or '.join(suffixes)}")
+    if not file.parent.is_dir():
+        raise InvalidInput(f"{name}: there is no folder {file.parent}")
+    if file.suffix.lower() in (".png", ".gif"):
+        pillow()
+    return file

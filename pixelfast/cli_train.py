@@ -1,0 +1,235 @@
+"""`pixelfast train` and `pixelfast eval`: from a data set to a checkpoint, and its bits/dim."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import data
+from .api import compile
+from .arguments import head_of, shape_of
+from .cli_conditions import held_out
+from .cli_models import (
+    Opened,
+    add_model_options,
+    add_threads_option,
+    open_model,
+    positive,
+    use_threads,
+    wants_progress,
+)
+from .errors import InvalidInput
+from .models import MODELS
+from .train import Epoch, TrainOptions, train
+
+TRAIN_EXAMPLES = """examples:
+  pixelfast train --data mnist.npz --levels 4 --out runs/digits --epochs 10 --shift 1
+  pixelfast train --data pictures/ --levels 16 --features 60 --flip --out runs/pictures
+  pixelfast train --data train-images-idx3-ubyte.gz --model pixelcnn --blocks 8 --norm --out runs/pixelcnn
+  pixelfast sample --checkpoint runs/digits -o digits.png
+
+Interrupted, the same command goes on where it stood. Bits/dim are -log2 p(image) / (channels x rows x columns), averaged
+over the images: log2 K for a model that knows nothing.
+"""
+
+EVAL_EXAMPLES = """examples:
+  pixelfast eval                                         the shipped digits, on 64 held-out images
+  pixelfast eval --checkpoint runs/digits --data mnist.npz
+  pixelfast eval --model mynets.py:Net --checkpoint weights.pt --levels 256 --data cifar.npz --split all
+
+Bits/dim are -log2 p(image) / (channels x rows x columns), averaged over the images.
+"""
+
+ARCHITECTURE = {
+    "features": "gated and pixelcnn: channels between the layers. Default: 64",
+    "layers": "gated: layers after the first. Default: 8",
+    "kernel": "gated: width of the convolutions, odd. Default: 3",
+    "blocks": "pixelcnn: residual blocks. Default: 5",
+}
+
+OPTIONS = {
+    "epochs": "passes over the images",
+    "batch_size": "images of one step",
+    "lr": "highest learning rate",
+    "weight_decay": "of AdamW",
+    "ema": "decay of the averaged weights, which are what is saved; 0: off",
+    "clip": "largest norm of the gradient; 0: off",
+    "warmup": "steps until the learning rate is reached",
+    "seed": "of weights, order and augmentation",
+    "shift": "move images by up to N pixels",
+    "flip": "mirror half of the images",
+    "save_every": "steps between two saved states inside an epoch; 0: after each epoch only",
+    "bfloat16": "train in bfloat16 where that is safe: faster on recent processors",
+}
+
+
+def add_train(commands: Any, **common: Any) -> None:
+    """Add the command `train`."""
+    parser = commands.add_parser(
+        "train",
+        help="train a model on images of yours",
+        description="Train a Gated PixelCNN or a PixelCNN by maximum likelihood, conditional on the class where the data have "
+        "labels, and save it as a checkpoint folder.",
+        epilog=TRAIN_EXAMPLES,
+        **common,
+    )
+    parser.add_argument("--data", required=True, metavar="PATH", help=DATA)
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the checkpoint and the training state go")
+    add_data_options(parser)
+    parser.add_argument("--limit", type=positive, metavar="N", help="train on the first N images only, for a trial")
+    parser.add_argument("--restart", action="store_true", help="start anew, even if FOLDER holds the state of a run")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda. Default: cpu")
+    add_threads_option(parser)
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help="a progress bar. Default: on a terminal only")
+    model = parser.add_argument_group("the model")
+    model.add_argument("--model", default="gated", choices=sorted(MODELS), help="the architecture. Default: gated")
+    model.add_argument("--levels", type=positive, default=256, metavar="K", help="quantise pixels to K values. Default: 256")
+    for name, text in ARCHITECTURE.items():
+        model.add_argument(f"--{name}", type=positive, metavar="N", help=text)
+    model.add_argument("--residual", choices=("small", "original"), help="pixelcnn: the residual block. Default: small, 7x7")
+    model.add_argument("--norm", action="store_true", default=None, help="pixelcnn: layer normalisation over channels")
+    model.add_argument("--skips", action="store_true", default=None, help="pixelcnn: the head sees the sum of all blocks")
+    model.add_argument("--no-colour", action="store_true", help="predict the colours of a pixel independently of each other")
+    model.add_argument("--no-labels", action="store_true", help="not conditional on the class, even if the data have labels")
+    how = parser.add_argument_group("how to train")
+    for field in fields(TrainOptions):
+        flag, text = "--" + field.name.replace("_", "-"), OPTIONS[field.name]
+        if isinstance(field.default, bool):
+            how.add_argument(flag, action="store_true", help=text)
+        else:
+            kind = type(field.default)
+            how.add_argument(flag, type=kind, default=field.default, metavar="N", help=f"{text}. Default: {field.default:g}")
+    parser.set_defaults(run=run_train)
+
+
+DATA = (
+    "an .npz (X_train, y_train, X_test, y_test, or images and labels), an idx file as MNIST comes in, or a folder of pictures "
+    "of one size, where subfolders are classes"
+)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source-levels", type=positive, default=256, metavar="S", help="values that the data's pixels can take. Default: 256"
+    )
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.1, metavar="F", help="held out where the data have no test part. Default: 0.1"
+    )
+
+
+def add_eval(commands: Any, **common: Any) -> None:
+    """Add the command `eval`."""
+    parser = commands.add_parser(
+        "eval",
+        help="bits/dim of a model on a data set",
+        description="Score images by the exact probability that a model gives them.",
+        epilog=EVAL_EXAMPLES,
+        **common,
+    )
+    parser.add_argument("--data", metavar="PATH", help=DATA + ". Default: the held-out images that a shipped checkpoint brings")
+    add_data_options(parser)
+    parser.add_argument("--split", default="test", choices=("test", "train", "all"), help="which images. Default: test")
+    parser.add_argument("--limit", type=positive, metavar="N", help="the first N images only")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images of one forward pass. Default: 64")
+    parser.add_argument("--with-labels", action="store_true", help="hand the data's labels to a model of your own")
+    add_threads_option(parser)
+    add_model_options(parser)
+    parser.set_defaults(run=run_eval)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train and save."""
+    use_threads(args)
+    options = TrainOptions(**{field.name: getattr(args, field.name) for field in fields(TrainOptions)})
+    found = data.load(args.data, args.levels, source_levels=args.source_levels, test_fraction=args.test_fraction)
+    images, labels = found.images[: args.limit], None if found.labels is None else found.labels[: args.limit]
+    torch.manual_seed(options.seed)
+    model = _build(args, found)
+    conditional = bool(getattr(model, "classes", 0))
+    print(
+        f"{args.model}, {sum(p.numel() for p in model.parameters()):,} weights, {found.levels} levels; {len(images)} images of "
+        f"{' x '.join(map(str, found.shape))}, {len(found.test_images)} held out, "
+        f"{f'conditional on {model.classes} classes' if conditional else 'unconditional'}"
+    )
+    train(
+        _on_device(model, args.device),
+        images,
+        labels if conditional else None,
+        test=(found.test_images, found.test_labels if conditional else None),
+        options=options,
+        folder=args.out,
+        resume=not args.restart,
+        extra={"classes": list(found.classes), "dataset": Path(args.data).name},
+        progress=wants_progress(args.progress),
+        on_epoch=lambda epoch: print(_line(epoch, options.epochs), flush=True),
+    )
+    print(f"saved. Draw from it: pixelfast sample --checkpoint {args.out} -o samples.png")
+    return 0
+
+
+def _build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
+    """The model of the chosen architecture for these data; options that it does not have are refused."""
+    chosen: dict[str, Any] = {"shape": found.shape, "levels": found.levels, "colour": not args.no_colour}
+    names = (*ARCHITECTURE, "residual", "norm", "skips")
+    chosen |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.model == "gated" and found.labels is not None and not args.no_labels:
+        chosen["classes"] = max(len(found.classes), int(found.labels.max()) + 1)
+    known = _arguments(args.model)
+    foreign = [f"--{name}" for name in chosen if name not in known]
+    if foreign:
+        raise InvalidInput(f"{', '.join(foreign)} is no option of --model {args.model}")
+    return MODELS[args.model](**chosen)
+
+
+def _arguments(name: str) -> set[str]:
+    return set(MODELS[name]().config)  # type: ignore[arg-type]
+
+
+def _on_device(model: nn.Module, device: str) -> nn.Module:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInput(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _line(epoch: Epoch, epochs: int) -> str:
+    held = "" if math.isnan(epoch.test_bits) else f", held out {epoch.test_bits:.4f}"
+    return f"epoch {epoch.epoch}/{epochs}: bits/dim {epoch.train_bits:.4f} while training{held}, {epoch.seconds:.0f} s"
+
+
+def run_eval(args: argparse.Namespace) -> int:
+    """Score and print."""
+    opened = open_model(args)
+    images, labels = _images(args, opened, head_of(opened.module, opened.head).levels)
+    images, labels = images[: args.limit], None if labels is None else labels[: args.limit]
+    wanted = bool(opened.labels) if opened.own else args.with_labels
+    if wanted and labels is None:
+        raise InvalidInput(f"{opened.name} is conditional on a class, but the data have no labels")
+    shape = opened.shape or shape_of(opened.module, images.shape[1:])
+    sampler = compile(opened.module, shape, opened.head, cond=labels if wanted else None, engine="naive")
+    log_prob = sampler.log_prob(images, cond=labels if wanted else None, batch_size=args.batch_size)
+    bits = -log_prob / math.log(2) / images[0].numel()
+    error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
+    print(
+        f"{opened.name}: {float(bits.mean()):.4f} bits/dim (standard error {error:.4f}), {-float(log_prob.mean()):.1f} nats an "
+        f"image, on {len(images)} images of {' x '.join(map(str, shape))}"
+    )
+    return 0
+
+
+def _images(args: argparse.Namespace, opened: Opened, levels: int) -> tuple[Tensor, Tensor | None]:
+    """The images to score, integers (N, C, H, W), and their labels."""
+    if args.data is None:
+        return held_out(opened.name)
+    found = data.load(args.data, levels, source_levels=args.source_levels, test_fraction=args.test_fraction)
+    parts = {"test": (found.test_images, found.test_labels), "train": (found.images, found.labels)}
+    if args.split != "all":
+        return parts[args.split]
+    both = None if found.labels is None or found.test_labels is None else torch.cat([found.labels, found.test_labels])
+    return torch.cat([found.images, found.test_images]), both

@@ -1,0 +1,96 @@
+"""The native CPU engine: `Program`s run by C++ (csrc/), with the best instruction set of this processor.
+
+The environment variable PIXELFAST_ISA (scalar, avx2, avx512 or neon) forces an instruction set, for debugging.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import numpy as np
+
+from ..errors import EngineUnavailable
+from ..program import Program
+from .packing import pack
+from .request import Request, Result, check, numerical_error
+
+
+def available() -> str | None:
+    """None if the engine can run here, otherwise why it cannot."""
+    try:
+        native()
+    except ImportError as error:
+        return (
+            f"the native CPU engine was not built ({error}): install pixelfast from its source with a C++ compiler, "
+            "for instance by `pip install -e .`"
+        )
+    return None
+
+
+def native() -> Any:
+    """The C++ module; imported on first use, since it may be missing."""
+    return importlib.import_module("pixelfast._cpu")
+
+
+def usable_threads() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class CpuEngine:
+    """A program made ready for the processor; any number of threads may run it at once.
+
+    Args:
+        program: what to run.
+        isa: the instruction set; None: what PIXELFAST_ISA says, or the best there is.
+
+    Raises:
+        EngineUnavailable: the engine was not built, or ``isa`` does not exist here.
+        ValueError: the program is malformed.
+    """
+
+    def __init__(self, program: Program, isa: str | None = None) -> None:
+        reason = available()
+        if reason is None and (isa or os.environ.get("PIXELFAST_ISA", native().isas()[0])) not in native().isas():
+            wanted, here = isa or os.environ["PIXELFAST_ISA"], ", ".join(native().isas())
+            reason = f"the instruction set {wanted!r} (isa= or PIXELFAST_ISA) is not available here: there are {here}"
+        if reason is not None:
+            raise EngineUnavailable(reason)
+        self.program = program
+        self._engine = native().Engine(*pack(program), isa=isa or "")
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use: scalar, avx2, avx512 or neon."""
+        return self._engine.isa
+
+    def run(self, request: Request) -> Result:
+        """Sample.
+
+        Raises:
+            InvalidInput: the request does not fit the program.
+            NumericalError: parameters that describe no distribution; ``position`` is (image, row, col, channel).
+        """
+        check(self.program, request)
+        shape = request.noise.shape
+        values = np.empty(shape, np.int32)
+        log_prob = np.zeros(shape[0], np.float64) if request.want_log_prob else None
+        parameters = np.empty((*shape, self.program.parameters), np.float32) if request.want_parameters else None
+        position = self._engine.sample(
+            noise=np.ascontiguousarray(request.noise),
+            given=None if request.given is None else np.ascontiguousarray(request.given),
+            fields=[np.ascontiguousarray(field) for field in request.fields],
+            values=values,
+            log_prob=log_prob,
+            parameters=parameters,
+            temperature=request.temperature,
+            threads=usable_threads() if request.threads is None else request.threads,
+            on_row=request.on_row,
+        )
+        if position is not None:
+            raise numerical_error(*position)
+        return Result(values, log_prob, parameters)

@@ -1,0 +1,171 @@
+"""A `Program` as two flat arrays, which the native engines parse: int64 words and float32 numbers.
+
+Instructions, operations, reductions and heads are numbered by their position in ``pixelfast.program``; an array is
+written as (offset, count) into the floats. csrc/program.cpp reads the same order and refuses what does not fit.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+
+from ..program import (
+    HEADS,
+    OPERATIONS,
+    REDUCTIONS,
+    Encode,
+    FieldSlot,
+    Instruction,
+    Leaf,
+    Lookup,
+    Map,
+    Norm,
+    Pixel,
+    Product,
+    Program,
+    Rect,
+    Reduce,
+    Slot,
+)
+
+MAGIC = int.from_bytes(b"PIXFAST1", "big")
+VERSION = 1
+INSTRUCTIONS: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(Instruction))
+
+
+def pack(program: Program) -> tuple[np.ndarray, np.ndarray]:
+    """The words (int64) and floats (float32) of a program. Fields' values are not among them: a call brings them."""
+    packer = _Packer()
+    packer.program(program)
+    return packer.arrays()
+
+
+class _Packer:
+    def __init__(self) -> None:
+        self.words: list[int] = []
+        self.floats: list[np.ndarray] = []
+        self.size = 0
+        self.offsets: dict[int, int] = {}  # of arrays that are written already, by id
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        floats = np.concatenate(self.floats) if self.floats else np.zeros(0, np.float32)
+        return np.array(self.words, np.int64), floats
+
+    def put(self, *words: int) -> None:
+        self.words.extend(int(word) for word in words)
+
+    def array(self, array: np.ndarray) -> None:
+        if id(array) not in self.offsets:
+            self.offsets[id(array)] = self.size
+            self.numbers(array)
+        self.put(self.offsets[id(array)], array.size)
+
+    def number(self, number: float) -> None:
+        self.put(self.size, 1)
+        self.numbers(np.array([number]))
+
+    def numbers(self, array: np.ndarray) -> None:
+        self.floats.append(np.asarray(array, np.float32).ravel())
+        self.size += array.size
+
+    def program(self, program: Program) -> None:
+        channels, height, width = program.shape
+        self.put(MAGIC, VERSION, channels, height, width, program.levels, program.parameters)
+        self.put(HEADS.index(program.head), len(program.buffers))
+        for buffer in program.buffers:
+            self.put(buffer.features, buffer.rows, *buffer.columns)
+            self.rect(buffer.domain)
+        self.put(len(program.fields))
+        for field in program.fields:
+            self.put(field.features, field.row0, field.col0, field.rows, field.cols)
+        for instructions in (program.row, *program.steps):
+            self.instructions(instructions)
+        for draw in program.draws:
+            self.put(draw.channel)
+            self.slot(draw.source)
+        for encodes in program.encodes:
+            self.put(len(encodes))
+            for encode in encodes:
+                self.encode(encode)
+
+    def rect(self, rect: Rect) -> None:
+        self.put(rect.row0, rect.row1, rect.col0, rect.col1)
+
+    def slot(self, slot: Slot) -> None:
+        self.put(slot.buffer, slot.channel, slot.count, slot.row, slot.col)
+
+    def slots(self, slots: tuple[Slot, ...]) -> None:
+        self.put(len(slots))
+        for slot in slots:
+            self.slot(slot)
+
+    def encode(self, encode: Encode) -> None:
+        self.slot(encode.out)
+        self.put(encode.channel)
+        self.array(encode.table)
+
+    def instructions(self, instructions: tuple[Instruction, ...]) -> None:
+        self.put(len(instructions))
+        for instruction in instructions:
+            self.put(INSTRUCTIONS.index(type(instruction).__name__))
+            self.rect(instruction.rect)
+            self.slot(instruction.out)
+            self.body(instruction)
+
+    def body(self, instruction: Instruction) -> None:
+        if isinstance(instruction, Product):
+            self.product(instruction)
+        elif isinstance(instruction, Lookup):
+            self.lookup(instruction)
+        elif isinstance(instruction, Map):
+            self.map(instruction)
+        elif isinstance(instruction, Reduce):
+            self.put(REDUCTIONS.index(instruction.kind))
+            self.slots(instruction.sources)
+            self.number(instruction.correction)
+        else:
+            self.norm(instruction)
+
+    def product(self, product: Product) -> None:
+        self.slots(product.taps)
+        self.array(product.weights)
+        self.put(product.bias is not None)
+        if product.bias is not None:
+            self.array(product.bias)
+
+    def lookup(self, lookup: Lookup) -> None:
+        self.put(len(lookup.taps))
+        for tap in lookup.taps:
+            self.pixel(tap)
+        self.array(lookup.tables)
+
+    def pixel(self, pixel: Pixel) -> None:
+        self.put(pixel.row, pixel.col, pixel.channel)
+
+    def map(self, map: Map) -> None:
+        self.put(len(map.leaves))
+        for leaf in map.leaves:
+            self.leaf(leaf)
+        self.put(len(map.ops))
+        for op in map.ops:
+            self.put(OPERATIONS.index(op.name), *op.args)
+
+    def leaf(self, leaf: Leaf) -> None:
+        if isinstance(leaf, Slot):
+            self.put(0)
+            self.slot(leaf)
+        elif isinstance(leaf, FieldSlot):
+            self.put(1, leaf.field, leaf.channel, leaf.count)
+        elif isinstance(leaf, np.ndarray):
+            self.put(2)
+            self.array(leaf)
+        else:
+            self.put(3)
+            self.number(leaf)
+
+    def norm(self, norm: Norm) -> None:
+        self.slot(norm.source)
+        self.array(norm.scale)
+        self.array(norm.shift)
+        self.number(norm.eps)

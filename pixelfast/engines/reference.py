@@ -1,0 +1,272 @@
+"""The reference interpreter: a `Program` run by plain PyTorch, on any device. The definition of every instruction.
+
+Every instruction works on a run of columns [c0, c1) of row R: one column inside a pixel step, many otherwise. What it
+reads has the shape (columns, N, features). `poison` fills what is not computed yet with NaN: a wrong schedule shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..program import Encode, FieldSlot, Instruction, Leaf, Lookup, Map, Norm, Product, Program, Reduce, Slot
+from .request import Request, Result, check, numerical_error
+
+Columns = tuple[int, int]
+
+
+def run(program: Program, request: Request, *, poison: bool = False, device: str | torch.device = "cpu") -> Result:
+    """Sample by interpreting ``program``.
+
+    Raises:
+        InvalidInput: the request does not fit the program.
+        NumericalError: parameters that describe no distribution; ``position`` is (image, row, col, channel).
+    """
+    check(program, request)
+    with torch.no_grad():
+        machine = _Machine(program, request, poison, torch.device(device))
+        for row in program.rows:
+            machine.run_row(row)
+            if row >= 0 and request.on_row is not None:
+                request.on_row(row, machine.numpy_values())
+        return machine.result()
+
+
+class _Machine:
+    def __init__(self, program: Program, request: Request, poison: bool, device: torch.device) -> None:
+        self.program, self.request, self.poison, self.device = program, request, poison, device
+        self.noise = self.tensor(request.noise)  # (N, H, W, C)
+        images, height, width, channels = self.noise.shape
+        self.images, self.height, self.width, self.channels = images, height, width, channels
+        unknown = np.full(request.noise.shape, -1, np.int32)
+        self.values = self.tensor(unknown if request.given is None else request.given).long()
+        self.given = self.values >= 0
+        self.fields = [self.tensor(field) for field in request.fields]
+        self.buffers = [self.allocate(b.rows, b.columns, b.features) for b in program.buffers]
+        self.arrays: dict[int, Tensor] = {}
+        self.log_prob = torch.zeros(images, dtype=torch.float64, device=device)
+        size = (images, height, width, channels, program.parameters)
+        self.parameters = torch.zeros(size, device=device) if request.want_parameters else None
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        return torch.tensor(array, device=self.device)
+
+    def allocate(self, rows: int, columns: Columns, features: int) -> Tensor:
+        return torch.zeros(rows, columns[1] - columns[0], self.images, features, device=self.device)
+
+    def constant(self, array: np.ndarray) -> Tensor:
+        """A weight of the program on the device, copied once."""
+        if id(array) not in self.arrays:
+            self.arrays[id(array)] = self.tensor(array).float()
+        return self.arrays[id(array)]
+
+    # Time.
+
+    def run_row(self, row: int) -> None:
+        everywhere = self.program.columns
+        self.begin_row(row)
+        self.execute(self.program.row, row, everywhere)
+        if row < 0 or bool(self.given[:, row].all()):
+            self.run_known_row(row, everywhere)
+            return
+        for col in range(*everywhere):
+            for step, instructions in enumerate(self.program.steps):
+                self.execute(instructions, row, (col, col + 1))
+                if 0 <= col < self.width:
+                    self.draw(step, row, col)
+                    self.encode(self.program.encodes[step], row, (col, col + 1))
+
+    def run_known_row(self, row: int, everywhere: Columns) -> None:
+        """Every value of the row is known, or there is none: each instruction runs over all columns at once."""
+        if row >= 0:
+            for encodes in self.program.encodes:
+                self.encode(encodes, row, (0, self.width))
+        for step, instructions in enumerate(self.program.steps):
+            self.execute(instructions, row, everywhere)
+            if row >= 0:
+                self.record(step, row, (0, self.width))
+
+    def begin_row(self, row: int) -> None:
+        """Zero the slot of a row outside the domain; poison what this row has still to compute."""
+        for buffer, storage in zip(self.program.buffers, self.buffers, strict=True):
+            slot, domain = storage[row % buffer.rows], buffer.domain
+            inside = domain.row0 <= row < domain.row1
+            if not inside or self.poison:
+                slot.zero_()
+            if inside and self.poison:
+                slot[domain.col0 - buffer.columns[0] : domain.col1 - buffer.columns[0]] = math.nan
+
+    def execute(self, instructions: Sequence[Instruction], row: int, columns: Columns) -> None:
+        for instruction in instructions:
+            rect = instruction.rect
+            clipped = max(rect.col0, columns[0]), min(rect.col1, columns[1])
+            if rect.row0 <= row < rect.row1 and clipped[0] < clipped[1]:
+                self.write(instruction.out, row, clipped, self.evaluate(instruction, row, clipped))
+
+    # Space.
+
+    def view(self, slot: Slot, row: int, columns: Columns) -> Tensor:
+        """The storage behind a slot: (columns, N, count)."""
+        buffer = self.program.buffers[slot.buffer]
+        first, last = columns[0] + slot.col - buffer.columns[0], columns[1] + slot.col - buffer.columns[0]
+        if first < 0 or last > buffer.columns[1] - buffer.columns[0] or not -buffer.rows < slot.row <= 0:
+            raise IndexError(f"{slot} at row {row}, columns {columns} lies outside what {buffer} stores")
+        storage = self.buffers[slot.buffer][(row + slot.row) % buffer.rows]
+        return storage[first:last, :, slot.channel : slot.channel + slot.count]
+
+    def write(self, slot: Slot, row: int, columns: Columns, value: Tensor) -> None:
+        self.view(slot, row, columns).copy_(value)
+
+    def read(self, leaf: Leaf, row: int, columns: Columns) -> Tensor:
+        """A leaf of an expression, shaped so that it broadcasts to (columns, N, count)."""
+        if isinstance(leaf, Slot):
+            return self.view(leaf, row, columns)
+        if isinstance(leaf, FieldSlot):
+            return self.read_field(leaf, row, columns)
+        if isinstance(leaf, np.ndarray):
+            return self.constant(leaf)
+        return torch.tensor(float(leaf), device=self.device)
+
+    def read_field(self, slot: FieldSlot, row: int, columns: Columns) -> Tensor:
+        field, numbers = self.program.fields[slot.field], self.fields[slot.field]  # (N or 1, rows or 1, cols or 1, F)
+        numbers = numbers[:, 0 if numbers.shape[1] == 1 else row - field.row0]
+        if numbers.shape[1] > 1:
+            numbers = numbers[:, columns[0] - field.col0 : columns[1] - field.col0]
+        return numbers[:, :, slot.channel : slot.channel + slot.count].transpose(0, 1)
+
+    # Instructions: (columns, N, out.count), or something that broadcasts to it.
+
+    def evaluate(self, instruction: Instruction, row: int, columns: Columns) -> Tensor:
+        if isinstance(instruction, Product):
+            return self.product(instruction, row, columns)
+        if isinstance(instruction, Lookup):
+            return self.lookup(instruction, row, columns)
+        if isinstance(instruction, Map):
+            return self.map(instruction, row, columns)
+        if isinstance(instruction, Reduce):
+            return self.reduce(instruction, row, columns)
+        return self.norm(instruction, row, columns)
+
+    def product(self, product: Product, row: int, columns: Columns) -> Tensor:
+        start = self.view(product.out, row, columns) if product.bias is None else self.constant(product.bias)
+        if not product.taps:
+            return start
+        sources = torch.cat([self.view(tap, row, columns) for tap in product.taps], -1)
+        return sources @ self.constant(product.weights) + start
+
+    def lookup(self, lookup: Lookup, row: int, columns: Columns) -> Tensor:
+        total = self.view(lookup.out, row, columns).clone()
+        tables = self.constant(lookup.tables)  # (taps, K, out.count)
+        for tap, table in zip(lookup.taps, tables, strict=True):
+            first, last = max(columns[0] + tap.col, 0), min(columns[1] + tap.col, self.width)
+            if 0 <= row + tap.row < self.height and first < last:
+                values = self.values[:, row + tap.row, first:last, tap.channel]  # (N, columns)
+                if bool((values < 0).any()):
+                    raise IndexError(f"{tap} at row {row}, columns {columns} is not drawn yet")
+                total[first - tap.col - columns[0] : last - tap.col - columns[0]] += table[values.T]
+        return total
+
+    def map(self, map: Map, row: int, columns: Columns) -> Tensor:
+        terms = [self.read(leaf, row, columns) for leaf in map.leaves]
+        for op in map.ops:
+            terms.append(_OPERATIONS[op.name](*(terms[arg] for arg in op.args)))
+        return terms[-1]
+
+    def reduce(self, reduce: Reduce, row: int, columns: Columns) -> Tensor:
+        x = torch.cat([self.view(source, row, columns) for source in reduce.sources], -1)
+        if reduce.kind == "var":
+            return x.var(-1, correction=reduce.correction, keepdim=True)
+        return _REDUCTIONS[reduce.kind](x, -1, True)
+
+    def norm(self, norm: Norm, row: int, columns: Columns) -> Tensor:
+        x = self.view(norm.source, row, columns)
+        return F.layer_norm(x, x.shape[-1:], self.constant(norm.scale), self.constant(norm.shift), norm.eps)
+
+    # Values.
+
+    def encode(self, encodes: Sequence[Encode], row: int, columns: Columns) -> None:
+        for encode in encodes:
+            domain = self.program.buffers[encode.out.buffer].domain
+            clipped = max(domain.col0, columns[0]), min(domain.col1, columns[1])
+            if domain.row0 <= row < domain.row1 and clipped[0] < clipped[1]:
+                values = self.values[:, row, clipped[0] : clipped[1], encode.channel]  # (N, columns)
+                self.write(encode.out, row, clipped, self.constant(encode.table).T[values.T])
+
+    def record(self, step: int, row: int, columns: Columns) -> Tensor:
+        """The parameters of the sub-pixel that a step draws: (columns, N, P)."""
+        draw = self.program.draws[step]
+        parameters = self.view(draw.source, row, columns)
+        if self.parameters is not None:
+            self.parameters[:, row, columns[0] : columns[1], draw.channel] = parameters.transpose(0, 1)
+        return parameters
+
+    def draw(self, step: int, row: int, col: int) -> None:
+        channel = self.program.draws[step].channel
+        parameters = self.record(step, row, (col, col + 1))[0]  # (N, P)
+        unknown = ~self.given[:, row, col, channel]
+        invalid = unknown & ~self.describes_distribution(parameters)
+        if bool(invalid.any()):
+            raise numerical_error(int(invalid.nonzero()[0]), row, col, channel)
+        if not bool(unknown.any()):
+            return
+        log_probabilities = self.log_probabilities(parameters[unknown])  # (images drawn, K)
+        edges = log_probabilities.exp().cumsum(-1)[:, :-1]
+        values = (edges <= self.noise[unknown, row, col, channel].double().unsqueeze(-1)).sum(-1)
+        self.values[unknown, row, col, channel] = values
+        self.log_prob[unknown] += log_probabilities.gather(-1, values.unsqueeze(-1)).squeeze(-1)
+
+    def describes_distribution(self, parameters: Tensor) -> Tensor:
+        """Whether each image's parameters can be drawn from: (N, P) -> (N,). A logit of -infinity means never."""
+        if self.program.head == "categorical":
+            return (parameters < math.inf).all(-1) & (parameters > -math.inf).any(-1)
+        if self.program.head == "bernoulli_probability":
+            return ((parameters >= 0) & (parameters <= 1)).all(-1)
+        return parameters.isfinite().all(-1)
+
+    def log_probabilities(self, parameters: Tensor) -> Tensor:
+        """(N, P) -> (N, K), in float64."""
+        parameters = parameters.double()
+        if self.program.head == "categorical":
+            return (parameters / self.request.temperature).log_softmax(-1)
+        logit = parameters.logit() if self.program.head == "bernoulli_probability" else parameters
+        logit = logit / self.request.temperature
+        return torch.cat([F.logsigmoid(-logit), F.logsigmoid(logit)], -1)
+
+    def numpy_values(self) -> np.ndarray:
+        return self.values.cpu().numpy().astype(np.int32)
+
+    def result(self) -> Result:
+        log_prob = self.log_prob.cpu().numpy() if self.request.want_log_prob else None
+        parameters = None if self.parameters is None else self.parameters.cpu().numpy()
+        return Result(self.numpy_values(), log_prob, parameters)
+
+
+def _compare(compare: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda a, b: compare(a, b).float()
+
+
+_OPERATIONS: dict[str, Callable[..., Tensor]] = {
+    **{
+        name: getattr(torch, name)
+        for name in (
+            *("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf"),
+            *("sin", "cos", "floor", "trunc", "relu", "add", "sub", "mul", "div", "maximum", "minimum", "pow"),
+        )
+    },
+    **{name: _compare(getattr(torch, name)) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
+    "logical_not": lambda a: (a == 0).float(),
+    "where": lambda condition, a, b: torch.where(condition != 0, a, b),
+}
+
+_REDUCTIONS: dict[str, Callable[[Tensor, int, bool], Tensor]] = {
+    "mean": torch.mean,
+    "sum": torch.sum,
+    "amax": torch.amax,
+    "amin": torch.amin,
+    "logsumexp": torch.logsumexp,
+}

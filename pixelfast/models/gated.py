@@ -1,0 +1,179 @@
+"""Gated PixelCNN: a vertical and a horizontal stack without blind spot, conditional on a label, a vector or a map.
+
+The vertical stack sees the rows above a pixel, the horizontal stack what lies to its left, and the first feeds the
+second in every layer. Each layer computes, with h a vector, s a map, and * the stack's masked convolution,
+
+    y = tanh(W_f * x + V_f^T h + U_f * s) . sigmoid(W_g * x + V_g^T h + U_g * s)
+
+Paper: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu, "Conditional image generation with PixelCNN
+decoders", NeurIPS 2016. Letters: N images, C colours, F features, K levels, D and M the sizes of vector and map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InvalidInput
+from ..heads import Categorical
+from .masked import HorizontalConv2d, MaskedConv2d, VerticalConv2d
+from .pixelcnn import check_integer, check_shape, split_logits
+
+
+class Condition(nn.Module):
+    """V^T h and U * s of one gate: the same for all pixels, (N, 2F, 1, 1), and for each by itself, (N, 2F, H, W)."""
+
+    def __init__(self, features: int, classes: int, vector: int, map_channels: int) -> None:
+        super().__init__()
+        self.label = nn.Embedding(classes, 2 * features) if classes else None
+        self.vector = nn.Linear(vector, 2 * features, bias=False) if vector else None
+        self.map = nn.Conv2d(map_channels, 2 * features, 1, bias=False) if map_channels else None
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=0.1)
+
+    def forward(self, gates: Tensor, h: Tensor | None, s: Tensor | None) -> Tensor:
+        """Gates (N, 2F, H, W) with the condition added."""
+        if self.label is not None and h is not None:
+            gates = gates + self.label(h)[:, :, None, None]
+        if self.vector is not None and h is not None:
+            gates = gates + self.vector(h)[:, :, None, None]
+        if self.map is not None and s is not None:
+            gates = gates + self.map(s)
+        return gates
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks: (N, F, H, W) twice -> (N, F, H, W) twice; the horizontal stack has a residual."""
+
+    def __init__(self, features: int, kernel: int, colours: int, classes: int, vector: int, map_channels: int) -> None:
+        super().__init__()
+        self.vertical = VerticalConv2d(features, 2 * features, kernel, "B")
+        self.horizontal = HorizontalConv2d(features, 2 * features, kernel, "B", colours, repeats=2)
+        # The vertical stack knows rows above only, so every colour group may see all of it.
+        self.link = nn.Conv2d(2 * features, 2 * features, 1)
+        self.out = MaskedConv2d(features, features, 1, "B", colours)
+        self.vertical_condition = Condition(features, classes, vector, map_channels)
+        self.horizontal_condition = Condition(features, classes, vector, map_channels)
+
+    def forward(self, v: Tensor, h: Tensor, label: Tensor | None, field: Tensor | None) -> tuple[Tensor, Tensor]:
+        above = self.vertical(v)  # (N, 2F, H, W)
+        left = self.horizontal(h) + self.link(above)  # (N, 2F, H, W)
+        v = gate(self.vertical_condition(above, label, field))
+        return v, h + self.out(gate(self.horizontal_condition(left, label, field)))
+
+
+def gate(x: Tensor) -> Tensor:
+    """tanh of the first half of the channels times sigmoid of the second: (N, 2F, H, W) -> (N, F, H, W)."""
+    signal, valve = x.chunk(2, 1)
+    return signal.tanh() * valve.sigmoid()
+
+
+class GatedPixelCNN(nn.Module):
+    """Logits of every sub-pixel given the sub-pixels before it.
+
+    Args:
+        shape: the image's (C, H, W) of training and of default sampling; other H and W work too.
+        levels: K, how many values a sub-pixel takes.
+        features: F, channels of each stack.
+        layers: gated layers after the first 7x7 convolution.
+        kernel: width of the gated layers' convolutions, odd.
+        colour: G is predicted given R, and B given R and G; False predicts all colours from the pixels before only.
+        classes: number of labels to condition on: ``forward`` then needs h, int64 (N,).
+        vector: size D of a vector to condition on: ``forward`` then needs h, float (N, D). One of the two at most.
+        map_channels: channels M of a spatial map to condition on: ``forward`` then needs s, float (N, M, H, W).
+
+    Attributes:
+        head: the distribution of a sub-pixel and the encoding of the input, ``Categorical(levels)``.
+        config: the arguments, ready for JSON.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] = (1, 28, 28),
+        levels: int = 256,
+        features: int = 64,
+        layers: int = 8,
+        kernel: int = 3,
+        colour: bool = True,
+        classes: int = 0,
+        vector: int = 0,
+        map_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        self.shape = check_shape(shape)
+        for name, value, least in (
+            ("features", features, 1),
+            ("layers", layers, 1),
+            ("classes", classes, 0),
+            ("vector", vector, 0),
+            ("map_channels", map_channels, 0),
+        ):
+            check_integer(name, value, least)
+        if classes and vector:
+            raise InvalidInput(f"h is a label or a vector, not both: got classes={classes} and vector={vector}")
+        self.head = Categorical(levels)
+        self.classes, self.vector, self.map_channels = classes, vector, map_channels
+        self.config = {
+            "shape": list(self.shape), "levels": levels, "features": features, "layers": layers, "kernel": kernel,
+            "colour": colour, "classes": classes, "vector": vector, "map_channels": map_channels,
+        }  # fmt: skip
+        channels = self.shape[0]
+        colours = channels if colour else 1
+        self.first_vertical = VerticalConv2d(channels, features, 7, "A")
+        self.first_horizontal = HorizontalConv2d(channels, features, 7, "A", colours)
+        self.layers = nn.ModuleList(GatedLayer(features, kernel, colours, classes, vector, map_channels) for _ in range(layers))
+        self.hidden = MaskedConv2d(features, features, 1, "B", colours)
+        self.logits = MaskedConv2d(features, levels * channels, 1, "B", colours)
+
+    def forward(self, x: Tensor, h: Tensor | None = None, s: Tensor | None = None) -> Tensor:
+        """Logits (N, K, C, H, W) of an encoded image (N, C, H, W), label (N,) or vector (N, D), and map (N, M, H, W).
+
+        Raises:
+            InvalidInput: a condition is missing, not wanted, or has the wrong type, shape or range.
+        """
+        h = self._check_label(x, h) if self.classes else self._check_vector(x, h)
+        s = self._check_map(x, s)
+        vertical, horizontal = self.first_vertical(x), self.first_horizontal(x)  # (N, F, H, W) each
+        for layer in self.layers:
+            vertical, horizontal = layer(vertical, horizontal, h, s)
+        return split_logits(self.logits(F.relu(self.hidden(F.relu(horizontal)))), self.shape[0])
+
+    def _check_label(self, x: Tensor, h: Tensor | None) -> Tensor:
+        wanted = f"h must be int64 labels of shape ({x.shape[0]},), each in 0 .. {self.classes - 1}"
+        if h is None:
+            raise InvalidInput(f"this model is conditional on a class and got none: {wanted}")
+        if h.is_floating_point() or h.is_complex() or h.dtype == torch.bool or h.shape != x.shape[:1]:
+            raise InvalidInput(f"{wanted}, got {h.dtype} of shape {tuple(h.shape)}")
+        # While a graph is traced, tensors are stand-ins without values.
+        if type(h) is Tensor and not torch.compiler.is_compiling() and len(h):
+            low, high = int(h.min()), int(h.max())
+            if low < 0 or high >= self.classes:
+                raise InvalidInput(f"{wanted}, got labels from {low} to {high}")
+        return h.long()
+
+    def _check_vector(self, x: Tensor, h: Tensor | None) -> Tensor | None:
+        if not self.vector:
+            if h is not None:
+                raise InvalidInput("this model is not conditional on h: leave it out, or build it with classes= or vector=")
+            return None
+        wanted = f"h must be a float vector of shape ({x.shape[0]}, {self.vector})"
+        if h is None:
+            raise InvalidInput(f"this model is conditional on a vector and got none: {wanted}")
+        if not h.is_floating_point() or h.shape != (x.shape[0], self.vector):
+            raise InvalidInput(f"{wanted}, got {h.dtype} of shape {tuple(h.shape)}")
+        return h.to(x.dtype)
+
+    def _check_map(self, x: Tensor, s: Tensor | None) -> Tensor | None:
+        if not self.map_channels:
+            if s is not None:
+                raise InvalidInput("this model is not conditional on a map: leave s out, or build it with map_channels=")
+            return None
+        wanted = f"s must be a float map of shape {(x.shape[0], self.map_channels, *x.shape[2:])}"
+        if s is None:
+            raise InvalidInput(f"this model is conditional on a map and got none: {wanted}")
+        if not s.is_floating_point() or s.shape != (x.shape[0], self.map_channels, *x.shape[2:]):
+            raise InvalidInput(f"{wanted}, got {s.dtype} of shape {tuple(s.shape)}")
+        return s.to(x.dtype)

@@ -1,0 +1,172 @@
+"""Pictures of integer images: grids, captions, an animation of the drawing; and a picture read as given values.
+
+Needs Pillow. Letters: N images, C channels (1: grey, 3: red, green, blue), H rows, W columns, K levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from .data import quantise
+from .errors import InvalidInput
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PAPER = (206, 214, 228)
+"""The colour of gaps, and of what is not drawn yet or not known."""
+INK = (40, 44, 52)
+TILE = 64
+"""Small images are enlarged by the whole number that brings them nearest to so many pixels."""
+
+
+def pillow() -> Any:
+    """The module ``PIL``, with what is used of it, or InvalidInput that says how to get it."""
+    try:
+        import PIL.Image
+        import PIL.ImageDraw
+        import PIL.ImageFont
+    except ImportError as error:
+        raise InvalidInput('pictures need Pillow: pip install "pixelfast[demo]"') from error
+    return PIL
+
+
+def to_rgb(images: Tensor | np.ndarray, levels: int) -> np.ndarray:
+    """Integers 0 .. K-1 as uint8 (N, H, W, 3), 0 black and K-1 white; a negative value is shown as `PAPER`.
+
+    Args:
+        images: (N, C, H, W) or (C, H, W) with C of 1 or 3.
+        levels: K.
+    """
+    values = np.asarray(images)
+    values = values[None] if values.ndim == 3 else values
+    if values.ndim != 4 or values.shape[1] not in (1, 3):
+        raise InvalidInput(
+            f"a picture shows images of shape (N, 1, H, W) or (N, 3, H, W), got {values.shape}: save them as .npz instead"
+        )
+    scaled = np.rint(values.clip(0, levels - 1) * (255.0 / (levels - 1))).astype(np.uint8)
+    rgb = np.ascontiguousarray(np.broadcast_to(scaled, (len(scaled), 3, *scaled.shape[2:])).transpose(0, 2, 3, 1))
+    rgb[(values < 0).any(1)] = PAPER
+    return rgb
+
+
+def grid(
+    images: Tensor | np.ndarray,
+    levels: int,
+    *,
+    columns: int | None = None,
+    scale: int | None = None,
+    captions: Sequence[str] | None = None,
+    gap: int = 2,
+) -> Image:
+    """Images side by side, in reading order.
+
+    Args:
+        images: integers of 0 .. levels-1, negative where unknown: (N, C, H, W).
+        columns: how many stand in a row; by default as many as make the grid nearly square.
+        scale: how many pixels wide and high a pixel is shown; by default so that an image is about 64 pixels wide.
+        captions: a text for each image, written under it.
+        gap: pixels between the images and around them.
+    """
+    rgb = to_rgb(images, levels)
+    count, height, width, _ = rgb.shape
+    scale = scale or default_scale(height, width)
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    if captions is not None and len(captions) != count:
+        raise InvalidInput(f"{count} images came with {len(captions)} captions")
+    text = 0 if captions is None else 12
+    step_row, step_col = height * scale + text + gap, width * scale + gap
+    rows = -(-count // columns)
+    sheet = np.full((rows * step_row + gap, columns * step_col + gap, 3), PAPER, np.uint8)
+    corners = [(gap + i // columns * step_row, gap + i % columns * step_col) for i in range(count)]
+    for image, (row, col) in zip(rgb, corners, strict=True):
+        sheet[row : row + height * scale, col : col + width * scale] = image.repeat(scale, 0).repeat(scale, 1)
+    picture = pillow().Image.fromarray(sheet)
+    if captions is not None:
+        foot = [(row + height * scale, col) for row, col in corners]
+        _write(picture, captions, foot, width * scale, text)
+    return picture
+
+
+def default_scale(height: int, width: int) -> int:
+    """How much an image is enlarged unless one says otherwise."""
+    return max(1, round(TILE / max(height, width)))
+
+
+def _write(picture: Image, captions: Sequence[str], places: Sequence[tuple[int, int]], width: int, height: int) -> None:
+    """Each caption in the middle of a box of ``width`` by ``height`` pixels at (row, col), cut where it is too long."""
+    draw, font = pillow().ImageDraw.Draw(picture), pillow().ImageFont.load_default(10)
+    for caption, (row, col) in zip(captions, places, strict=True):
+        text = caption
+        while len(text) > 1 and draw.textlength(text, font) > width:
+            text = text[:-1]
+        left = col + (width - draw.textlength(text, font)) / 2
+        draw.text((left, row + height / 2), text, fill=INK, font=font, anchor="lm")
+
+
+class Drawing:
+    """Records images while they are drawn, as ``on_row=`` of ``Sampler.sample``, and saves an animation of it.
+
+    Only the first batch is recorded, and at most ``most`` of its images.
+
+    Args:
+        levels: K.
+        options: of `grid`.
+    """
+
+    def __init__(self, levels: int, most: int = 64, **options: Any) -> None:
+        self.levels, self.most, self.options = levels, most, options
+        self._rows: list[np.ndarray] = []
+        self._done = False
+
+    def __call__(self, row: int, images: Tensor) -> None:
+        """Row ``row`` of (N, C, H, W) is finished."""
+        if self._done:
+            return
+        frame = images[: self.most].numpy().astype(np.int32)
+        frame[:, :, row + 1 :] = -1
+        self._rows.append(frame)
+        self._done = row == images.shape[2] - 1
+
+    def frames(self) -> list[Image]:
+        """One grid for each row, after one of blank paper."""
+        if not self._rows:
+            raise InvalidInput("nothing was drawn yet: pass the Drawing as on_row= of sample first")
+        blank = np.full_like(self._rows[0], -1)
+        return [grid(values, self.levels, **self.options) for values in (blank, *self._rows)]
+
+    def save(self, path: str | Path, milliseconds: int = 80, pause: int = 2500) -> None:
+        """Write an endless GIF: ``milliseconds`` for each row, ``pause`` for the finished images."""
+        first, *others = self.frames()
+        times = [milliseconds] * len(others) + [pause]
+        first.save(path, format="GIF", save_all=True, append_images=others, duration=times, loop=0, optimize=True)
+
+
+def read_given(path: str | Path, shape: tuple[int, int, int], levels: int) -> np.ndarray:
+    """A picture as given values: int32 (1, C, H, W) in 0 .. K-1, and -1 where the picture is transparent.
+
+    Its 256 values are quantised as those of training images, by floor(k * K / 256).
+
+    Raises:
+        InvalidInput: it is no picture, or not of the size H x W.
+    """
+    image = pillow().Image
+    channels, height, width = shape
+    try:
+        with image.open(path) as picture:
+            clear = np.asarray(picture.convert("RGBA"))[:, :, 3] == 0
+            values = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except OSError as error:
+        raise InvalidInput(f"{path} is no readable picture: {error}") from error
+    if values.shape[:2] != (height, width) or channels not in (1, 3):
+        found = f"{values.shape[0]} x {values.shape[1]}"
+        raise InvalidInput(f"{path} has {found} pixels, but the model draws images of {channels} x {height} x {width}")
+    given = quantise(values, levels).numpy().astype(np.int32).reshape(height, width, channels)
+    given[clear] = -1
+    return np.ascontiguousarray(given.transpose(2, 0, 1)[None])

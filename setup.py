@@ -1,0 +1,84 @@
+"""Builds the native CPU engine. Without a C++ compiler the installation succeeds without that engine.
+
+Every instruction set is one source file with its own flags and is chosen at run time, not when building.
+PIXELFAST_SANITIZE=address,undefined (or =thread) builds with sanitizers, for debugging: run Python with the matching
+library in LD_PRELOAD.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from glob import glob
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
+
+COMMON = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
+QUIET = ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # g++ 12 warns about its own AVX-512 header
+X86 = {
+    "ops_avx2.cpp": ["-mavx2", "-mfma"],
+    "ops_avx512.cpp": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+}
+
+
+def sanitizers() -> list[str]:
+    names = os.environ.get("PIXELFAST_SANITIZE", "")
+    return [f"-fsanitize={names}", "-fno-omit-frame-pointer", "-g1"] if names else []
+
+
+class BuildEngine(build_ext):
+    """Compiles each source with the flags of its instruction set."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            self.compile_and_link(ext)
+        except (CCompilerError, BaseError, ImportError, OSError) as error:
+            print(f"pixelfast: the native CPU engine was not built ({error}); the other engines work without it")
+
+    def compile_and_link(self, ext: Extension) -> None:
+        import pybind11
+
+        unix = self.compiler.compiler_type == "unix"
+        x86 = unix and platform.machine().lower() in ("x86_64", "amd64")
+        common = [*COMMON, *QUIET, "-pthread", *sanitizers()] if unix else ["/std:c++17", "/O2", "/EHsc"]
+        objects = []
+        for source in ext.sources:
+            objects += self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                include_dirs=[*self.compiler.include_dirs, pybind11.get_include()],
+                extra_postargs=common + (X86.get(Path(source).name, []) if x86 else []),
+                depends=ext.depends,
+            )
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(ext.name),
+            extra_postargs=["-pthread", *sanitizers()] if unix else [],
+            target_lang="c++",
+        )
+
+
+setup(
+    packages=[
+        "pixelfast",
+        "pixelfast.trace",
+        "pixelfast.schedule",
+        "pixelfast.engines",
+        "pixelfast.models",
+        "pixelfast.kernels",
+    ],
+    package_dir={"pixelfast": "pixelfast", "pixelfast.kernels": "kernels"},
+    package_data={"pixelfast": ["py.typed", "checkpoints/*/*"]},
+    ext_modules=[
+        Extension(
+            "pixelfast._cpu",
+            sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")),
+            depends=sorted(glob("csrc/*.h") + glob("csrc/cpu/*.h")),
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildEngine},
+)

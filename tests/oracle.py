@@ -1,0 +1,135 @@
+"""Comparing engines with the naive loop: the user's own module, one full forward for every sub-pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pixelfast import noise
+from pixelfast.conditions import Conditions
+from pixelfast.engines import cpu, reference
+from pixelfast.engines.naive import NaiveEngine
+from pixelfast.engines.request import Request, Result
+from pixelfast.heads import Head
+from pixelfast.pipeline import Compiled, analyse, compile_program, evaluate_fields
+from pixelfast.trace.capture import frozen_copy
+
+# The acceptance limits of the product: parameters against one forward, relative to their spread, and how close to an edge
+# of the distribution function a number must lie for a draw to be excused.
+PARAMETERS = 1e-4
+EDGE = 1e-5
+# Sums of a hundred terms, each from parameters that differ in their last bits.
+LOG_PROB = 1e-4
+
+NATIVE = cpu.available() is None
+ENGINES = ("cpu", "reference") if NATIVE else ("reference",)
+SIZE = (7, 5)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A module taken through the pipeline once, for all engines."""
+
+    module: nn.Module
+    shape: tuple[int, int, int]
+    head: Head
+    compiled: Compiled
+
+    @property
+    def oracle(self) -> NaiveEngine:
+        return NaiveEngine(self.module, self.head, self.compiled.analysis.layout)
+
+    def request(self, n: int, seed: int, cond: Any = None, **options: Any) -> Request:
+        fields = evaluate_fields(self.compiled, Conditions.parse(cond), n)
+        return Request(
+            noise.uniforms(seed, 0, n, self.shape), options.pop("given", None), fields,
+            want_log_prob=True, want_parameters=True, **options,
+        )  # fmt: skip
+
+    def run(self, engine: str, request: Request, cond: Any = None) -> Result:
+        if engine == "naive":
+            return self.oracle.run(request, Conditions.parse(cond))
+        if engine == "reference":
+            return reference.run(self.compiled.program, request, poison=True)
+        return cpu.CpuEngine(self.compiled.program).run(request)
+
+
+def trace(module: nn.Module, shape: tuple[int, int, int], head: Head, cond: Any = None) -> Traced:
+    frozen = frozen_copy(module)
+    return Traced(frozen, shape, head, compile_program(analyse(frozen, shape, head, Conditions.parse(cond)), head))
+
+
+def first(cond: Any, n: int) -> Any:
+    """Conditions of the first n images."""
+    return Conditions.parse(cond).map(lambda tensor: tensor[:n] if tensor.dim() and len(tensor) > 1 else tensor)
+
+
+def images_of(result: Result, n: int) -> Result:
+    """The part of a result that belongs to its first n images."""
+    assert result.log_prob is not None
+    assert result.parameters is not None
+    return Result(result.values[:n], result.log_prob[:n], result.parameters[:n])
+
+
+def compare(traced: Traced, n: int, seed: int = 0, cond: Any = None, **options: Any) -> int:
+    """Every engine against the naive loop: pixels, parameters under teacher forcing, log-probabilities; returns the ties."""
+    request = traced.request(n, seed, cond, **options)
+    naive = traced.run("naive", request, cond)
+    return sum(agree(traced, traced.run(engine, request, cond), naive, request, cond, engine) for engine in ENGINES)
+
+
+def agree(traced: Traced, found: Result, naive: Result, request: Request, cond: Any, name: str) -> int:
+    """How many images part from the naive loop's at a draw whose noise lies at a CDF edge; fails for any other reason."""
+    assert found.parameters is not None
+    assert found.log_prob is not None
+    assert naive.log_prob is not None
+    ties = tied_images(traced, found, naive, request)
+    forced = traced.oracle.parameters(torch.from_numpy(found.values).long(), Conditions.parse(cond)).numpy()
+    assert spread_error(found.parameters, forced) <= PARAMETERS, f"{name}: parameters differ from one forward's"
+    same = ~ties
+    np.testing.assert_allclose(found.log_prob[same], naive.log_prob[same], rtol=LOG_PROB, atol=LOG_PROB, err_msg=name)
+    return int(ties.sum())
+
+
+def tied_images(traced: Traced, found: Result, naive: Result, request: Request) -> np.ndarray:
+    """Images (N,) that differ, provided that the first draw in which each of them differs is a tie."""
+    assert naive.parameters is not None
+    n = len(found.values)
+    differs = (found.values != naive.values).reshape(n, -1)
+    ties = differs.any(1)
+    for image in np.flatnonzero(ties):
+        at = (image, *np.unravel_index(differs[image].argmax(), found.values.shape[1:]))
+        distance = traced.head.edge_distance(
+            torch.from_numpy(naive.parameters[at]), torch.tensor(float(request.noise[at]), dtype=torch.float64),
+            torch.tensor(int(found.values[at])), request.temperature,
+        )  # fmt: skip
+        assert float(distance) <= EDGE, f"draw {at} is {found.values[at]}, the naive loop's is {naive.values[at]}"
+    return ties
+
+
+def spread_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference over the standard deviation of what was expected; infinite numbers must be equal."""
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(found[~finite], expected[~finite])
+    wide = expected[finite].astype(np.float64)
+    return float(np.abs(found[finite] - wide).max(initial=0) / max(wide.std(), 1e-3)) if wide.size else 0.0
+
+
+def snapshot(module: nn.Module) -> Mapping[str, Any]:
+    """Everything of a module that sampling must leave as it was: bits, flags, attributes, hooks, gradients."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    children = dict(module.named_modules())
+    return {
+        "keys": list(module.state_dict()),
+        "bits": {name: t.detach().clone().contiguous().reshape(-1).view(torch.uint8).tolist() for name, t in tensors},
+        "identity": {name: (id(t), t.data_ptr(), t.requires_grad, t.grad is None) for name, t in tensors},
+        "training": {name: child.training for name, child in children.items()},
+        "attributes": {name: sorted(vars(child)) for name, child in children.items()},
+        "classes": {name: type(child) for name, child in children.items()},
+        "hooks": {name: (len(c._forward_hooks), len(c._forward_pre_hooks)) for name, c in children.items()},
+    }

@@ -1,0 +1,198 @@
+"""Small programs made by hand, to compare engines instruction by instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pixelfast.engines.request import Request
+from pixelfast.program import (
+    Buffer,
+    Draw,
+    Encode,
+    Field,
+    FieldSlot,
+    Instruction,
+    Lookup,
+    Map,
+    Norm,
+    Op,
+    Pixel,
+    Product,
+    Program,
+    Rect,
+    Reduce,
+    Slot,
+)
+
+Generator = np.random.Generator
+
+
+def normal(rng: Generator, *shape: int, scale: float = 1.0) -> np.ndarray:
+    return (rng.standard_normal(shape) * scale).astype(np.float32)
+
+
+def request(
+    program: Program,
+    rng: Generator,
+    images: int,
+    *,
+    known: float | np.ndarray = 0.0,
+    fields: Sequence[np.ndarray] = (),
+    **options,
+) -> Request:
+    """Random noise, and given values: a fraction of the rows of all images, or a mask (N, H, W, C)."""
+    channels, height, width = program.shape
+    shape = (images, height, width, channels)
+    noise = rng.random(shape, dtype=np.float32)
+    values = rng.integers(program.levels, size=shape).astype(np.int32)
+    mask = known if isinstance(known, np.ndarray) else np.broadcast_to(rng.random((height, 1, 1)) < known, shape)
+    options.setdefault("want_log_prob", True)
+    options.setdefault("want_parameters", True)
+    given = np.where(mask, values, -1).astype(np.int32) if np.any(mask) else None
+    return Request(noise, given, tuple(fields), **options)
+
+
+def probe(
+    inputs: Sequence[np.ndarray], instructions: Sequence[Instruction], outputs: int, *, padding: int = 2
+) -> tuple[Program, tuple[np.ndarray, ...]]:
+    """A program of one channel whose parameters are buffer 0 after `instructions`, and the fields to run it with.
+
+    Input i, (N, H, W, features), comes as field i and is copied into buffer i + 1, with `padding` columns of zeros.
+    """
+    height, width = inputs[0].shape[1:3]
+    image = Rect(0, height, 0, width)
+    columns = (-padding, width + padding)
+    buffers = [Buffer("out", outputs, 1, (0, width), image)]
+    fields, copies = [], []
+    for i, array in enumerate(inputs):
+        features = array.shape[3]
+        buffers.append(Buffer(f"in{i}", features, 3, columns, image))
+        fields.append(Field(features, 0, 0, height, width, None))
+        copies.append(Map(Slot(i + 1, 0, features), (FieldSlot(i, 0, features),), (), image))
+    program = Program(
+        shape=(1, height, width),
+        levels=outputs,
+        parameters=outputs,
+        head="categorical",
+        buffers=tuple(buffers),
+        fields=tuple(fields),
+        row=(),
+        steps=((*copies, *instructions),),
+        draws=(Draw(0, Slot(0, 0, outputs)),),
+        encodes=((),),
+    )
+    return program, tuple(np.ascontiguousarray(array, np.float32) for array in inputs)
+
+
+@dataclass
+class Builder:
+    """Makes a random program of two layers, like a masked convolutional network with a row phase.
+
+    Layer 0 of step k sees encoded pixels; layer 1 sees layers 0 of steps 0 .. k. Both reach beyond the image.
+    """
+
+    rng: Generator
+    shape: tuple[int, int, int] = (2, 7, 5)
+    levels: int = 6
+    features: int = 17
+    head: str = "categorical"
+    buffers: list[Buffer] = field(default_factory=list)
+    steps: list[list[Instruction]] = field(default_factory=list)
+
+    def build(self) -> Program:
+        channels, height, width = self.shape
+        self.image = Rect(0, height, 0, width)
+        self.around = Rect(-1, height, -2, width + 1)
+        self.parameters = self.levels if self.head == "categorical" else 1
+        self.x = self.buffer("x", channels, 3, self.image)
+        self.above = self.buffer("above", self.features, 1, self.around)
+        self.first = self.buffer("first", self.features * channels, 2, self.around)
+        self.second = self.buffer("second", 3 * self.features, 2, self.around)
+        self.out = self.buffer("out", self.parameters, 1, self.image)
+        return Program(
+            shape=self.shape,
+            levels=self.levels,
+            parameters=self.parameters,
+            head=self.head,
+            row=(self.row_product(),),
+            steps=tuple(tuple(self.step(k)) for k in range(channels)),
+            buffers=tuple(self.buffers),
+            fields=self.fields(),
+            draws=tuple(Draw(k, Slot(self.out, 0, self.parameters)) for k in range(channels)),
+            encodes=tuple((self.encode(k),) for k in range(channels)),
+        )
+
+    def buffer(self, name: str, features: int, rows: int, domain: Rect) -> int:
+        columns = (domain.col0 - 4, domain.col1 + 4)
+        self.buffers.append(Buffer(name, features, rows, columns, domain))
+        return len(self.buffers) - 1
+
+    def fields(self) -> tuple[Field, ...]:
+        _, height, width = self.shape
+        around = self.around
+        static = normal(self.rng, 1, height + 1, width + 3, self.features)
+        return (
+            Field(self.features, 0, 0, 1, 1, None),
+            Field(self.features, around.row0, around.col0, height + 1, width + 3, static),
+            Field(1, around.row0, around.col0, height + 1, 1, None),
+        )
+
+    def field_values(self, images: int) -> tuple[np.ndarray, ...]:
+        height, width = self.shape[1:]
+        static = normal(np.random.default_rng(5), 1, height + 1, width + 3, self.features)
+        return (
+            normal(self.rng, images, 1, 1, self.features),
+            static,
+            normal(self.rng, images, height + 1, 1, 1),
+        )
+
+    def encode(self, channel: int) -> Encode:
+        return Encode(Slot(self.x, channel, 1), channel, normal(self.rng, 1, self.levels))
+
+    def product(self, out: Slot, taps: Sequence[Slot], rect: Rect, *, bias: bool = True) -> Product:
+        rows = sum(tap.count for tap in taps)
+        weights = normal(self.rng, rows, out.count, scale=rows**-0.5)
+        return Product(out, tuple(taps), weights, normal(self.rng, out.count) if bias else None, rect)
+
+    def row_product(self) -> Product:
+        channels = self.shape[0]
+        taps = [Slot(self.x, 0, channels, row, col) for row in (-2, -1) for col in (-2, -1, 0, 1, 2)]
+        return self.product(Slot(self.above, 0, self.features), taps, self.around)
+
+    def step(self, k: int) -> list[Instruction]:
+        f, rng = self.features, self.rng
+        channels = self.shape[0]
+        hidden, middle = Slot(self.first, k * f, f), Slot(self.second, 0, f)
+        gate, scratch = Slot(self.second, f, f), Slot(self.second, 2 * f, f)
+        left = [Slot(self.x, 0, channels, 0, -1), Slot(self.x, 0, 1, 0, -2)] + ([Slot(self.x, 0, k)] if k else [])
+        lower = [Slot(self.first, j * f, f, row, col) for j in range(k + 1) for row, col in ((0, 0), (0, -1), (-1, 1))]
+        tables = normal(rng, 3, self.levels, f)
+        seen = (Pixel(-1, 1, channels - 1), Pixel(0, -1, 0), Pixel(-2, 0, 0) if k == 0 else Pixel(0, 0, k - 1))
+        return [
+            Map(hidden, (Slot(self.above, 0, f), FieldSlot(0, 0, f)), (Op("add", (0, 1)),), self.around),
+            self.product(hidden, left, self.around, bias=False),
+            Lookup(hidden, seen, tables, self.around),
+            Map(hidden, (hidden, FieldSlot(1, 0, f), 0.5), (Op("add", (0, 1)), Op("tanh", (3,))), self.around),
+            self.product(middle, lower, self.around),
+            self.product(gate, lower[:3], self.around),
+            Map(
+                gate,
+                (middle, gate, FieldSlot(2, 0, 1)),
+                (Op("tanh", (0,)), Op("sigmoid", (1,)), Op("mul", (3, 4)), Op("mul", (5, 2)), Op("add", (6, 0))),
+                self.around,
+            ),
+            Reduce(Slot(self.second, 2 * f, 1), "var", (middle, gate), 1.0, self.around),
+            Map(gate, (gate, Slot(self.second, 2 * f, 1)), (Op("div", (0, 1)),), self.around),
+            Norm(scratch, gate, normal(rng, f), normal(rng, f), 1e-5, self.around),
+            self.product(Slot(self.out, 0, self.parameters), [scratch, hidden], self.image),
+            *self.to_probability(),
+        ]
+
+    def to_probability(self) -> list[Instruction]:
+        if self.head != "bernoulli_probability":
+            return []
+        out = Slot(self.out, 0, 1)
+        return [Map(out, (out,), (Op("sigmoid", (0,)),), self.image)]
