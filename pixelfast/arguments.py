@@ -1,4 +1,4 @@
-"""What users pass in, checked: each function returns a clean value or raises InvalidInput saying what was found and what is needed."""
+"""What users pass in, checked: each function returns a clean value or raises InvalidInput, saying what is needed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def values_of(name: str, images: Any, shape: tuple[int, int, int], levels: int, 
         raise InvalidInput(f"{name} must hold integers 0 .. {levels - 1}, got {tensor.dtype}")
     tensor = tensor.unsqueeze(0) if tensor.dim() == 3 else tensor
     if tuple(tensor.shape[1:]) != shape:
-        raise InvalidInput(f"{name} has shape {tuple(tensor.shape)}, but the model's images are (N, {', '.join(map(str, shape))})")
+        wanted = ", ".join(map(str, shape))
+        raise InvalidInput(f"{name} has shape {tuple(tensor.shape)}, but the model's images are (N, {wanted})")
     low, high = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 0)
     if low < least or high >= levels:
         unknown = ", or -1 where unknown" if least < 0 else ""

@@ -72,8 +72,9 @@ def add_check(commands: Any, **common: Any) -> None:
     parser = commands.add_parser(
         "check",
         help="is a model autoregressive, what does it see, what does sampling cost?",
-        description="Trace a model and report whether it is autoregressive (if not, where it leaks), its receptive field and "
-        "blind spot, and what sampling costs.",
+        usage="pixelfast check [--checkpoint NAME|PATH | --model MODULE:FACTORY] [--picture FILE.png] [options]",
+        description="Trace a model and report whether it is autoregressive (if not, where it leaks), its receptive field\n"
+        "and blind spot, and what sampling costs.",
         epilog=CHECK_EXAMPLES,
         **common,
     )

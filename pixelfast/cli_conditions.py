@@ -61,7 +61,7 @@ def _label(opened: Opened, text: str) -> int:
         return int(text)
     if len(starts) == 1:
         return starts[0]
-    if opened.classes:
+    if opened.classes and opened.classes != tuple(map(str, range(opened.labels))):
         known = ", ".join(f"{index} {name}" for index, name in enumerate(opened.classes))
     else:
         known = f"0 .. {opened.labels - 1}" if opened.labels else "0, 1, 2, ..."

@@ -37,6 +37,7 @@ def add_sample(commands: Any, **common: Any) -> None:
     """Add the command `sample`."""
     parser = commands.add_parser(
         "sample",
+        usage="pixelfast sample [-n N] [-o FILE] [--gif FILE] [--checkpoint NAME|PATH | --model MODULE:FACTORY] [options]",
         help="draw images from a trained model",
         description="Draw images from a trained model, exactly as the model itself would, only faster.",
         epilog=EXAMPLES,

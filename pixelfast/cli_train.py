@@ -34,8 +34,8 @@ TRAIN_EXAMPLES = """examples:
   pixelfast train --data train-images-idx3-ubyte.gz --model pixelcnn --blocks 8 --norm --out runs/pixelcnn
   pixelfast sample --checkpoint runs/digits -o digits.png
 
-Interrupted, the same command goes on where it stood. Bits/dim are -log2 p(image) / (channels x rows x columns), averaged
-over the images: log2 K for a model that knows nothing.
+Interrupted, the same command goes on from the last saved state. Bits/dim are -log2 p(image) / (channels x rows x columns),
+averaged over the images: log2 K for a model that knows nothing.
 """
 
 EVAL_EXAMPLES = """examples:
@@ -74,8 +74,9 @@ def add_train(commands: Any, **common: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model on images of yours",
-        description="Train a Gated PixelCNN or a PixelCNN by maximum likelihood, conditional on the class where the data have "
-        "labels, and save it as a checkpoint folder.",
+        usage="pixelfast train --data PATH --out FOLDER [--model {gated,pixelcnn}] [--levels K] [options]",
+        description="Train a Gated PixelCNN or a PixelCNN by maximum likelihood and save it as a checkpoint folder. A Gated\n"
+        "PixelCNN is conditional on the class where the data have labels.",
         epilog=TRAIN_EXAMPLES,
         **common,
     )
@@ -127,6 +128,7 @@ def add_eval(commands: Any, **common: Any) -> None:
     """Add the command `eval`."""
     parser = commands.add_parser(
         "eval",
+        usage="pixelfast eval [--checkpoint NAME|PATH | --model MODULE:FACTORY] [--data PATH] [options]",
         help="bits/dim of a model on a data set",
         description="Score images by the exact probability that a model gives them.",
         epilog=EVAL_EXAMPLES,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -255,7 +256,7 @@ class _Lowering:
         bounds = sorted(cuts)
         name = node.layer or node.name
         found: list[Instruction] = []
-        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, last in pairwise(bounds):
             part = features[first:last]
             out = Slot(number, int(places[first]), last - first)
             slots = tuple(self.leaf(leaf, part, piece) for leaf in node.leaves)
@@ -353,9 +354,8 @@ class _Lowering:
         }
         for node in self.graph.nodes:
             for edge in edges_of(node):
-                if not isinstance(node, TapConv) or edge.rect != self.graph.nodes[edge.source].domain:
-                    wide.discard(edge.source)
-                elif self.graph.nodes[edge.source].domain != self.graph.image:
+                domain = self.graph.nodes[edge.source].domain
+                if not isinstance(node, TapConv) or edge.rect != domain or domain != self.graph.image:
                     wide.discard(edge.source)
         return frozenset(wide - {edge.source for edges in self.graph.outputs for edge in edges})
 

@@ -8,6 +8,7 @@ one map of times, so the maps stay small. A model is autoregressive if the param
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -197,7 +198,7 @@ def _culprit(graph: Graph, times: list[Times], path: list[Step], limit: int) -> 
     channels come to depend on what they must not see than before; if all channels do all the way, it is the first layer,
     which looks at the image itself.
     """
-    for reader, source in zip(path, path[1:], strict=False):
+    for reader, source in pairwise(path):
         if _heals(graph, reader, source):
             return reader[0]
     shares = []

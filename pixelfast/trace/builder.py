@@ -333,7 +333,7 @@ class GraphBuilder:
         Elements 0 count as zeros. Returns element numbers (rows', cols', O) of the first image.
         """
         matrix = _dense_weight(weight, groups)  # (O, I, kh, kw)
-        outputs, inputs, kernel_rows, kernel_cols = matrix.shape
+        outputs, _, kernel_rows, kernel_cols = matrix.shape
         reads = self._reads(at, ids, row0, col0)
         rows = ids.shape[1] + 2 * padding[0] - dilation[0] * (kernel_rows - 1)
         cols = ids.shape[2] + 2 * padding[1] - dilation[1] * (kernel_cols - 1)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import UnsupportedModel
-from ..program import Op
+from ..program import UNARY, Op
 
 Expression = Any
 
@@ -93,13 +93,7 @@ def _binary(operation: str) -> Callable[..., Expression]:
 
 
 EXPRESSIONS: dict[str, Callable[..., Expression]] = {
-    **{
-        name: _unary(name)
-        for name in (
-            "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "sin",
-            "cos", "floor", "trunc", "relu", "logical_not",
-        )
-    },  # fmt: skip
+    **{name: _unary(name) for name in UNARY},
     **{name: _binary(name) for name in ("mul", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge")},
     "add": _scaled("add"),
     "sub": _scaled("sub"),

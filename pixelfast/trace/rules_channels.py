@@ -1,0 +1,102 @@
+"""Rules for operations over channels: normalisation, reductions, softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .builder import both_images
+from .elements import Layout, Value, infer_layout
+from .values import array_of, shape_of
+
+if TYPE_CHECKING:
+    from .convert import Converter
+
+
+def layer_norm(
+    c: Converter, target: Any, x: Value, normalized: list[int], weight: Value | None, bias: Value | None, eps: float
+) -> list[Value]:
+    dims = tuple(range(len(shape_of(x)) - len(normalized), len(shape_of(x))))
+    count = int(np.prod(normalized))
+    scale = np.ones(count, np.float32) if weight is None else array_of(weight)
+    shift = np.zeros(count, np.float32) if bias is None else array_of(bias)
+
+    def node(maps: Tensor, row0: int, col0: int) -> Tensor:
+        return c.builder.norm(c.at, maps, scale, shift, eps, row0, col0)
+
+    return [over_channels(c, x, dims, node, keep=True), None, None]  # type: ignore[list-item]
+
+
+def reduction(kind: str) -> Callable[..., Value]:
+    def rule(c: Converter, target: Any, x: Value, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
+        return reduced(c, x, dims, keepdim, kind, 0.0)
+
+    return rule
+
+
+def variance(
+    c: Converter, target: Any, x: Value, dims: Any = None, unbiased: bool = True, *, correction: float | None = None,
+    keepdim: bool = False,
+) -> Value:  # fmt: skip
+    amount = float(unbiased) if correction is None else float(correction)
+    return reduced(c, x, dims, keepdim, "var", amount)
+
+
+def reduced(c: Converter, x: Value, dims: Any, keepdim: bool, kind: str, correction: float) -> Value:
+    rank = len(shape_of(x))
+    listed = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
+    chosen = tuple(sorted(d % rank for d in listed))
+
+    def node(maps: Tensor, row0: int, col0: int) -> Tensor:
+        return c.builder.reduce(c.at, maps, kind, correction, row0, col0)
+
+    result = over_channels(c, x, chosen, node, keep=False)
+    if keepdim:
+        return result
+    shape = [size for d, size in enumerate(shape_of(result)) if d not in chosen]
+    return c.reshaped(result, tuple(shape))
+
+
+def log_softmax(c: Converter, target: Any, x: Value, dim: int, _: bool) -> Value:
+    total = reduced(c, x, dim, True, "logsumexp", 0.0)
+    return c.expression_value(("sub", ("leaf", 0), ("leaf", 1)), [x, total], None)
+
+
+def softmax(c: Converter, target: Any, x: Value, dim: int, _: bool) -> Value:
+    total = reduced(c, x, dim, True, "logsumexp", 0.0)
+    return c.expression_value(("exp", ("sub", ("leaf", 0), ("leaf", 1))), [x, total], None)
+
+
+def over_channels(
+    c: Converter, x: Value, dims: tuple[int, ...], node: Callable[[Tensor, int, int], Tensor], keep: bool
+) -> Value:
+    """Apply `node` to the channels in `dims`, for each channel of the other dimensions by itc."""
+    x = c.regular(x) if x.const is not None else x
+    assert x.ids is not None
+    shape = tuple(x.ids.shape)
+    layout = infer_layout(c.builder.table, [x.ids], str(c.at))
+    if not set(dims) <= set(layout.channel_dims):
+        raise c.statistics("a reduction")
+    sizes = [shape[d] for d in layout.channel_dims]
+    inner = [layout.channel_dims.index(d) for d in dims]
+    outer = [i for i in range(len(sizes)) if i not in inner]
+    count = int(np.prod([sizes[i] for i in inner], dtype=np.int64))
+    grid = layout.index.reshape(*layout.index.shape[:3], *sizes)
+    grid = grid.transpose(0, 1, 2, *(3 + i for i in outer), *(3 + i for i in inner))
+    grid = grid.reshape(*layout.index.shape[:3], -1, count)  # (images, rows, cols, outer, inner)
+    out_shape = shape if keep else tuple(1 if d in dims else size for d, size in enumerate(shape))
+    positions = np.arange(int(np.prod(out_shape))).reshape(out_shape)
+    targets = np.broadcast_to(positions, shape).reshape(-1)
+    ids = torch.zeros(int(np.prod(out_shape)), dtype=torch.int64)
+    for channel in range(grid.shape[3]):
+        index = grid[:, :, :, channel]
+        part = Layout(index, layout.row0, layout.col0, ())
+        numbers = both_images(node(part.gather(x.ids), layout.row0, layout.col0))
+        written = index if keep else index[..., :1]
+        inside = written >= 0
+        ids[torch.from_numpy(targets[written[inside]])] = numbers[torch.from_numpy(inside)]
+    return Value(ids.view(out_shape))

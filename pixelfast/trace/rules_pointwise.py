@@ -1,0 +1,98 @@
+"""Rules for pointwise operations that are more than an expression: products with zeros, known selections, batch norm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UnsupportedModel
+from .elements import Value
+from .pointwise import Expression
+from .values import mixed, shape_of
+
+if TYPE_CHECKING:
+    from .convert import Converter
+
+aten = torch.ops.aten
+
+
+def to_copy(c: Converter, target: Any, x: Value, **kwargs: Any) -> Value:
+    dtype = kwargs.get("dtype")
+    if dtype in (torch.float16, torch.bfloat16):
+        raise UnsupportedModel(f"{c.at} converts to {dtype}: sample the model in float32 (model.float())")
+    to_integer = dtype is not None and not dtype.is_floating_point and dtype != torch.bool
+    tree: Expression = ("trunc", ("leaf", 0)) if to_integer else ("leaf", 0)
+    if dtype == torch.bool:
+        tree = ("ne", ("leaf", 0), 0.0)
+    if tree == ("leaf", 0):
+        return x
+    return c.expression_value(tree, [x], lambda: c.constants_of(target, (x,), kwargs))
+
+
+def mul(c: Converter, target: Any, a: Value | float, b: Value | float) -> Value:
+    """A product; where a known factor is 0 the product is the constant 0, and a 0/1 mask computes nothing."""
+    for x, factor in ((a, b), (b, a)):
+        if not isinstance(x, Value) or not isinstance(factor, Value) or factor.ids is not None or factor.dynamic:
+            continue
+        assert x.ids is not None
+        assert factor.const is not None
+        zero = factor.const == 0
+        if not zero.any():
+            continue
+        shape = torch.broadcast_shapes(x.ids.shape, factor.const.shape)
+        ids = torch.where(zero.expand(shape), 0, x.ids.expand(shape))
+        const = None if x.const is None else x.const.expand(shape) * factor.const
+        if bool((factor.const[~zero] == 1).all()) and x.dynamic is None:
+            return mixed(ids, const, None)
+        masked = Value(ids, None if x.const is None else x.const.expand(shape), x.dynamic)
+        return c.pointwise(target, "mul", (masked, factor), {})
+    return c.pointwise(target, "mul", (a, b), {})
+
+
+def where(c: Converter, target: Any, condition: Value, a: Value, b: Value) -> Value:
+    if condition.ids is None and condition.dynamic is None:
+        return select(c, condition, a, b)
+    return c.pointwise(target, "where", (condition, a, b), {})
+
+
+def masked_fill(c: Converter, target: Any, x: Value, mask: Value, value: Value | float) -> Value:
+    fill = value if isinstance(value, Value) else Value(None, torch.tensor(float(value)))
+    return where(c, aten.where.self, mask, fill, x)
+
+
+def select(c: Converter, condition: Value, a: Value, b: Value) -> Value:
+    """`where` with a known condition only picks elements."""
+    assert condition.const is not None
+
+    def parts(value: Value) -> tuple[Tensor, Tensor]:
+        ids = value.ids if value.ids is not None else torch.zeros(shape_of(value), dtype=torch.int64)
+        return ids, value.const if value.const is not None else torch.zeros(ids.shape)
+
+    if a.dynamic or b.dynamic:
+        return c.pointwise(aten.where.self, "where", (condition, a, b), {})
+    (ids_a, const_a), (ids_b, const_b) = parts(a), parts(b)
+    chosen = condition.const.bool()
+    return mixed(torch.where(chosen, ids_a, ids_b), torch.where(chosen, const_a.float(), const_b.float()), None)
+
+
+def batch_norm(
+    c: Converter, target: Any, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, _: float, eps: float
+) -> list[Value]:
+    """Eval-mode batch normalisation: a scale and a shift for each channel."""
+    assert mean.const is not None
+    assert var.const is not None
+    scale = (var.const.double() + eps).rsqrt()
+    scale = scale if weight is None or weight.const is None else scale * weight.const.double()
+    shift = -mean.const.double() * scale
+    shift = shift if bias is None or bias.const is None else shift + bias.const.double()
+    view = (1, -1, *([1] * (len(shape_of(x)) - 2)))
+    leaves: list[Value | float] = [x, Value(None, scale.float().view(view)), Value(None, shift.float().view(view))]
+    tree = ("add", ("mul", ("leaf", 0), ("leaf", 1)), ("leaf", 2))
+    args = (x, weight, bias, mean, var, _, eps)
+
+    def constants() -> Value:
+        return c.constants_of(target, args, {})[0]  # type: ignore[index]
+
+    return [c.expression_value(tree, leaves, constants)]

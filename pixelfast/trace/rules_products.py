@@ -1,0 +1,146 @@
+"""Rules for products with known matrices: convolutions, linear layers, look-ups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from ..errors import UnsupportedModel
+from .builder import both_images
+from .elements import Layout, Value, infer_layout
+from .values import constant_elements, mixed, shape_of
+
+if TYPE_CHECKING:
+    from .convert import Converter
+
+aten = torch.ops.aten
+
+
+def convolution(
+    c: Converter, target: Any, x: Value, weight: Value, bias: Value | None, stride: list[int], padding: list[int],
+    dilation: list[int], transposed: bool, output_padding: list[int], groups: int,
+) -> Value:  # fmt: skip
+    if weight.ids is not None or weight.dynamic is not None or weight.const is None:
+        raise UnsupportedModel(f"{c.at}: a convolution whose weights depend on the image or on conditions")
+    if transposed or any(step != 1 for step in stride):
+        kind = "transposed convolution" if transposed else f"convolution with stride {tuple(stride)}"
+        raise UnsupportedModel(f'{c.at}: a {kind} is not supported yet; engine="naive" samples such a model, slowly')
+    assert x.ids is not None
+    if weight.const.dim() == 3 and weight.const.shape[2] == 1 and groups == 1:
+        return _per_position(c, x, weight.const[:, :, 0], bias)
+    if weight.const.dim() != 4:
+        raise UnsupportedModel(f"{c.at}: convolutions over {weight.const.dim() - 2} dimensions are not supported")
+    maps = x.ids.permute(0, 2, 3, 1)
+    row0, col0 = c.first_pixel(maps)
+    if not c.builder.is_regular(c.at, maps, row0, col0):
+        x = c.regular(x)
+        assert x.ids is not None
+        maps = x.ids.permute(0, 2, 3, 1)
+    vector = None if bias is None else bias.const
+    numbers = c.builder.conv(c.at, maps, weight.const, vector, padding, dilation, groups, row0, col0)
+    result = Value(both_images(numbers).permute(0, 3, 1, 2))
+    if x.const is None:
+        return result
+    known = Value(None, constant_elements(x), c.masked_dynamic(x))
+    return c.add_constant(
+        result, c.fold(target, (known, weight, None, stride, padding, dilation, False, output_padding, groups), {})
+    )
+
+
+def _per_position(c: Converter, x: Value, matrix: Tensor, bias: Value | None) -> Value:
+    """A one-dimensional convolution of kernel 1 over (N, I, L): a linear layer at every position."""
+    batch, inputs, length = shape_of(x)
+    moved = c.layout(aten.permute.default, (x, [0, 2, 1]), {})
+    product = linear(c, c.reshaped(moved, (batch * length, inputs)), Value(None, matrix.t()), bias)
+    return c.layout(aten.permute.default, (c.reshaped(product, (batch, length, len(matrix))), [0, 2, 1]), {})
+
+
+def mm(c: Converter, target: Any, a: Value, b: Value) -> Value:
+    return linear(c, a, b, None) if b.ids is None else linear_transposed(c, a, b)
+
+
+def addmm(c: Converter, target: Any, bias: Value, a: Value, b: Value, beta: float = 1, alpha: float = 1) -> Value:
+    if beta != 1 or alpha != 1 or bias.ids is not None or b.ids is not None:
+        return c.add(mm(c, None, a, b), bias)
+    return linear(c, a, b, bias)
+
+
+def bmm(c: Converter, target: Any, a: Value, b: Value) -> Value:
+    shared, other = (b, a) if b.ids is None else (a, b)
+    if shared.ids is not None or shared.dynamic is not None or shared.const is None or other.ids is None:
+        raise UnsupportedModel(
+            f"{c.at}: a product of two tensors that depend on the image (attention) is not supported yet; "
+            'engine="naive" samples such a model, slowly'
+        )
+    if not (shared.const == shared.const[:1]).all():
+        raise UnsupportedModel(f"{c.at}: a batched product with different matrices is not supported")
+    matrix = Value(None, shared.const[0])
+    if other is a:
+        batch, rows, inner = other.ids.shape
+        flat = c.reshaped(other, (batch * rows, inner))
+        return c.reshaped(linear(c, flat, matrix, None), (batch, rows, -1))
+    assert matrix.const is not None
+    moved = c.layout(aten.permute.default, (other, [0, 2, 1]), {})
+    batch, rows, inner = shape_of(moved)
+    product = linear(c, c.reshaped(moved, (batch * rows, inner)), Value(None, matrix.const.t()), None)
+    return c.layout(aten.permute.default, (c.reshaped(product, (batch, rows, -1)), [0, 2, 1]), {})
+
+
+def linear(c: Converter, x: Value, weight: Value, bias: Value | None) -> Value:
+    """x (M, I) times weight (I, O): every row of x holds the channels of one pixel."""
+    if weight.dynamic is not None or weight.const is None:
+        raise UnsupportedModel(f"{c.at}: a matrix that depends on conditions multiplies the image; not supported")
+    assert x.ids is not None
+    layout = infer_layout(c.builder.table, [x.ids], str(c.at), (1,))
+    if layout.channel_dims != (1,):
+        raise UnsupportedModel(f"{c.at} multiplies along rows, columns or images (shape {tuple(x.ids.shape)})")
+    maps = layout.gather(x.ids)
+    if not c.builder.is_regular(c.at, maps, layout.row0, layout.col0):
+        x = c.regular(x)
+        assert x.ids is not None
+        maps = layout.gather(x.ids)
+    matrix = weight.const.t().reshape(weight.const.shape[1], weight.const.shape[0], 1, 1)
+    known_bias = bias.const if bias is not None and bias.dynamic is None and bias.const is not None else None
+    if known_bias is not None and known_bias.numel() not in (1, matrix.shape[0]):
+        known_bias = None
+    vector = None if known_bias is None else known_bias.reshape(-1).expand(matrix.shape[0])
+    numbers = c.builder.conv(c.at, maps, matrix, vector, (0, 0), (1, 1), 1, layout.row0, layout.col0)
+    shape = (shape_of(x)[0], matrix.shape[0])
+    first = layout.index[..., :1]
+    index = np.where(first >= 0, first // shape_of(x)[1] * shape[1] + np.arange(shape[1]), -1)
+    result = Value(Layout(index, layout.row0, layout.col0, (1,)).scatter(both_images(numbers), shape))
+    if x.const is not None:
+        known = Value(None, constant_elements(x), c.masked_dynamic(x))
+        result = c.add_constant(result, c.fold(aten.mm.default, (known, weight), {}))
+    return result if known_bias is not None or bias is None else c.add(result, bias)
+
+
+def linear_transposed(c: Converter, weight: Value, x: Value) -> Value:
+    """weight (O, I) times x (I, M)."""
+    if weight.ids is not None or weight.const is None:
+        raise UnsupportedModel(
+            f"{c.at}: a product of two tensors that depend on the image (attention) is not supported yet; "
+            'engine="naive" samples such a model, slowly'
+        )
+    moved = c.layout(aten.permute.default, (x, [1, 0]), {})
+    product = linear(c, moved, Value(None, weight.const.t(), weight.dynamic), None)
+    return c.layout(aten.permute.default, (product, [1, 0]), {})
+
+
+def embedding(c: Converter, target: Any, weight: Value, index: Value, *_: Any, **__: Any) -> Value:
+    """A look-up of image values: features that are tables of one value."""
+    assert index.ids is not None
+    assert weight.const is not None
+    ids = c.builder.embedding(c.at, index.ids, weight.const)
+    if index.const is None and bool((ids > 0).all()):
+        return Value(ids)
+    return mixed(ids, *_embedding_constant(c, target, weight, index))
+
+
+def _embedding_constant(c: Converter, target: Any, weight: Value, index: Value) -> tuple[Tensor, fx.Node | None]:
+    known = Value(None, constant_elements(index).long(), index.dynamic)
+    constant = c.fold(target, (weight, known), {})
+    return constant.const, constant.dynamic
