@@ -6,7 +6,6 @@ for the whole row in one wide product; only taps on its own row are left to the 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -34,6 +33,8 @@ from .program import (
 )  # fmt: skip
 from .program import Leaf as ProgramLeaf
 from .schedule.cadence import Piece, Schedule
+from .schedule.channels import channel_orders
+from .storage import with_storage, without_unused_buffers
 
 WIDE_INPUT = 8
 """From this many features for each image channel on (one-hot, embeddings), looking sums up beats multiplying."""
@@ -68,7 +69,7 @@ class _Lowering:
         self.row: list[Instruction] = []
         self.steps: list[list[Instruction]] = [[] for _ in range(self.channels)]
         self.encodes: list[list[Encode]] = [[] for _ in range(self.channels)]
-        self.order = self._channel_orders()
+        self.order = channel_orders(schedule)
         # Where feature f of a node stands in the buffer of its piece.
         self.position = [np.zeros(node.features, dtype=np.int64) for node in self.graph.nodes]
         for number, piece in enumerate(schedule.pieces):
@@ -96,36 +97,7 @@ class _Lowering:
             encodes=tuple(map(tuple, self.encodes)),
         )
         specs = tuple(self.graph.fields[spec] for spec, _, _ in self.fields)
-        return _without_unused_buffers(_with_storage(program)), specs
-
-    # ---------------------------------------------------------------- channel order
-
-    def _channel_orders(self) -> list[np.ndarray]:
-        """For each piece, its features in the order of the buffer: by step, then as their readers or sources want them."""
-        graph, schedule = self.graph, self.schedule
-        wanted: dict[int, np.ndarray] = {}
-        for channel, edges in enumerate(graph.outputs):
-            first = 0
-            for edge in edges:
-                rank = wanted.setdefault(edge.source, np.full(graph.nodes[edge.source].features, 1 << 40))
-                rank[edge.channels] = channel * (1 << 20) + first + np.arange(len(edge.channels))
-                first += len(edge.channels)
-        for index in reversed(range(len(graph.nodes))):
-            node = graph.nodes[index]
-            if index in wanted and isinstance(node, Pointwise):
-                for edge in edges_of(node):
-                    if len(np.unique(edge.channels)) == node.features and edge.source not in wanted:
-                        rank = wanted.setdefault(edge.source, np.full(graph.nodes[edge.source].features, 1 << 40))
-                        rank[edge.channels] = wanted[index]
-        place = [np.arange(node.features) for node in graph.nodes]
-        orders: list[np.ndarray] = []
-        for piece in schedule.pieces:
-            node = graph.nodes[piece.node]
-            rank = wanted[piece.node] if piece.node in wanted else _source_rank(node, place)
-            order = np.lexsort((np.arange(len(piece.features)), rank[piece.features], piece.steps))
-            orders.append(order)
-            place[piece.node][piece.features[order]] = np.arange(len(order))
-        return orders
+        return without_unused_buffers(with_storage(program)), specs
 
     # ---------------------------------------------------------------- reading
 
@@ -378,18 +350,6 @@ def _live(taps: Sequence[_Weighted], columns: np.ndarray) -> list[_Weighted]:
     return found
 
 
-def _source_rank(node: Node, place: list[np.ndarray]) -> np.ndarray:
-    """The places of the channels that a node's features come from, so that both stand in the same order."""
-    match node:
-        case Pointwise():
-            wide = [edge for edge in edges_of(node) if len(np.unique(edge.channels)) == node.features]
-            return place[wide[0].source][wide[0].channels] if wide else np.arange(node.features)
-        case ChannelNorm() if len(node.edges) == 1:
-            return place[node.edges[0].source][node.edges[0].channels]
-        case _:
-            return np.arange(node.features)
-
-
 def _chosen(channels: np.ndarray, features: np.ndarray) -> np.ndarray:
     return np.broadcast_to(channels, (len(features),)) if len(channels) == 1 else channels[features]
 
@@ -413,75 +373,3 @@ def _head_name(head: Head) -> str:
     if isinstance(head, Bernoulli):
         return "bernoulli_probability" if head.probability else "bernoulli_logit"
     return "categorical"
-
-
-def _slots(instruction: Instruction) -> list[Slot]:
-    """The slots that an instruction reads."""
-    match instruction:
-        case Product():
-            return list(instruction.taps)
-        case Map():
-            return [leaf for leaf in instruction.leaves if isinstance(leaf, Slot)]
-        case Reduce():
-            return list(instruction.sources)
-        case Norm():
-            return [instruction.source]
-        case _:
-            return []
-
-
-def _with_storage(program: Program) -> Program:
-    """Give each buffer the ring rows and columns that its readers reach."""
-    rows: dict[int, int] = defaultdict(lambda: 1)
-    low = {i: b.columns[0] for i, b in enumerate(program.buffers)}
-    high = {i: b.columns[1] for i, b in enumerate(program.buffers)}
-    reads = [(slot, instruction.rect) for instruction in program.instructions() for slot in _slots(instruction)]
-    reads += [(draw.source, Rect(0, program.shape[1], 0, program.shape[2])) for draw in program.draws]
-    for slot, rect in reads:
-        assert slot.row <= 0, f"buffer {program.buffers[slot.buffer].name} is read below the running row"
-        rows[slot.buffer] = max(rows[slot.buffer], 1 - slot.row)
-        low[slot.buffer] = min(low[slot.buffer], rect.col0 + slot.col)
-        high[slot.buffer] = max(high[slot.buffer], rect.col1 + slot.col)
-    buffers = tuple(replace(b, rows=rows[i], columns=(low[i], high[i])) for i, b in enumerate(program.buffers))
-    macs = 0
-    for instruction in program.instructions():
-        if isinstance(instruction, Product):
-            rect = instruction.rect
-            macs += instruction.weights.size * (rect.row1 - rect.row0) * (rect.col1 - rect.col0)
-    return replace(program, buffers=buffers, macs=macs)
-
-
-def _without_unused_buffers(program: Program) -> Program:
-    """Drop buffers that nothing touches, and number the others anew."""
-    used: set[int] = set()
-    for instruction in program.instructions():
-        used |= {instruction.out.buffer, *(slot.buffer for slot in _slots(instruction))}
-    used |= {draw.source.buffer for draw in program.draws}
-    used |= {encode.out.buffer for encodes in program.encodes for encode in encodes}
-    number = {old: new for new, old in enumerate(sorted(used))}
-
-    def slot(old: Slot) -> Slot:
-        return replace(old, buffer=number[old.buffer])
-
-    def renumber(instruction: Instruction) -> Instruction:
-        moved = replace(instruction, out=slot(instruction.out))
-        match moved:
-            case Product():
-                return replace(moved, taps=tuple(map(slot, moved.taps)))
-            case Map():
-                return replace(moved, leaves=tuple(slot(x) if isinstance(x, Slot) else x for x in moved.leaves))
-            case Reduce():
-                return replace(moved, sources=tuple(map(slot, moved.sources)))
-            case Norm():
-                return replace(moved, source=slot(moved.source))
-            case _:
-                return moved
-
-    return replace(
-        program,
-        buffers=tuple(program.buffers[old] for old in sorted(used)),
-        row=tuple(map(renumber, program.row)),
-        steps=tuple(tuple(map(renumber, step)) for step in program.steps),
-        draws=tuple(replace(draw, source=slot(draw.source)) for draw in program.draws),
-        encodes=tuple(tuple(replace(e, out=slot(e.out)) for e in encodes) for encodes in program.encodes),
-    )
