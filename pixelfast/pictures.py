@@ -51,7 +51,7 @@ def to_rgb(images: Tensor | np.ndarray, levels: int) -> np.ndarray:
             f"a picture shows images of shape (N, 1, H, W) or (N, 3, H, W), got {values.shape}: save them as .npz instead"
         )
     scaled = np.rint(values.clip(0, levels - 1) * (255.0 / (levels - 1))).astype(np.uint8)
-    rgb = np.ascontiguousarray(np.broadcast_to(scaled, (len(scaled), 3, *scaled.shape[2:])).transpose(0, 2, 3, 1))
+    rgb = np.broadcast_to(scaled, (len(scaled), 3, *scaled.shape[2:])).transpose(0, 2, 3, 1).copy()
     rgb[(values < 0).any(1)] = PAPER
     return rgb
 
@@ -100,12 +100,12 @@ def default_scale(height: int, width: int) -> int:
 
 
 def _write(picture: Image, captions: Sequence[str], places: Sequence[tuple[int, int]], width: int, height: int) -> None:
-    """Each caption in the middle of a box of ``width`` by ``height`` pixels at (row, col), cut where it is too long."""
+    """Each caption in the middle of a box of ``width`` by ``height`` pixels at (row, col); long ones are cut."""
     draw, font = pillow().ImageDraw.Draw(picture), pillow().ImageFont.load_default(10)
     for caption, (row, col) in zip(captions, places, strict=True):
         text = caption
         while len(text) > 1 and draw.textlength(text, font) > width:
-            text = text[:-1]
+            text = text.rpartition(" ")[0].rstrip(" &,") or text[:-1]
         left = col + (width - draw.textlength(text, font)) / 2
         draw.text((left, row + height / 2), text, fill=INK, font=font, anchor="lm")
 
@@ -143,7 +143,10 @@ class Drawing:
 
     def save(self, path: str | Path, milliseconds: int = 80, pause: int = 2500) -> None:
         """Write an endless GIF: ``milliseconds`` for each row, ``pause`` for the finished images."""
-        first, *others = self.frames()
+        none = pillow().Image.Dither.NONE
+        frames = self.frames()
+        colours = frames[-1].quantize(256, dither=none)
+        first, *others = (frame.quantize(palette=colours, dither=none) for frame in frames)
         times = [milliseconds] * len(others) + [pause]
         first.save(path, format="GIF", save_all=True, append_images=others, duration=times, loop=0, optimize=True)
 
@@ -161,7 +164,7 @@ def read_given(path: str | Path, shape: tuple[int, int, int], levels: int) -> np
     try:
         with image.open(path) as picture:
             clear = np.asarray(picture.convert("RGBA"))[:, :, 3] == 0
-            values = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+            values = np.array(picture.convert("L" if channels == 1 else "RGB"))
     except OSError as error:
         raise InvalidInput(f"{path} is no readable picture: {error}") from error
     if values.shape[:2] != (height, width) or channels not in (1, 3):

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .absorb import absorb
 from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, Graph, Input, Leaf, Node, Pointwise, Tap, TapConv, edges_of
 from .program import Op, Rect
 
@@ -17,9 +18,10 @@ EMPTY = Rect(0, 0, 0, 0)
 
 
 def simplify(graph: Graph) -> Graph:
-    """Prune, keep crops apart, and fuse."""
+    """Prune, keep crops apart, absorb what is linear, and fuse what is pointwise."""
     graph = prune(graph)
     graph = separate_crops(graph)
+    graph = prune(absorb(graph))
     graph = fuse(graph)
     graph.verify()
     return graph
@@ -170,7 +172,7 @@ def map_edges(node: Node, change) -> Node:  # type: ignore[no-untyped-def]
 
 
 def fuse(graph: Graph) -> Graph:
-    """Write pointwise nodes into the one pointwise node that reads them at its own position."""
+    """Write pointwise nodes into the one pointwise node that reads them."""
     readers: dict[int, set[int]] = defaultdict(set)
     for index, node in enumerate(graph.nodes):
         for edge in edges_of(node):
@@ -207,9 +209,9 @@ def _inline_one(
         if (
             isinstance(source, Pointwise)
             and readers[source_index] == {index}
-            and all((edge.row, edge.col) == (0, 0) for edge in reads)
-            and source.domain.contains(node.domain)
+            and all(source.domain.contains(node.domain.shifted(edge.row, edge.col)) for edge in reads)
             and all(len(edge.channels) == node.features for edge in reads)
+            and (not _has_fields(source) or all((edge.row, edge.col) == (0, 0) for edge in reads))
         ):
             gone.add(source_index)
             for edge in edges_of(source):
@@ -227,7 +229,7 @@ def _inline(node: Pointwise, source: Pointwise, source_index: int) -> Pointwise:
     for i, leaf in enumerate(node.leaves):
         if isinstance(leaf, Edge) and leaf.source == source_index:
             first = len(leaves)
-            leaves += [_pick(inner, leaf.channels) for inner in source.leaves]
+            leaves += [_pick(inner, leaf) for inner in source.leaves]
             copies[i] = list(range(first, len(leaves)))
         else:
             place[i] = len(leaves)
@@ -243,9 +245,17 @@ def _inline(node: Pointwise, source: Pointwise, source_index: int) -> Pointwise:
     return replace(node, leaves=tuple(leaves), ops=tuple(ops))
 
 
-def _pick(leaf: Leaf, channels: np.ndarray) -> Leaf:
+def _has_fields(node: Pointwise) -> bool:
+    """Whether a node reads fields, which it can do only from its own position."""
+    return any(isinstance(leaf, FieldEdge) for leaf in node.leaves)
+
+
+def _pick(leaf: Leaf, edge: Edge) -> Leaf:
+    """A leaf of the node behind `edge`, as the edge's reader sees it."""
+    channels = edge.channels
     if isinstance(leaf, Edge):
-        return leaf if len(leaf.channels) == 1 else replace(leaf, channels=leaf.channels[channels])
+        wide = leaf.channels if len(leaf.channels) == 1 else leaf.channels[channels]
+        return replace(leaf, row=leaf.row + edge.row, col=leaf.col + edge.col, channels=wide)
     if isinstance(leaf, FieldEdge):
         return leaf if len(leaf.channels) == 1 else FieldEdge(leaf.field, leaf.channels[channels])
     return leaf[channels] if isinstance(leaf, np.ndarray) else leaf

@@ -220,12 +220,13 @@ class GraphBuilder:
                 channels = reads
                 if not self.image.contains(node.domain.shifted(leaf.row, leaf.col)):
                     return None
-                tables.append(torch.from_numpy(source.table[leaf.channels]))
+                tables.append(torch.from_numpy(source.table[leaf.channels]).float())
             else:
-                tables.append(torch.as_tensor(leaf, dtype=torch.float64).reshape(-1, 1))
+                tables.append(torch.as_tensor(leaf, dtype=torch.float32).reshape(-1, 1))
         if first is None or channels is None:
             return None
-        table = evaluate(node.ops, tables).expand(node.features, self.levels).contiguous().numpy()
+        # In float32, as the module computes: `(x * 127).long()` must fall to the same side.
+        table = evaluate(node.ops, tables).double().expand(node.features, self.levels).contiguous().numpy()
         return Input(node.name, node.layer, node.features, self.image, channels.copy(), table), (first.row, first.col)
 
     def _map(self, at: Origin, operand: Value | float, layout: Layout, shape: torch.Size) -> _Reads | float | None:

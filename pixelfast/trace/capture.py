@@ -68,14 +68,15 @@ def frozen_copy(module: nn.Module) -> nn.Module:
         UnsupportedModel: the module cannot be copied.
         NumericalError: a weight is NaN or infinite.
     """
-    # Hook-style weight_norm keeps the last weight as a non-leaf tensor, which deepcopy refuses.
+    # Hook-style weight_norm keeps the last weight, and some forwards their activations, as non-leaf tensors, which deepcopy
+    # refuses.
     memo: dict[int, Any] = {}
     for child in module.modules():
-        for value in vars(child).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
+        for value in _tensors_in(vars(child)):
+            if not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     try:
-        clone = copy.deepcopy(module, memo)
+        clone = copy.deepcopy(module, memo).eval().requires_grad_(False)
     except Exception as error:
         raise UnsupportedModel(
             f"{type(module).__name__} cannot be copied with copy.deepcopy ({error}): pixelfast works on a copy, so that "
@@ -88,7 +89,15 @@ def frozen_copy(module: nn.Module) -> nn.Module:
                 f"the weight {name!r} of {type(module).__name__} holds {bad} NaN or infinite values of {parameter.numel()}: "
                 "no distribution can come out of it; load a checkpoint from before training diverged"
             )
-    return clone.eval().requires_grad_(False)
+    return clone
+
+
+def _tensors_in(tree: Any) -> list[Tensor]:
+    """Tensors in nested plain containers; submodules are no containers."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (tuple, list)) else ()
+    return [tensor for child in children for tensor in _tensors_in(child)]
 
 
 def first_output(output: Any, module: nn.Module) -> Tensor:

@@ -50,6 +50,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "amin": rules_channels.reduction("amin"),
     "logsumexp": rules_channels.reduction("logsumexp"),
     "var": rules_channels.variance,
+    "var_mean": rules_channels.variance_and_mean,
+    "linalg_vector_norm": rules_channels.vector_norm,
     "_log_softmax": rules_channels.log_softmax,
     "_softmax": rules_channels.softmax,
     "_native_batch_norm_legit_no_training": rules_pointwise.batch_norm,

@@ -80,6 +80,17 @@ def _divide(a: Expression, b: Expression, rounding_mode: str | None = None) -> E
     return quotient if rounding_mode is None else (rounding_mode, quotient)
 
 
+def _round(x: Expression, decimals: int = 0) -> Expression:
+    """To the nearest integer; halves go to the even one, as in PyTorch."""
+    scale = 10.0**decimals
+    scaled = x if decimals == 0 else ("mul", x, scale)
+    up = ("floor", ("add", scaled, 0.5))
+    is_half = ("eq", ("sub", up, scaled), 0.5)
+    is_odd = ("ne", ("mul", ("floor", ("mul", up, 0.5)), 2.0), up)
+    rounded = ("sub", up, ("mul", is_half, is_odd))
+    return rounded if decimals == 0 else ("div", rounded, scale)
+
+
 def _hard_sigmoid(x: Expression) -> Expression:
     return ("div", _clamp(("add", x, 3.0), 0.0, 6.0), 6.0)
 
@@ -117,6 +128,7 @@ EXPRESSIONS: dict[str, Callable[..., Expression]] = {
     "hardsigmoid": _hard_sigmoid,
     "hardswish": lambda x: ("mul", x, _hard_sigmoid(x)),
     "relu6": lambda x: _clamp(x, 0.0, 6.0),
+    "round": _round,
     "clamp": _clamp,
     "clamp_min": lambda x, low: ("maximum", x, low),
     "clamp_max": lambda x, high: ("minimum", x, high),

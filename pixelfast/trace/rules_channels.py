@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UnsupportedModel
 from .builder import both_images
 from .elements import Layout, Value, infer_layout
 from .values import array_of, shape_of
 
 if TYPE_CHECKING:
     from .convert import Converter
+
+aten = torch.ops.aten
 
 
 def layer_norm(
@@ -46,6 +49,22 @@ def variance(
     return reduced(c, x, dims, keepdim, "var", amount)
 
 
+def variance_and_mean(
+    c: Converter, target: Any, x: Value, dims: Any = None, *, correction: float | None = None, keepdim: bool = False
+) -> list[Value]:
+    return [
+        variance(c, target, x, dims, correction=correction, keepdim=keepdim),
+        reduced(c, x, dims, keepdim, "mean", 0.0),
+    ]
+
+
+def vector_norm(c: Converter, target: Any, x: Value, order: float = 2, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
+    if order != 2:
+        raise UnsupportedModel(f"{c.at}: of the vector norms only the Euclidean is supported, not order {order}")
+    total = reduced(c, c.pointwise(aten.square.default, "square", (x,), {}), dims, keepdim, "sum", 0.0)
+    return c.pointwise(aten.sqrt.default, "sqrt", (total,), {})
+
+
 def reduced(c: Converter, x: Value, dims: Any, keepdim: bool, kind: str, correction: float) -> Value:
     rank = len(shape_of(x))
     listed = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
@@ -74,8 +93,9 @@ def softmax(c: Converter, target: Any, x: Value, dim: int, _: bool) -> Value:
 def over_channels(
     c: Converter, x: Value, dims: tuple[int, ...], node: Callable[[Tensor, int, int], Tensor], keep: bool
 ) -> Value:
-    """Apply `node` to the channels in `dims`, for each channel of the other dimensions by itc."""
-    x = c.regular(x) if x.const is not None else x
+    """Apply `node` to the channels in `dims`, for each channel of the other dimensions by itself."""
+    assert x.ids is not None
+    x = x if bool((x.ids > 0).all()) else c.regular(x)
     assert x.ids is not None
     shape = tuple(x.ids.shape)
     layout = infer_layout(c.builder.table, [x.ids], str(c.at))

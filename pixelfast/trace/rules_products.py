@@ -70,7 +70,9 @@ def addmm(c: Converter, target: Any, bias: Value, a: Value, b: Value, beta: floa
 
 def bmm(c: Converter, target: Any, a: Value, b: Value) -> Value:
     shared, other = (b, a) if b.ids is None else (a, b)
-    if shared.ids is not None or shared.dynamic is not None or shared.const is None or other.ids is None:
+    if shared.dynamic is not None:
+        raise UnsupportedModel(f"{c.at}: a matrix that depends on conditions multiplies the image; not supported")
+    if shared.ids is not None or shared.const is None or other.ids is None:
         raise UnsupportedModel(
             f"{c.at}: a product of two tensors that depend on the image (attention) is not supported yet; "
             'engine="naive" samples such a model, slowly'
