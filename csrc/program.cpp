@@ -228,6 +228,18 @@ void read_lists(Reader& in, Program& program) {
     }));
 }
 
+void read_known_order(Reader& in, Program& program) {
+  int positions = 0;
+  for (const auto& step : program.steps) positions += static_cast<int>(step.size()) + 1;
+  program.known_order =
+      list<int>(in, "the length of an order", [&] { return in.number("a position", 0, positions - 1); });
+  std::vector<int> sorted = program.known_order;
+  std::sort(sorted.begin(), sorted.end());
+  bool repeated = std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end();
+  if (repeated || (!sorted.empty() && static_cast<int>(sorted.size()) != positions))
+    throw ProgramError("the order of known rows does not name every instruction once");
+}
+
 void find_extent(Program& program) {
   program.first_row = program.col0 = 0;
   program.col1 = program.width;
@@ -254,6 +266,7 @@ Program parse(const int64_t* words, size_t word_count, const float* floats, size
       in.number("a head", 0, static_cast<int64_t>(Distribution::bernoulli_probability)));
   read_tables(in, program);
   read_lists(in, program);
+  read_known_order(in, program);
   if (!in.finished()) throw ProgramError("the program goes on after its end");
   find_extent(program);
   validate(program);

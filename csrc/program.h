@@ -110,6 +110,9 @@ struct Program {
   std::vector<std::vector<Instruction>> steps;  // one list for each channel, like the next two
   std::vector<Draw> draws;
   std::vector<std::vector<Encode>> encodes;
+  // The order in which known rows run (engines/known_rows.py); empty: like other rows, column by column. Positions among
+  // the instructions of all steps, where each step's are followed by its draw.
+  std::vector<int> known_order;
 
   int first_row = 0, col0 = 0, col1 = 0;  // what runs: rows [first_row, height), columns [col0, col1)
 };

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,30 +20,25 @@ Encode = str | tuple[float, float] | Tensor | Sequence[float] | Callable[[Tensor
 ENCODINGS = '"integer", "unit", "symmetric", (scale, offset), a table of K values, or a function of integer images'
 
 
-@dataclass(frozen=True)
 class Head(ABC):
     """A distribution over the integers 0 .. levels-1 for every sub-pixel.
 
     Args:
+        levels: how many values a sub-pixel can take (K).
+        parameters: how many numbers describe the distribution of one sub-pixel (P).
         encode: how integer images become the model's input. ``"integer"``: int64 as they are; ``"unit"``: k/(K-1);
-            ``"symmetric"``: 2k/(K-1)-1; ``(scale, offset)``: k*scale+offset; a table of K values, or of (C, K);
-            or a function of an int64 image (N, C, H, W) that works on each value by itself.
+            ``"symmetric"``: 2k/(K-1)-1; a tuple ``(scale, offset)``: k*scale+offset; a list or tensor: a table of K
+            values, or of (C, K); or a function of an int64 image (N, C, H, W) that works on each value by itself.
         layout: where the parameters stand in the model's output, for outputs that can be read in several ways,
             for instance ``"N(KC)HW"``; None infers it.
     """
 
-    encode: Encode = "symmetric"
-    layout: str | None = None
+    def __init__(self, levels: int, parameters: int, encode: Encode, layout: str | None) -> None:
+        self.levels, self.parameters, self.encode, self.layout = levels, parameters, encode, layout
 
-    @property
-    @abstractmethod
-    def levels(self) -> int:
-        """How many values a sub-pixel can take (K)."""
-
-    @property
-    @abstractmethod
-    def parameters(self) -> int:
-        """How many numbers describe the distribution of one sub-pixel (P)."""
+    def __repr__(self) -> str:
+        layout = "" if self.layout is None else f", layout={self.layout!r}"
+        return f"{type(self).__name__}({self.levels} levels, encode={self.encode!r}{layout})"
 
     @abstractmethod
     def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
@@ -71,11 +65,13 @@ class Head(ABC):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Integer images (N, C, H, W) as the model's input, of the same shape."""
-        if self.encode == "integer" and isinstance(self.encode, str):
-            return images.long()
-        table = self.table(tuple(images.shape[1:]))  # (C, K)
-        channel = torch.arange(images.shape[1]).view(1, -1, 1, 1)
-        return table.to(images.device)[channel.to(images.device), images.long()]
+        if images.numel() and not 0 <= int(images.min()) <= int(images.max()) < self.levels:
+            raise InvalidInput(
+                f"images hold values {int(images.min())} .. {int(images.max())}, but the head has levels 0 .. {self.levels - 1}"
+            )
+        table = self.table(tuple(images.shape[1:])).to(images.device)  # (C, K)
+        channel = torch.arange(images.shape[1], device=images.device).view(1, -1, 1, 1)
+        return table[channel, images.long()]
 
     def table(self, shape: Sequence[int]) -> Tensor:
         """The model's input for each channel and value: (C, K); int64 for ``"integer"``, else float32.
@@ -95,7 +91,7 @@ class Head(ABC):
             return (unit if encode == "unit" else 2 * unit - 1).repeat(channels, 1)
         if callable(encode) and not isinstance(encode, Tensor):
             return _tabulate(encode, tuple(shape), levels)
-        if isinstance(encode, tuple) and len(encode) == 2 and not (levels == 2 and isinstance(encode[0], Tensor)):
+        if isinstance(encode, tuple) and len(encode) == 2:
             return (values * float(encode[0]) + float(encode[1])).float().repeat(channels, 1)
         try:
             table = torch.as_tensor(encode, dtype=torch.float32)
@@ -111,33 +107,21 @@ class Head(ABC):
         )
 
 
-@dataclass(frozen=True)
 class Categorical(Head):
     """A softmax over K values: the model gives K logits (or log-probabilities) for each sub-pixel.
 
     Args:
-        values: K, how many values a sub-pixel can take; at least 2.
+        levels: K, how many values a sub-pixel can take; at least 2.
+        encode, layout: see `Head`.
 
     Raises:
-        InvalidInput: fewer than 2 values.
+        InvalidInput: fewer than 2 levels.
     """
-
-    values: int = 256
 
     def __init__(self, levels: int = 256, encode: Encode = "symmetric", layout: str | None = None) -> None:
         if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
             raise InvalidInput(f"a categorical head needs at least 2 levels, got {levels!r}")
-        object.__setattr__(self, "values", levels)
-        object.__setattr__(self, "encode", encode)
-        object.__setattr__(self, "layout", layout)
-
-    @property
-    def levels(self) -> int:
-        return self.values
-
-    @property
-    def parameters(self) -> int:
-        return self.values
+        super().__init__(levels, levels, encode, layout)
 
     def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
         return (parameters.double() / temperature).softmax(-1)
@@ -147,28 +131,17 @@ class Categorical(Head):
         return logits.gather(-1, values.long().unsqueeze(-1)).squeeze(-1)
 
 
-@dataclass(frozen=True)
 class Bernoulli(Head):
     """Two values, 0 and 1: the model gives one number for each sub-pixel, the logit of 1.
 
     Args:
         probability: the model gives the probability of 1 instead of its logit.
+        encode, layout: see `Head`.
     """
 
-    probability: bool = False
-
     def __init__(self, probability: bool = False, encode: Encode = "unit", layout: str | None = None) -> None:
-        object.__setattr__(self, "probability", bool(probability))
-        object.__setattr__(self, "encode", encode)
-        object.__setattr__(self, "layout", layout)
-
-    @property
-    def levels(self) -> int:
-        return 2
-
-    @property
-    def parameters(self) -> int:
-        return 1
+        super().__init__(2, 1, encode, layout)
+        self.probability = bool(probability)
 
     def _logit(self, parameters: Tensor, temperature: float) -> Tensor:
         logit = parameters.double().squeeze(-1)

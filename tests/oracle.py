@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
+import pixelfast
 from pixelfast import noise
 from pixelfast.conditions import Conditions
 from pixelfast.engines import cpu, reference
 from pixelfast.engines.naive import NaiveEngine
 from pixelfast.engines.request import Request, Result
 from pixelfast.heads import Head
-from pixelfast.pipeline import Compiled, analyse, compile_program, evaluate_fields
+from pixelfast.pipeline import Compiled, evaluate_fields
 from pixelfast.trace.capture import frozen_copy
 
 # The acceptance limits of the product: parameters against one forward, relative to their spread, and how close to an edge
@@ -60,8 +61,8 @@ class Traced:
 
 
 def trace(module: nn.Module, shape: tuple[int, int, int], head: Head, cond: Any = None) -> Traced:
-    frozen = frozen_copy(module)
-    return Traced(frozen, shape, head, compile_program(analyse(frozen, shape, head, Conditions.parse(cond)), head))
+    sampler = pixelfast.compile(module, shape, head, cond=cond, engine="reference")
+    return Traced(frozen_copy(module), shape, head, sampler.prepare(cond))
 
 
 def first(cond: Any, n: int) -> Any:

@@ -91,7 +91,8 @@ def probe(
 class Builder:
     """Makes a random program of two layers, like a masked convolutional network with a row phase.
 
-    Layer 0 of step k sees encoded pixels; layer 1 sees layers 0 of steps 0 .. k. Both reach beyond the image.
+    Layer 0 of step k sees encoded pixels; layer 1 sees layer 0 of all steps, at the pixel before and above, and of steps
+    0 .. k at its own. Both reach beyond the image, and steps share the buffers of layer 1.
     """
 
     rng: Generator
@@ -168,7 +169,8 @@ class Builder:
         hidden, middle = Slot(self.first, k * f, f), Slot(self.second, 0, f)
         gate, scratch = Slot(self.second, f, f), Slot(self.second, 2 * f, f)
         left = [Slot(self.x, 0, channels, 0, -1), Slot(self.x, 0, 1, 0, -2)] + ([Slot(self.x, 0, k)] if k else [])
-        lower = [Slot(self.first, j * f, f, row, col) for j in range(k + 1) for row, col in ((0, 0), (0, -1), (-1, 1))]
+        lower = [Slot(self.first, j * f, f, *at) for j in range(channels) for at in ((0, -1), (-1, 1))]
+        lower += [Slot(self.first, j * f, f) for j in range(k + 1)]
         tables = normal(rng, 3, self.levels, f)
         seen = (Pixel(-1, 1, channels - 1), Pixel(0, -1, 0), Pixel(-2, 0, 0) if k == 0 else Pixel(0, 0, k - 1))
         return [
@@ -196,3 +198,19 @@ class Builder:
             return []
         out = Slot(self.out, 0, 1)
         return [Map(out, (out,), (Op("sigmoid", (0,)),), self.image)]
+
+
+def recurrent(rng: Generator, height: int, width: int) -> Program:
+    """A state that goes from column to column: known rows have no order but that of the columns."""
+    image, around, levels = Rect(0, height, 0, width), Rect(-1, height, 0, width), 5
+    buffers = (Buffer("x", 1, 2, (-1, width), image), Buffer("state", 9, 2, (-1, width), around))
+    buffers += (Buffer("next", 9, 1, (0, width), around), Buffer("out", levels, 1, (0, width), image))
+    before = (Slot(1, 0, 9, 0, -1), Slot(0, 0, 1, 0, -1), Slot(1, 0, 9, -1, 0))
+    step = (
+        Product(Slot(2, 0, 9), before, normal(rng, 19, 9), normal(rng, 9), around),
+        Map(Slot(1, 0, 9), (Slot(2, 0, 9),), (Op("tanh", (0,)),), around),
+        Product(Slot(3, 0, levels), (Slot(1, 0, 9),), normal(rng, 9, levels), normal(rng, levels), image),
+    )
+    encodes = ((Encode(Slot(0, 0, 1), 0, normal(rng, 1, levels)),),)
+    draws = (Draw(0, Slot(3, 0, levels)),)
+    return Program((1, height, width), levels, levels, "categorical", buffers, (), (), (step,), draws, encodes)

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from programs import Builder, normal, probe, request
+from programs import Builder, normal, probe, recurrent, request
 from tolerances import INSTRUCTION, LOG_PROB, OPERATION, PROGRAM, ROUNDED
 
 from pixelfast import program as contract
 from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.known_rows import known_order
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.request import Request, Result
 from pixelfast.errors import EngineUnavailable, InvalidInput, NumericalError
@@ -150,6 +151,9 @@ def test_groups_of_operations(name: str) -> None:
     compare_instructions(inputs, [made], 17)
 
 
+NAMES = ("add", "sub", "mul", "maximum", "minimum", "lt", "where", "tanh", "sigmoid", "relu", "neg")
+
+
 def random_map(rng: np.random.Generator, features: int) -> Map:
     """An expression of up to 12 operations over leaves of every kind, with shared results."""
     leaves: tuple[Leaf, ...] = (
@@ -157,12 +161,11 @@ def random_map(rng: np.random.Generator, features: int) -> Map:
         *(contract.FieldSlot(0, 1, features), contract.FieldSlot(1, 4, 1), normal(rng, features), 0.75, -1.0),
     )
     ops: list[Op] = []
-    for _ in range(rng.integers(1, 13)):
-        name = str(
-            rng.choice(["add", "sub", "mul", "maximum", "minimum", "lt", "where", "tanh", "sigmoid", "relu", "neg"])
-        )
+    for made in range(rng.integers(1, 13)):
+        name = str(rng.choice(NAMES))
         arity = 1 if name in UNARY else 2 if name in BINARY else 3
-        ops.append(Op(name, tuple(int(i) for i in rng.integers(0, len(leaves) + len(ops), arity))))
+        first = len(leaves) if made and rng.random() < 0.8 else 0  # mostly results of operations before
+        ops.append(Op(name, tuple(int(i) for i in rng.integers(first, len(leaves) + made, arity))))
     return Map(Slot(0, 0, features), leaves, tuple(ops), IMAGE)
 
 
@@ -170,9 +173,10 @@ def random_map(rng: np.random.Generator, features: int) -> Map:
 @pytest.mark.parametrize("seed", range(6))
 def test_expression(seed: int, drawn: bool) -> None:
     rng = np.random.default_rng(seed)
-    features = (1, 2, 16, 17, 70, 1500)[seed]
+    features = (2, 3, 16, 17, 70, 1500)[seed]
     inputs = [normal(rng, IMAGES, HEIGHT, WIDTH, features + 6) for _ in range(2)]
-    compare_instructions(inputs, [random_map(rng, max(features, 2))], max(features, 2), drawn=drawn)
+    for _ in range(8):
+        compare_instructions(inputs, [random_map(rng, features)], features, drawn=drawn)
 
 
 # Other instructions.
@@ -196,6 +200,28 @@ def test_product(outputs: int, images: int, drawn: bool) -> None:
     compare_instructions(inputs, made, outputs, drawn=drawn)
 
 
+@pytest.mark.parametrize("images", [3, 13])
+def test_zeros_outside_the_domain(images: int) -> None:
+    """Rows below the domain come after rows inside it in the same slots."""
+    rng, domain = np.random.default_rng(9), Rect(1, 4, 1, 4)
+    taps = tuple(Slot(1, 2, 9, row, col) for row in (-2, -1, 0) for col in (-2, -1, 0, 1, 2) if row < 0 or col <= 0)
+    made = [
+        Product(Slot(0, 0, 17), taps, normal(rng, len(taps) * 9, 17), normal(rng, 17), IMAGE),
+        Map(Slot(0, 0, 9), (Slot(0, 0, 9), taps[3], taps[9]), (Op("add", (0, 1)), Op("add", (2, 3))), IMAGE),
+        Reduce(Slot(0, 16, 1), "sum", taps, 0.0, IMAGE),
+    ]
+    program, fields = probe([normal(rng, images, HEIGHT, WIDTH, 17)], made, 17)
+    out, source = program.buffers
+    copy, *rest = program.steps[0]
+    program = dataclasses.replace(
+        program,
+        buffers=(out, dataclasses.replace(source, domain=domain)),
+        steps=((dataclasses.replace(copy, rect=domain), *rest),),
+    )
+    for known in (0.0, 0.5, 1.0):
+        compare(program, request(program, rng, images, known=known, fields=fields), PROGRAM)
+
+
 @pytest.mark.parametrize("kind", contract.REDUCTIONS)
 def test_reduction(kind: str) -> None:
     rng = np.random.default_rng(3)
@@ -207,13 +233,14 @@ def test_reduction(kind: str) -> None:
     compare_instructions(inputs, made, 3)
 
 
+@pytest.mark.filterwarnings("ignore:var")
 def test_variance_of_one_channel() -> None:
     inputs = [normal(np.random.default_rng(3), IMAGES, HEIGHT, WIDTH, 2)]
     made = [Reduce(Slot(0, i, 1), "var", (Slot(1, 0, 1),), float(i), IMAGE) for i in range(2)]
     compare_instructions(inputs, made, 2)
 
 
-@pytest.mark.parametrize("features", [2, 16, 17, 70])
+@pytest.mark.parametrize("features", [2, 8, 16, 17, 32, 64, 70, 128])
 def test_norm(features: int) -> None:
     rng = np.random.default_rng(4)
     inputs = [normal(rng, IMAGES, HEIGHT, WIDTH, features + 1) + 2]
@@ -268,6 +295,25 @@ def test_given_pixels_inside_rows() -> None:
     call = request(program, np.random.default_rng(3), 6, known=mask, fields=fields)
     result = compare(program, call, PROGRAM)
     np.testing.assert_array_equal(result.values[mask], call.given[mask])
+
+
+@pytest.mark.parametrize("kind", ["feed-forward", "recurrent"])
+def test_known_rows_give_what_drawn_rows_gave(kind: str) -> None:
+    """Whatever the order in which a row runs whose values are all given, all parameters stay what they were."""
+    if kind == "recurrent":
+        program, fields = recurrent(np.random.default_rng(0), 7, 5), ()
+    else:
+        builder = Builder(np.random.default_rng(12), shape=(3, 7, 5))
+        program, fields = builder.build(), builder.field_values(4)
+    assert (known_order(program) is None) == (kind == "recurrent")
+    call = request(program, np.random.default_rng(3), 4, fields=fields)
+    drawn = compare(program, call, PROGRAM)
+    for known in (slice(0, 4), slice(2, 5), slice(0, 7)):
+        given = np.full_like(drawn.values, -1)
+        given[:, known] = drawn.values[:, known]
+        again = compare(program, dataclasses.replace(call, given=given), PROGRAM)
+        np.testing.assert_array_equal(again.values, drawn.values)
+        close(again.parameters, drawn.parameters, PROGRAM, "reference")
 
 
 def test_images_do_not_depend_on_the_batch() -> None:
@@ -531,6 +577,8 @@ def test_truncated_streams_are_refused() -> None:
             native.Engine(words[:length].copy(), floats)
     with pytest.raises(ValueError, match="outside the program"):
         native.Engine(words, floats[:-1].copy())
+    with pytest.raises(ValueError, match="every instruction once"):
+        native.Engine(np.append(words[:-1], words[-2]), floats)
     with pytest.raises(ValueError, match="after its end"):
         native.Engine(np.append(words, 0), floats)
 

@@ -14,11 +14,15 @@ constexpr int kSplitAtBorders = 8;
 
 void Tile::execute(const std::vector<const Step*>& steps, int col0, int col1) {
   for (const Step* step : steps) {
-    const int first = std::max(col0, step->rect.col0), last = std::min(col1, step->rect.col1);
-    if (first >= last) continue;
-    if (last - first > 1 && stopped()) return;
-    std::visit([&](const auto& body) { execute(body, *step, first, last); }, step->body);
+    if (col1 - col0 > 1 && stopped()) return;
+    execute(*step, col0, col1);
   }
+}
+
+void Tile::execute(const Step& step, int col0, int col1) {
+  const int first = std::max(col0, step.rect.col0), last = std::min(col1, step.rect.col1);
+  if (row_ < step.rect.row0 || row_ >= step.rect.row1 || first >= last) return;
+  std::visit([&](const auto& body) { execute(body, step, first, last); }, step.body);
 }
 
 // The taps that are not zero at a column, and in `end` the column up to which they stay the same.

@@ -25,6 +25,7 @@ class Planner final : SlotNumbers {
     p.buffers = program_.buffers, p.fields = program_.fields;
     p.row = steps(program_.row);
     for (const auto& list : program_.steps) p.steps.push_back(steps(list));
+    order_known_rows();
     for (const Draw& draw : program_.draws) p.draws.push_back({draw.channel, number(draw.source)});
     for (const auto& list : program_.encodes) {
       p.encodes.emplace_back();
@@ -44,11 +45,28 @@ class Planner final : SlotNumbers {
                 std::max(r.col0, program_.col0), std::min(r.col1, program_.col1)};
   }
 
+  bool runs(const Instruction& instruction) const {
+    Rect rect = clip(instruction.rect);
+    return rect.row0 < rect.row1 && rect.col0 < rect.col1;
+  }
+
+  void order_known_rows() {
+    std::vector<KnownItem> items;  // by position; {-1} for instructions that never run
+    for (int k = 0; k < program_.channels; k++) {
+      const Step* next = plan_->steps[k].data();
+      for (const Instruction& instruction : program_.steps[k])
+        items.push_back(runs(instruction) ? KnownItem{k, next++} : KnownItem{-1, nullptr});
+      items.push_back(KnownItem{k, nullptr});
+    }
+    for (int position : program_.known_order)
+      if (items[position].k >= 0) plan_->known_order.push_back(items[position]);
+  }
+
   std::vector<Step> steps(const std::vector<Instruction>& instructions) {
     std::vector<Step> planned;
     for (const Instruction& instruction : instructions) {
+      if (!runs(instruction)) continue;  // and was not validated
       Rect rect = clip(instruction.rect);
-      if (rect.row0 >= rect.row1 || rect.col0 >= rect.col1) continue;  // never runs, and was not validated
       Step step;
       step.rect = rect;
       step.out = number(instruction.out);

@@ -60,6 +60,12 @@ struct PlannedEncode {
   AlignedFloats table;  // (K, out.count)
 };
 
+// A part of a known row: an instruction of step k, or, where it is null, reading the parameters of its draw.
+struct KnownItem {
+  int k;
+  const Step* step;
+};
+
 struct Plan {
   const Kernels* kernels;
   int channels, height, width, levels, parameters, first_row, col0, col1;
@@ -71,6 +77,7 @@ struct Plan {
   std::vector<std::vector<Step>> steps;
   std::vector<PlannedDraw> draws;
   std::vector<std::vector<PlannedEncode>> encodes;
+  std::vector<KnownItem> known_order;  // empty: known rows run column by column
 
   // The most that any instruction needs; sizes of a worker's scratch.
   size_t most_taps = 0, most_leaves = 0, most_registers = 0;

@@ -97,12 +97,12 @@ void norm(const NormCall& call) {
   for (ptrdiff_t row = 0; row < call.rows; row++) {
     const float* x = call.source.source + row * call.source.stride;
     float* out = call.out + row * call.out_stride;
-    Vec mean = Vec::set(sum_of(x, count, [](Vec v) { return v; }) / n);
-    float var = sum_of(x, count, [&](Vec v) { return (v - mean) * (v - mean); }) / n;
-    Vec rate = Vec::set(1.0f / ::sqrtf(var + call.eps));
+    const Vec mean = Vec::set(sum_of(x, count, [](Vec v) { return v; }) / n);
+    const float var = sum_of(x, count, [&](Vec v) { return (v - mean) * (v - mean); }) / n;
+    const Vec rate = Vec::set(1.0f / ::sqrtf(var + call.eps));
     for (ptrdiff_t i = 0; i < count; i += Vec::width) {
       const ptrdiff_t left = count - i;
-      Vec normal = (load_left(x + i, left) - mean) * rate;
+      const Vec normal = (load_left(x + i, left) - mean) * rate;
       store_left(fma(normal, load_left(call.scale + i, left), load_left(call.shift + i, left)), out + i, left);
     }
   }

@@ -41,7 +41,7 @@ std::optional<Position> Tile::run(int first, int images, const std::function<voi
   for (int row = plan_.first_row; row < plan_.height && !stopped(); row++) {
     begin_row(row);
     execute(active_row_, plan_.col0, plan_.col1);
-    if (row < 0 || row_known()) run_known_row();
+    if (!plan_.known_order.empty() && (row < 0 || row_known())) run_known_row();
     else run_row();
     if (row >= 0 && !stopped()) row_finished(row);
   }
@@ -102,8 +102,8 @@ bool Tile::row_known() const {
 }
 
 void Tile::run_row() {
-  for (int col = plan_.col0; col < plan_.col1; col++) {
-    const bool inside = 0 <= col && col < plan_.width;
+  for (int col = plan_.col0; col < plan_.col1 && !stopped(); col++) {
+    const bool inside = row_ >= 0 && 0 <= col && col < plan_.width;
     for (int k = 0; k < plan_.channels; k++) {
       execute(active_steps_[k], col, col + 1);
       if (!inside) continue;
@@ -117,9 +117,10 @@ void Tile::run_row() {
 void Tile::run_known_row() {
   if (row_ >= 0)
     for (const auto& encodes : plan_.encodes) encode(encodes, 0, plan_.width);
-  for (int k = 0; k < plan_.channels && !stopped(); k++) {
-    execute(active_steps_[k], plan_.col0, plan_.col1);
-    if (row_ >= 0) record(plan_.draws[k], 0, plan_.width);
+  for (const KnownItem& item : plan_.known_order) {
+    if (stopped()) return;
+    if (item.step) execute(*item.step, plan_.col0, plan_.col1);
+    else if (row_ >= 0) record(plan_.draws[item.k], 0, plan_.width);
   }
 }
 

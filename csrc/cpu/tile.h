@@ -60,6 +60,7 @@ class Tile {
   void activate(const std::vector<Step>& steps, std::vector<const Step*>& active) const;
 
   void execute(const std::vector<const Step*>& steps, int col0, int col1);
+  void execute(const Step& step, int col0, int col1);
   void execute(const PackedProduct& product, const Step& step, int col0, int col1);
   void execute(const PackedLookup& lookup, const Step& step, int col0, int col1);
   void execute(const CompiledMap& map, const Step& step, int col0, int col1);

@@ -6,6 +6,7 @@ written as (offset, count) into the floats. csrc/program.cpp reads the same orde
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import get_args
 
 import numpy as np
@@ -28,6 +29,7 @@ from ..program import (
     Reduce,
     Slot,
 )
+from .known_rows import known_order
 
 MAGIC = int.from_bytes(b"PIXFAST1", "big")
 VERSION = 1
@@ -88,6 +90,13 @@ class _Packer:
             self.put(len(encodes))
             for encode in encodes:
                 self.encode(encode)
+        self.known_rows(program)
+
+    def known_rows(self, program: Program) -> None:
+        """Positions among all steps' instructions, each step's followed by its draw; none: column by column."""
+        first = [0, *accumulate(len(step) + 1 for step in program.steps)]
+        order = known_order(program) or ()
+        self.put(len(order), *(first[step] + index for step, index in order))
 
     def rect(self, rect: Rect) -> None:
         self.put(rect.row0, rect.row1, rect.col0, rect.col1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..program import Encode, FieldSlot, Instruction, Leaf, Lookup, Map, Norm, Product, Program, Reduce, Slot
+from .known_rows import Item, known_order
 from .request import Request, Result, check, numerical_error
 
 Columns = tuple[int, int]
@@ -49,6 +50,7 @@ class _Machine:
         self.fields = [self.tensor(field) for field in request.fields]
         self.buffers = [self.allocate(b.rows, b.columns, b.features) for b in program.buffers]
         self.arrays: dict[int, Tensor] = {}
+        self.known_order = known_order(program)
         self.log_prob = torch.zeros(images, dtype=torch.float64, device=device)
         size = (images, height, width, channels, program.parameters)
         self.parameters = torch.zeros(size, device=device) if request.want_parameters else None
@@ -71,24 +73,25 @@ class _Machine:
         everywhere = self.program.columns
         self.begin_row(row)
         self.execute(self.program.row, row, everywhere)
-        if row < 0 or bool(self.given[:, row].all()):
-            self.run_known_row(row, everywhere)
+        known = row < 0 or bool(self.given[:, row].all())
+        if known and self.known_order is not None:
+            self.run_known_row(self.known_order, row, everywhere)
             return
         for col in range(*everywhere):
             for step, instructions in enumerate(self.program.steps):
                 self.execute(instructions, row, (col, col + 1))
-                if 0 <= col < self.width:
+                if row >= 0 and 0 <= col < self.width:
                     self.draw(step, row, col)
                     self.encode(self.program.encodes[step], row, (col, col + 1))
 
-    def run_known_row(self, row: int, everywhere: Columns) -> None:
+    def run_known_row(self, order: Sequence[Item], row: int, everywhere: Columns) -> None:
         """Every value of the row is known, or there is none: each instruction runs over all columns at once."""
         if row >= 0:
             for encodes in self.program.encodes:
                 self.encode(encodes, row, (0, self.width))
-        for step, instructions in enumerate(self.program.steps):
-            self.execute(instructions, row, everywhere)
-            if row >= 0:
+        for step, index in order:
+            self.execute(self.program.steps[step][index : index + 1], row, everywhere)
+            if row >= 0 and index == len(self.program.steps[step]):
                 self.record(step, row, (0, self.width))
 
     def begin_row(self, row: int) -> None:

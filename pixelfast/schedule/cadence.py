@@ -11,7 +11,7 @@ for all columns at once. Everything else is computed pixel by pixel, in the step
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,8 @@ class Piece:
     """Features of one node that share a shift: element (r, c) of the node is computed at (r + row, c + col).
 
     Attributes:
-        phase: "encode" (written when a value is drawn), "row" or "pixel".
+        phase: "encode" (written when a value is drawn), "row" or "pixel"; "always" while a piece that depends on no
+            sub-pixel has not found its place.
         steps: for each feature, the channel step in which a pixel's element is computed.
         domain: the rectangle at which it is computed.
     """
@@ -89,17 +90,19 @@ def schedule(graph: Graph) -> Schedule:
             for position in np.unique(positions):
                 members = np.flatnonzero(positions == position)
                 numbers[members] = len(pieces)
+                if position < NEVER // channels // 2:
+                    pieces.append(Piece(index, members, "always", members * 0, 0, 0, node.domain))
+                    continue
                 row, col = _decode(int(position))
-                steps = lags[index][members] % channels if position > NEVER // channels // 2 else members * 0
+                steps = lags[index][members] % channels
                 pieces.append(Piece(index, members, "pixel", steps, row, col, node.domain.shifted(row, col)))
         piece_of.append(numbers)
     waiting = Schedule(graph, tuple(pieces), tuple(piece_of))
-    return Schedule(graph, tuple(_with_phases(waiting)), tuple(piece_of))
+    phased = Schedule(graph, tuple(_with_phases(waiting)), tuple(piece_of))
+    return Schedule(graph, tuple(_with_constants(phased)), tuple(piece_of))
 
 
 def _decode(position: int) -> tuple[int, int]:
-    if position < NEVER // ROW:
-        return -1, 0  # depends on nothing: computed with the rows
     row = (position + ROW // 2) // ROW
     return row, position - row * ROW
 
@@ -191,10 +194,10 @@ def _with_phases(waiting: Schedule) -> list[Piece]:
         for edge in edges:
             demand(edge, None)
     for number in reversed(range(len(pieces))):
-        if pixel[number] and pieces[number].phase != "encode":
+        if pixel[number] and pieces[number].phase == "pixel":
             for edge in edges_of(graph.nodes[pieces[number].node]):
                 demand(edge, pieces[number])
-    return [piece if pixel[i] or piece.phase == "encode" else _per_row(piece, graph) for i, piece in enumerate(pieces)]
+    return [_per_row(piece, graph) if piece.phase == "pixel" and not pixel[i] else piece for i, piece in enumerate(pieces)]
 
 
 def _per_row(piece: Piece, graph: Graph) -> Piece:
@@ -204,3 +207,24 @@ def _per_row(piece: Piece, graph: Graph) -> Piece:
     col = -domain.col0 if width <= graph.shape[2] else 0
     row = piece.row + 1
     return Piece(piece.node, piece.features, "row", piece.steps * 0, row, col, domain.shifted(row, col))
+
+
+def _with_constants(phased: Schedule) -> list[Piece]:
+    """Place pieces that depend on no sub-pixel: computed per row, as early as the earliest of their readers needs them."""
+    graph, pieces = phased.graph, list(phased.pieces)
+    earliest: dict[int, int] = {}
+
+    def demand(edge: Edge, row: int) -> None:
+        for number in np.unique(phased.piece_of[edge.source][edge.channels]):
+            earliest[number] = min(earliest.get(number, row - edge.row), row - edge.row)
+
+    for edges in graph.outputs:
+        for edge in edges:
+            demand(edge, 0)
+    for number in reversed(range(len(pieces))):
+        piece = pieces[number]
+        if piece.phase == "always":
+            pieces[number] = piece = _per_row(replace(piece, row=earliest.get(number, 0) - 1), graph)
+        for edge in edges_of(graph.nodes[piece.node]):
+            demand(edge, piece.row)
+    return pieces

@@ -1,0 +1,42 @@
+# make demo   set up .venv and run the demonstration
+# make test   set up .venv and run every check, as continuous integration does
+# make fuzz   random architectures against the naive loop, 10,000 of them
+#
+# Needs Python (3.10 or later, with venv) and, for the native engine, a C++17 compiler.
+# make PYTHON=python3.12 VENV=/elsewhere/venv ... choose others than python3 and .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+FUZZ_CASES ?= 10000
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h)
+
+.PHONY: setup demo test lint pytest fuzz clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@$(BIN)/python -c "from pixelfast.engines import cpu; print(cpu.available() or 'the native CPU engine is built')"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python benchmarks/demo.py --out demo
+
+test: lint pytest
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+pytest: $(STAMP)
+	$(BIN)/python -m pytest
+
+fuzz: $(STAMP)
+	PIXELFAST_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/test_random_models.py
+
+clean:
+	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache pixelfast/*.so $(VENV)

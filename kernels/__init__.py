@@ -1,0 +1,1 @@
+"""The home of GPU kernels (Triton); installed as `pixelfast.kernels`. There are none yet."""
