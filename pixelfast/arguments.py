@@ -81,7 +81,7 @@ def given_of(given: Any, n: int, shape: tuple[int, int, int], levels: int) -> np
     values = values_of("given", given, shape, levels, least=-1)
     if len(values) not in (1, n):
         raise InvalidInput(f"given holds {len(values)} images, but n is {n}")
-    return np.ascontiguousarray(np.broadcast_to(values, (n, *values.shape[1:])))
+    return np.array(np.broadcast_to(values, (n, *values.shape[1:])))
 
 
 def images_of(values: np.ndarray, levels: int) -> Tensor:

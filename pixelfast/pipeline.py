@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from .conditions import Conditions
-from .errors import InvalidInput, UnsupportedModel
+from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
 from .graph import FieldSpec, Graph
 from .heads import Head
 from .lower import lower
 from .program import Program
-from .schedule.availability import Times, availability, leaks, prove_causal
+from .schedule.availability import Times, availability, find_leak, leaks
 from .schedule.cadence import Schedule, schedule
-from .simplify import simplify
+from .simplify import prune, simplify
 from .trace.capture import Capture, capture
 from .trace.convert import Converted, convert
 from .trace.output import OutputLayout, bind, candidates
@@ -27,12 +27,13 @@ REPEATS_BELOW = 64
 
 @dataclass(frozen=True)
 class Analysis:
-    """A traced model whose output is read in one layout."""
+    """A traced model whose output is read in one layout, and where it sees what it predicts, if it does."""
 
     graph: Graph
     times: list[Times]
     layout: OutputLayout
     condition_graph: fx.GraphModule | None
+    leak: NotAutoregressive | None = None
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,14 @@ def analyse(module: nn.Module, shape: tuple[int, int, int], head: Head, conditio
 
 
 def compile_program(analysis: Analysis, head: Head) -> Compiled:
-    """Prove causality, schedule and lower.
+    """Schedule and lower a model that is autoregressive.
 
     Raises:
         NotAutoregressive: the model sees what it predicts.
         UnsupportedModel: no regular schedule exists.
     """
-    prove_causal(analysis.graph, analysis.times)
+    if analysis.leak is not None:
+        raise analysis.leak
     planned = schedule(analysis.graph)
     program, field_specs = lower(planned, head)
     return Compiled(analysis, planned, program, field_specs)
@@ -96,7 +98,11 @@ def choose_layout(captured: Capture, converted: Converted, shape: tuple[int, int
     if causal:
         return causal[0]
     # None is autoregressive: the layout with the fewest leaks tells the user most.
-    return min(found, key=lambda analysis: leaks(analysis.graph, analysis.times))
+    closest = min(found, key=lambda analysis: leaks(analysis.graph, analysis.times))
+    # Before layers are merged, every node still belongs to one of the user's layers.
+    unmerged = prune(bind(converted, closest.layout))
+    leak = find_leak(unmerged, availability(unmerged)) or find_leak(closest.graph, closest.times)
+    return replace(closest, leak=leak)
 
 
 def evaluate_fields(compiled: Compiled, conditions: Conditions, n: int) -> tuple[np.ndarray, ...]:

@@ -40,7 +40,13 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_the_demonstration(demo: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(["--out", str(tmp_path / "out"), "--runs", "2", "--threads", "1"]) == 0
     text = capsys.readouterr().out
-    for fact in ("machine: ", "versions: pixelfast ", "commit: ", "digits: 12 images of 1 x 7 x 5", "emoji: 12 images of 3 x 7 x 5"):
+    for fact in (
+        "machine: ",
+        "versions: pixelfast ",
+        "commit: ",
+        "digits: 12 images of 1 x 7 x 5",
+        "emoji: 12 images of 3 x 7 x 5",
+    ):
         assert fact in text
     assert "extrapolated from 3 of its 35 steps" in text
     assert "extrapolated from 3 of its 105 steps" in text

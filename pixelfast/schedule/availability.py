@@ -119,11 +119,11 @@ def _leaking(graph: Graph, times: list[Times]) -> list[tuple[int, Edge, int, np.
     return found
 
 
-def prove_causal(graph: Graph, times: list[Times]) -> None:
-    """Raise NotAutoregressive, naming layer, node and offset, unless every parameter depends on earlier sub-pixels only."""
+def find_leak(graph: Graph, times: list[Times]) -> NotAutoregressive | None:
+    """The error that names layer, node and offset of a leak; None if every parameter depends on earlier sub-pixels only."""
     found = _leaking(graph, times)
     if not found:
-        return
+        return None
     channels, height, width = graph.shape
     channel, edge, number, mask = found[0]
     rows, cols = np.nonzero(mask)
@@ -141,7 +141,7 @@ def prove_causal(graph: Graph, times: list[Times]) -> None:
     names = ["output", *(_title(graph.nodes[step[0]]) for step in path)]
     node = graph.nodes[culprit]
     itself = offset == (0, 0) and seen_channel == channel
-    raise NotAutoregressive(
+    return NotAutoregressive(
         f"not autoregressive: the prediction of channel {channel} at pixel ({row}, {col}) depends on "
         + ("that very value" if itself else f"channel {seen_channel} at pixel ({seen_row}, {seen_col})")
         + f" (offset {offset[0]:+d} rows, {offset[1]:+d} columns), which is "

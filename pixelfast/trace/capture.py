@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from .shims import TracingShims, bake_weight_norm
 
 IMAGES = 2
 """Images in the traced batch: two, so that anything that mixes images shows."""
+
+_TRACING = threading.Lock()
+"""torch.export keeps what it is doing in globals, so one thread at a time may trace."""
 
 NODE_LIMIT = 20_000
 """Above this many operations a graph comes from a Python loop over pixels, which is not worth unrolling."""
@@ -162,7 +166,7 @@ def capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditio
     wrapper = _Wrapper(module, example)
     tensors = [tensor for _, tensor in example.tensors()]
     try:
-        with torch.no_grad(), _quiet():
+        with _TRACING, torch.no_grad(), _quiet():
             program = torch.export.export(wrapper, (inputs, tensors), strict=False).run_decompositions()
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -1,0 +1,488 @@
+"""Causality: leaks are caught and named, unsupported operations are named, and availability is right element by element."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from foreign import DataMasked, cached_mask, down_shift, right_shift
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from random_models import SMOOTH, Config, build, conditions_of, configs, head_of, influence
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import pixelfast
+from pixelfast import Categorical, NotAutoregressive, UnsupportedModel
+from pixelfast.conditions import Conditions
+from pixelfast.models import GatedPixelCNN, PixelCNN
+from pixelfast.pipeline import Analysis, analyse
+from pixelfast.schedule.reach import receptive_field
+from pixelfast.trace.capture import frozen_copy
+
+GREY, COLOUR = (1, 7, 5), (3, 7, 5)
+HEAD = Categorical(4)
+
+
+def leak(module: nn.Module, shape: tuple[int, int, int] = GREY, head: pixelfast.Head = HEAD) -> NotAutoregressive:
+    """The error that sampling raises; `check` reports the same one."""
+    torch.manual_seed(0)
+    with pytest.raises(NotAutoregressive) as caught:
+        pixelfast.sample(module, 1, shape=shape, head=head)
+    error = caught.value
+    report = pixelfast.check(module, shape, head)
+    assert not report.autoregressive
+    assert report.leak is not None
+    assert (report.leak.layer, report.leak.offset) == (error.layer, error.offset)
+    assert "autoregressive: NO" in str(report)
+    assert error.layer in dict(module.named_modules())
+    assert error.layer in str(error)
+    assert error.node in str(error)
+    assert f"offset {error.offset[0]:+d} rows, {error.offset[1]:+d} columns" in str(error) or "whole image" in str(error)
+    return error
+
+
+class Plain(nn.Module):
+    """Three masked layers and whatever stands between them."""
+
+    def __init__(self, between: nn.Module, first: str = "A", second: str = "B") -> None:
+        super().__init__()
+        self.first, self.second = DataMasked(first, 1, 8, 5, padding=2), DataMasked(second, 8, 8, 3, padding=1)
+        self.between, self.out = between, nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.relu(self.second(self.between(F.relu(self.first(x))))))
+
+
+# -------------------------------------------------------------------- leaks
+
+
+def test_mask_b_in_the_first_layer() -> None:
+    error = leak(Plain(nn.Identity(), first="B"))
+    assert (error.layer, error.offset) == ("first", (0, 0))
+    assert "depends on that very value" in str(error)
+    assert "mask A in the first layer" in str(error)
+
+
+@pytest.mark.parametrize("model", [PixelCNN, GatedPixelCNN])
+def test_mask_b_in_the_first_layer_of_our_models(model: type[nn.Module]) -> None:
+    module = model(shape=COLOUR, levels=4, features=6)
+    layer = module.get_submodule("first" if model is PixelCNN else "first_horizontal")
+    layer.mask[:, :, layer.mask.shape[2] // 2, -1 if model is GatedPixelCNN else 3] = 1
+    error = leak(module, COLOUR)
+    assert (error.layer, error.offset) == ("first" if model is PixelCNN else "first_horizontal", (0, 0))
+
+
+# In a kernel of 7 x 7 the centre is (3, 3). Of 12 features four belong to R, four to G and four to B; inside a block two each.
+PLACES = [
+    ("first", (0, 0, 3, 3)), ("first", (10, 0, 3, 4)), ("first", (1, 2, 6, 0)),
+    ("blocks.0.convolutions.0", (2, 9, 0, 0)), ("blocks.0.convolutions.1", (4, 5, 6, 6)),
+    ("blocks.1.convolutions.1", (2, 2, 4, 0)), ("blocks.1.convolutions.2", (5, 4, 0, 0)),
+    ("hidden", (1, 11, 0, 0)), ("logits", (0, 4, 0, 0)), ("logits", (3, 8, 0, 0)),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def colour_model() -> nn.Module:
+    torch.manual_seed(0)
+    return PixelCNN(shape=COLOUR, levels=2, features=12, blocks=2)
+
+
+@pytest.mark.parametrize(("layer", "weight"), PLACES, ids=[f"{layer}{weight}" for layer, weight in PLACES])
+def test_one_unmasked_weight(colour_model: nn.Module, layer: str, weight: tuple[int, ...]) -> None:
+    module = copy.deepcopy(colour_model)
+    mask = module.get_submodule(layer).mask
+    assert mask[weight] == 0, "the weight must be a masked one"
+    mask[weight] = 1
+    error = leak(module, COLOUR, Categorical(2))
+    assert error.layer == layer
+    assert (0, 0) <= error.offset <= (3, 3)
+
+
+def test_one_unmasked_weight_among_many() -> None:
+    """A single weight of 1e-12 among 28,224 of its layer."""
+    module = PixelCNN(shape=(1, 5, 5), levels=2, features=48, blocks=1)
+    convolution = module.blocks[0].convolutions[1]
+    assert convolution.weight.numel() > 25_000
+    convolution.mask[13, 7, 3, 5] = 1
+    convolution.weight.data[13, 7, 3, 5] = 1e-12
+    error = leak(module, (1, 5, 5), Categorical(2))
+    assert error.layer == "blocks.0.convolutions.1"
+    assert error.offset in ((0, 0), (0, 1), (0, 2))
+
+
+def test_a_masked_weight_that_is_zero_is_no_leak() -> None:
+    """Only weights that are not 0 count: an open mask over a zero weight changes nothing."""
+    module = PixelCNN(shape=(1, 5, 5), levels=2, features=4, blocks=1)
+    module.first.mask[:] = 1
+    module.first.weight.data[:, :, 3, 3:] = 0
+    module.first.weight.data[:, :, 4:] = 0
+    assert pixelfast.check(module).autoregressive
+
+
+def test_last_layer_without_colour_mask() -> None:
+    module = PixelCNN(shape=COLOUR, levels=4, features=6, blocks=1)
+    module.logits.mask[:] = 1
+    error = leak(module, COLOUR)
+    assert (error.layer, error.offset) == ("logits", (0, 0))
+    assert "channel 0 at pixel (3, 2) depends on channel" in str(error)
+    assert "the colour mask in every layer" in str(error)
+
+
+class Shifts(nn.Module):
+    """A vertical stream that must be shifted down, and a horizontal one that must be shifted to the right."""
+
+    def __init__(self, down: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.down, self.right = down, right
+        self.vertical, self.horizontal = nn.Conv2d(1, 6, (2, 3)), nn.Conv2d(1, 6, (1, 2))
+        self.out = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = self.down(self.vertical(F.pad(x, (1, 1, 1, 0))))
+        return self.out(F.elu(v + self.right(self.horizontal(F.pad(x, (1, 0, 0, 0))))))
+
+
+def same(x: Tensor) -> Tensor:
+    return x
+
+
+def test_shifted_streams_are_autoregressive() -> None:
+    assert pixelfast.check(Shifts(down_shift, right_shift), GREY, HEAD).autoregressive
+
+
+def test_forgotten_shifts() -> None:
+    error = leak(Shifts(same, right_shift))
+    assert (error.layer, error.offset) == ("vertical", (0, 1))
+    error = leak(Shifts(down_shift, same))
+    assert (error.layer, error.offset) == ("horizontal", (0, 0))
+
+
+def up_shift(x: Tensor) -> Tensor:
+    return F.pad(x, (0, 0, 0, 1))[:, :, 1:]
+
+
+def test_a_shift_the_wrong_way() -> None:
+    error = leak(Shifts(up_shift, right_shift))
+    assert error.layer == "vertical"
+    assert error.offset[0] == 1
+
+
+class AcrossImages(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean((0, 2, 3), keepdim=True)
+
+
+class OwnRow(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x.abs().amax(3, keepdim=True) + 1)
+
+
+class SqueezeExcite(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(F.adaptive_avg_pool2d(x, 1))
+
+
+class BatchStatistics(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, training=True)
+
+
+STATISTICS = [
+    nn.GroupNorm(2, 8), nn.InstanceNorm2d(8), nn.BatchNorm2d(8, track_running_stats=False), AcrossImages(), OwnRow(),
+    SqueezeExcite(), BatchStatistics(), nn.LayerNorm((8, 7, 5)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", STATISTICS, ids=lambda norm: type(norm).__name__)
+def test_statistics_over_pixels_or_images(norm: nn.Module) -> None:
+    error = leak(Plain(norm))
+    assert error.layer == "between"
+    assert "takes statistics over rows, columns or images" in str(error)
+    assert "layer normalisation" in str(error)
+
+
+def test_normalisation_over_all_colours() -> None:
+    """Layer normalisation over channels is fine for grey images, and lets R see B in a colour model."""
+
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.norm = PixelCNN(shape=COLOUR, levels=4, features=6, blocks=1), nn.LayerNorm(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.norm(self.model.first(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return self.model.logits(F.relu(h)).unflatten(1, (3, 4)).transpose(1, 2)
+
+    error = leak(Normed(), COLOUR)
+    assert (error.layer, error.offset) == ("norm", (0, 0))
+
+
+# -------------------------------------------------------------------- what is not supported
+
+
+class Attention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2).transpose(1, 2)
+        return F.scaled_dot_product_attention(flat, flat, flat, is_causal=True).transpose(1, 2).view_as(x)
+
+
+class Strided(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(8, 8, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(self.down(x), x.shape[2:])
+
+
+class Transposed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(x)
+
+
+class Sorted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sort(1)[0]
+
+
+class Pooled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 3, 1, 1)
+
+
+class Looking(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+class Flattened(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(8 * 35, 8 * 35)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(x.flatten(1)).view_as(x)
+
+
+class Half(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.half().float()
+
+
+UNSUPPORTED = [
+    (Attention(), "attention"),
+    (Strided(), "convolution with stride (2, 2)"),
+    (Transposed(), "transposed convolution"),
+    (Sorted(), "aten.sort"),
+    (Pooled(), "max_pool2d"),
+    (Looking(), "Python control flow"),
+    (Flattened(), "rows or columns are mixed with channels"),
+    (Half(), "sample the model in float32"),
+]
+
+
+@pytest.mark.parametrize(("between", "words"), UNSUPPORTED, ids=[type(u[0]).__name__ for u in UNSUPPORTED])
+def test_unsupported_operations_are_named(between: nn.Module, words: str) -> None:
+    module = Plain(between)
+    with pytest.raises(UnsupportedModel) as caught:
+        pixelfast.sample(module, 1, shape=GREY, head=HEAD)
+    assert words in str(caught.value)
+    with pytest.raises(UnsupportedModel):
+        pixelfast.check(module, GREY, HEAD)
+    if not isinstance(between, (Looking, Flattened)):
+        assert "between" in str(caught.value), "the layer must be named"
+
+
+@pytest.mark.parametrize("between", [Strided(), Transposed(), Sorted(), Pooled(), Attention()], ids=lambda m: type(m).__name__)
+def test_the_naive_engine_samples_what_the_others_refuse(between: nn.Module) -> None:
+    """As the messages promise; also models that are not autoregressive, whose loop is what it is."""
+    images = pixelfast.sample(Plain(between), 2, shape=(1, 5, 3), head=HEAD, engine="naive", seed=0)
+    assert images.shape == (2, 1, 5, 3)
+
+
+def test_a_loop_over_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above a number of operations, here a smaller one."""
+    monkeypatch.setattr("pixelfast.trace.capture.NODE_LIMIT", 100)
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.out = nn.Linear(5, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state, logits = x.new_zeros(len(x), 4), []
+            for pixel in x.flatten(1).unbind(1):
+                logits.append(self.out(state))
+                state = torch.tanh(self.cell(torch.cat([state, pixel[:, None]], 1)))
+            return torch.stack(logits, 2).view(len(x), 4, *x.shape[2:])
+
+    with pytest.raises(UnsupportedModel, match="loop over pixels"):
+        pixelfast.compile(Recurrent(), (1, 4, 4), HEAD)
+
+
+def test_a_wrap_around_has_no_regular_schedule() -> None:
+    """Causal on every pixel, but by another offset at the edge: the last column is rolled into the next row's first."""
+
+    class Rolled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(1, 6, 1), nn.Conv2d(6, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            n, _, rows, cols = x.shape
+            late = F.pad(x.reshape(n, 1, rows * cols), (1, 0))[:, :, :-1].view(n, 1, rows, cols)
+            return self.out(torch.relu(self.conv(late)))
+
+    with pytest.raises(UnsupportedModel):
+        pixelfast.compile(Rolled(), GREY, HEAD)
+
+
+def test_forwards_with_a_memory_or_chance() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.calls = Plain(nn.Identity()), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return self.net(x) + self.calls
+
+    class Noisy(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.randn(4, 1, 1)
+
+    for module in (Counts(), Noisy(nn.Identity())):
+        with pytest.raises(UnsupportedModel, match="memory or draws random numbers"):
+            pixelfast.compile(module, GREY, HEAD)
+
+
+def test_a_model_that_ignores_the_image() -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = nn.Parameter(torch.randn(1, 4, 7, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.logits.expand(len(x), -1, -1, -1)
+
+    with pytest.raises(UnsupportedModel, match="does not depend on the image"):
+        pixelfast.compile(Constant(), GREY, HEAD)
+
+
+def test_images_that_see_each_other() -> None:
+    class Mixed(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flip(0))
+
+    with pytest.raises(UnsupportedModel, match="image"):
+        pixelfast.compile(Mixed(nn.Identity()), GREY, HEAD)
+
+
+# -------------------------------------------------------------------- availability
+
+
+def times_of_parameters(analysis: Analysis) -> np.ndarray:
+    """The last sub-pixel that each parameter depends on, (S, P), sub-pixels in the order of drawing; -1 for none."""
+    channels, height, width = analysis.graph.shape
+    found = [
+        [
+            analysis.times[edge.source].at(int(feature), row + edge.row, col + edge.col)
+            for edge in analysis.graph.outputs[channel]
+            for feature in edge.channels
+        ]
+        for row in range(height)
+        for col in range(width)
+        for channel in range(channels)
+    ]
+    return np.array(found)
+
+
+def analysed(config: Config) -> Analysis:
+    head = head_of(config, config.layout)
+    conditions = Conditions.parse(conditions_of(config, 2))
+    return analyse(frozen_copy(build(config)), config.shape, head, conditions)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@settings(
+    max_examples=20, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+@given(configs(activations=SMOOTH))
+def test_availability_and_receptive_field_against_perturbation(config: Config) -> None:
+    """A parameter changes with a sub-pixel only if its time and the receptive field say so.
+
+    For generic weights they claim no more than can be seen. (Of one or two channels, layer normalisation leaves nothing.)
+    """
+    assume(config.shape[1] * config.shape[2] > 5)
+    moved = influence(config, 3).numpy()  # (S changed, S predicted, P)
+    analysis = analysed(config)
+    times = times_of_parameters(analysis)  # (S, P)
+    size = len(times)
+    assert not (moved & (np.arange(size)[:, None, None] > times)).any(), "a parameter changes with what it does not see"
+    seen, found = fields_at_the_middle(config, analysis, moved)
+    assert not (found & ~seen).any()
+    if all(block.norm in ("none", "batch") for block in config.blocks):
+        last = np.where(moved.any(0), size - 1 - moved[::-1].argmax(0), -1)
+        assert (last == times).mean() > 0.95
+        assert found.sum() >= 0.95 * seen.sum()
+
+
+def fields_at_the_middle(config: Config, analysis: Analysis, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the pixel in the middle sees, as analysed and as tried: bool (C predicting, C seen, H, W)."""
+    channels, height, width = config.shape
+    row, col = height // 2, width // 2
+    by_place = moved.any(-1).reshape(height, width, channels, height, width, channels)
+    return receptive_field(analysis.graph, row, col).seen, by_place[:, :, :, row, col].transpose(3, 2, 0, 1)
+
+
+def test_availability_of_a_known_model() -> None:
+    """By hand: 3 x 3 mask A, then 1 x 1. A pixel's logits know the pixel to its left, or above to the right."""
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Parameter(torch.randn(4, 1, 3, 3)), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(F.conv2d(x, self.conv * cached_mask(3, 3, "A", x.device), padding=1))
+
+    times = times_of_parameters(analyse(frozen_copy(Small()), (1, 3, 4), HEAD, Conditions()))
+    assert times.shape == (12, 4)
+    assert (times == np.array([-1, 0, 1, 2, 1, 4, 5, 6, 5, 8, 9, 10])[:, None]).all()
+
+
+def test_colours_are_told_apart() -> None:
+    """Features of R, G and B become available one after the other within a pixel."""
+    model = PixelCNN(shape=(3, 4, 4), levels=2, features=6, blocks=1)
+    times = times_of_parameters(analyse(frozen_copy(model), (3, 4, 4), model.head, Conditions()))
+    assert (times.reshape(4, 4, 3, 2)[1, 2] == np.array([[17, 17], [18, 18], [19, 19]])).all()
+    independent = PixelCNN(shape=(3, 4, 4), levels=2, features=6, blocks=1, colour=False)
+    times = times_of_parameters(analyse(frozen_copy(independent), (3, 4, 4), model.head, Conditions()))
+    assert (times.reshape(4, 4, 3, 2)[1, 2] == 17).all()
+
+
+def test_layouts_are_chosen_by_causality() -> None:
+    """(K, C) and (C, K) both fit 12 planes; only one of them is autoregressive."""
+
+    class Planes(nn.Module):
+        def __init__(self, order: str) -> None:
+            super().__init__()
+            self.order, self.model = order, PixelCNN(shape=COLOUR, levels=3, features=6, blocks=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = self.model(x)  # (N, K, C, H, W)
+            return (logits if self.order == "KC" else logits.transpose(1, 2)).flatten(1, 2)
+
+    for order in ("KC", "CK"):
+        assert pixelfast.check(Planes(order), COLOUR, Categorical(3)).layout == f"N({order})HW"
+
+

@@ -1,0 +1,94 @@
+"""Ctrl-C, threads and callbacks: sampling stops at once, leaves nothing behind, and shares nothing between threads."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+import torch
+
+import pixelfast
+from pixelfast.engines import cpu
+from pixelfast.models import GatedPixelCNN, PixelCNN
+
+ENGINES = ("cpu", "reference") if cpu.available() is None else ("reference",)
+
+LONG = """
+    import os, signal, sys, threading, time
+    import pixelfast
+    from pixelfast.models import PixelCNN
+
+    sampler = pixelfast.compile(PixelCNN((1, 64, 64), levels=16, features=32, blocks=3), engine=sys.argv[1])
+    threads = len(os.listdir("/proc/self/task"))
+    sent = []
+
+    def interrupt():
+        time.sleep(0.5)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    try:
+        sampler.sample(4000, seed=0)
+    except KeyboardInterrupt:
+        waited = time.perf_counter() - sent[0]
+        time.sleep(0.05)
+        print("stopped", waited, len(os.listdir("/proc/self/task")) - threads)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_stops_sampling_at_once(engine: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LONG), engine], capture_output=True, text=True, timeout=120, check=False
+    )
+    words = done.stdout.split()
+    assert words[:1] == ["stopped"], done.stdout + done.stderr
+    assert float(words[1]) < 0.5
+    assert int(words[2]) <= 0, "a thread was left behind"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_threads_draw_what_one_draws(engine: str) -> None:
+    model = GatedPixelCNN((3, 7, 5), levels=8, features=9, layers=2, classes=4)
+    sampler = pixelfast.compile(model, cond=torch.tensor([0, 1]), engine=engine)
+    labels = torch.arange(12) % 4
+    alone = [sampler.sample(12, seed=seed, cond=labels) for seed in range(4)]
+    together: dict[int, torch.Tensor] = {}
+
+    def draw(seed: int) -> None:
+        together[seed] = sampler.sample(12, seed=seed, cond=labels)
+
+    workers = [threading.Thread(target=draw, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(torch.equal(together[seed], alone[seed]) for seed in range(4))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_error_in_a_callback_stops_sampling(engine: str) -> None:
+    sampler = pixelfast.compile(PixelCNN((1, 7, 5), levels=4, features=8, blocks=1), engine=engine)
+    rows = []
+
+    def stop(row: int, images: torch.Tensor) -> None:
+        rows.append(row)
+        if row == 2:
+            raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        sampler.sample(3, seed=0, on_row=stop)
+    assert rows == [0, 1, 2]
+    assert sampler.sample(3, seed=0).shape == (3, 1, 7, 5)
+
+
+def test_signals_keep_their_handlers() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    pixelfast.compile(PixelCNN((1, 5, 5), levels=4, features=8, blocks=1)).sample(2, seed=0)
+    assert signal.getsignal(signal.SIGINT) is before
