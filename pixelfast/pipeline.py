@@ -144,7 +144,17 @@ def _run_conditions(graph: fx.GraphModule, conditions: Conditions, n: int) -> li
     for first in range(0, n, 2):
         rows = torch.tensor([first, min(first + 1, n - 1)])
         pair = conditions.rows(rows, n)
-        with torch.no_grad():
-            outputs = graph(*(tensor.detach().cpu() for _, tensor in pair.tensors()))
+        try:
+            with torch.no_grad():
+                outputs = graph(*(tensor.detach().cpu() for _, tensor in pair.tensors()))
+        except Exception as error:  # what the module itself checks was left behind with the trace
+            found = ", ".join(f"{name} {_summary(tensor)}" for name, tensor in conditions.tensors())
+            raise InvalidInput(f"the model cannot use these conditions ({found}): {type(error).__name__}: {error}") from error
         results.append([output.reshape(-1).float() for output in outputs])
     return [torch.stack(column) for column in zip(*results, strict=True)]
+
+
+def _summary(tensor: Tensor) -> str:
+    """Shape, type and range of a tensor."""
+    span = f" from {tensor.min().item():g} to {tensor.max().item():g}" if tensor.numel() and not tensor.is_complex() else ""
+    return f"{tuple(tensor.shape)} {tensor.dtype}{span}"

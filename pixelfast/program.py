@@ -9,7 +9,8 @@ Time. For each image row R, from the first row of any buffer to H-1:
     columns left of the image: the instructions of every step, without drawing;
     for each column 0 .. W-1, for each channel k: the instructions of `steps[k]` at that column, `draws[k]`, `encodes[k]`;
     columns right of the image: the instructions of every step, without drawing.
-Rows above the image, and rows whose values are all given, run each instruction over all columns at once.
+Rows above the image, and rows whose values are all given, run each instruction over all columns at once, in the order of
+`engines.known_rows`: a step may read, one column back, what a later step writes there.
 An instruction that runs at (R, c) writes element (R, c) of its destination.
 
 Space. A buffer holds features of N images as [ring row][column][image][feature]; it reads as zero outside its domain.

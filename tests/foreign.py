@@ -364,6 +364,39 @@ class DilatedText(nn.Module):
         return F.log_softmax(self.out(F.silu(h)), -1), {"features": h}
 
 
+@foreign(GREY, Categorical(128, encode="unit"))
+class BackToIntegers(nn.Module):
+    """The image comes in as floats and is made integers again, for a table, in float32 as it is rounded there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.first = nn.Embedding(128, 4), DataMasked("A", 4, 8, 3, padding=1)
+        self.out = nn.Conv2d(8, 128, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes = (x[:, 0] * 127).long()
+        return self.out(F.selu(self.first(self.embed(codes).permute(0, 3, 1, 2))))
+
+
+@foreign(GREY, Categorical(16))
+class RoundedOneHot(nn.Module):
+    """The same by rounding, one-hot; a mask is put on by a hook before each forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.out = nn.Conv2d(16, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.first.register_forward_pre_hook(put_on_mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes = ((x + 1) / 2 * 15).round().clamp(0, 15).to(torch.int64)
+        return self.out(F.relu(self.first(F.one_hot(codes[:, 0], 16).permute(0, 3, 1, 2).type_as(x))))
+
+
+def put_on_mask(module: nn.Conv2d, inputs: Any) -> None:
+    rows, cols = module.kernel_size
+    module.weight.data.mul_(cached_mask(rows, cols, "A", module.weight.device))
+
+
 def imagenet_like(images: Tensor) -> Tensor:
     """Bytes as a data loader normalises them, with a mean and a deviation for each channel."""
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -469,6 +502,25 @@ class HandmadeNorm(nn.Module):
         g[:, :4] += h[:, 4:]
         g[:, 4:].mul_(torch.sigmoid(h[:, :4]))
         return self.out(g * torch.rsqrt(g.pow(2).mean(dim=1, keepdim=True) + 1e-6))
+
+
+@foreign(GREY, Categorical(4))
+class NormalisedShift(nn.Module):
+    """Every normalisation over channels, after shifts that leave rows and columns of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.above, self.left = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(1, 6, (1, 3), padding=(0, 1))
+        self.layer_norm, self.out = nn.LayerNorm(6), nn.Conv2d(6, 4, 1)
+        self.layer_norm.bias.data.normal_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        above = F.pad(self.above(x), (0, 0, 2, 0))[:, :, :-2]
+        left = F.pad(self.left(x), (2, 0))[:, :, :, :-2]
+        above = self.layer_norm(above.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) + above.softmax(1)
+        var, mean = torch.var_mean(left, dim=1, keepdim=True)
+        left = (left - mean) * torch.rsqrt(var + 1e-2) + F.normalize(left, dim=1) + left.logsumexp(1, keepdim=True)
+        return self.out(torch.tanh(above + left) + left.amax(1, keepdim=True))
 
 
 # -------------------------------------------------------------------- conditions

@@ -23,8 +23,9 @@ ACTIVATIONS = {
     "leaky": F.leaky_relu, "hardswish": F.hardswish, "sin": torch.sin, "none": lambda x: x,
 }  # fmt: skip
 SMOOTH = ("elu", "gelu", "silu", "sin", "softplus", "tanh")
-NORMS = ("none", "batch", "layer", "handmade", "rms")
-KINDS = ("plain", "residual", "gated", "dense", "skip", "image", "coordinates")
+NORMS = ("none", "batch", "layer", "handmade", "rms", "softmax")
+BORDERS = ("pad", "padding", "crop", "value")
+KINDS = ("plain", "residual", "gated", "dense", "skip", "image", "coordinates", "shifted", "inplace")
 STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
@@ -41,7 +42,7 @@ class Window:
     row: int
     col: int
     dilation: int = 1
-    border: str = "pad"  # or "padding" of the convolution, or "crop": more than enough, then cut
+    border: str = "pad"  # or "padding" of the convolution, "crop" (more than enough, then cut), "value" (other than 0)
 
     def offsets(self) -> list[tuple[int, int]]:
         """(row, column) offsets of the taps, in the order of the kernel."""
@@ -55,7 +56,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Block:
-    """One layer: its kind (`dense` concatenates, `image` joins the image again), window, and what stands around it."""
+    """One layer: its kind, window, and what stands around it.
+
+    `dense` joins input and output, `image` and `coordinates` join those, `shifted` joins copies moved down and to the right,
+    and `inplace` adds to one half of the channels and multiplies the other.
+    """
 
     kind: str
     window: Window
@@ -119,7 +124,7 @@ def spread(count: int, groups: int, interleaved: bool) -> Groups:
 def windows(draw: st.DrawFn) -> Window:
     rows, cols = draw(st.integers(1, 3)), draw(st.integers(1, 5))
     row, col = draw(st.integers(0, rows - 1)), draw(st.integers(0, cols - 1))
-    return Window(rows, cols, row, col, draw(st.sampled_from((1, 1, 2))), draw(st.sampled_from(("pad", "padding", "crop"))))
+    return Window(rows, cols, row, col, draw(st.sampled_from((1, 1, 2))), draw(st.sampled_from(BORDERS)))
 
 
 def blocks(activations: tuple[str, ...]) -> st.SearchStrategy[Block]:
@@ -190,7 +195,7 @@ class MaskedConv(nn.Module):
         if self.inside:
             return self._convolve(x)
         if self.window.border != "crop":
-            return self._convolve(F.pad(x, self.window.pads()))
+            return self._convolve(F.pad(x, self.window.pads(), value=-0.7 if self.window.border == "value" else 0.0))
         rows, cols = x.shape[2:]
         return self._convolve(F.pad(x, [pad + 2 for pad in self.window.pads()]))[:, :, 2 : rows + 2, 2 : cols + 2]
 
@@ -237,6 +242,8 @@ class Norm(nn.Module):
         if self.kind == "handmade":
             mean, var = x.mean(1, keepdim=True), x.var(1, keepdim=True, correction=0)
             return (x - mean) / (var + 1e-3).sqrt() * scale + shift
+        if self.kind == "softmax":
+            return x.softmax(1) * scale * len(weight) + shift
         return x * torch.rsqrt(x.square().mean(1, True) + 1e-3) * scale + shift
 
 
@@ -247,7 +254,8 @@ class Layer(nn.Module):
         super().__init__()
         self.block = block
         window = replace(block.window, rows=1, row=0) if config.stacks else block.window
-        joined = {"image": tuple(c + 1 for c in range(config.shape[0])), "coordinates": (0, 0)}.get(block.kind, ())
+        image, past = tuple(c + 1 for c in range(config.shape[0])), (0,) * (2 * config.features)
+        joined = {"image": image, "coordinates": (0, 0), "shifted": past}.get(block.kind, ())
         out = config.fresh * 2 if block.kind == "gated" else config.fresh
         self.norm = Norm(block.norm, config.fresh)
         self.conv = MaskedConv((*config.fresh, *joined), out, window, block.style, block.depthwise)
@@ -264,6 +272,10 @@ class Layer(nn.Module):
             rows, cols = torch.linspace(-1, 1, h.shape[2]), torch.linspace(-1, 1, h.shape[3])
             grid = torch.stack(torch.meshgrid(rows, cols, indexing="ij")).unsqueeze(0).to(h.dtype)
             y = torch.cat((y, grid.repeat(len(h), 1, 1, 1)), dim=1)
+        elif kind == "shifted":
+            down = torch.zeros_like(y)
+            down[:, :, 2:] = y[:, :, :-2]
+            y = torch.cat([y, F.pad(y, (1, 0))[..., :-1], down], 1)
         y = self.conv(y)
         if self.link is not None:
             y = y + self.link(above)
@@ -272,6 +284,10 @@ class Layer(nn.Module):
         if kind == "gated":
             a, b = y.chunk(2, 1)
             return h + torch.tanh(a) * torch.sigmoid(b)
+        if kind == "inplace":
+            half = h.shape[1] // 2
+            y[:, :half] += h[:, :half]
+            y[:, half:].mul_(torch.sigmoid(h[:, half:]))
         return h + y if kind == "residual" else y
 
 

@@ -1,10 +1,9 @@
-"""Modules in other people's idioms: they go through unmodified, match the naive loop, stay as they were, and can still train."""
+"""Modules in other people's idioms: they go through unmodified, match the naive loop, and stay as they were."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -22,7 +21,7 @@ IMAGES = 3
 
 
 @pytest.fixture(scope="module", params=sorted(FOREIGN))
-def case(request: pytest.FixtureRequest) -> Iterator[tuple[Foreign, nn.Module, Traced]]:
+def case(request: pytest.FixtureRequest) -> tuple[Foreign, nn.Module, Traced]:
     """A module, half of it in training mode, that has been through the whole pipeline, and what the pipeline made of it."""
     foreign = FOREIGN[request.param]
     with warnings.catch_warnings():
@@ -34,7 +33,7 @@ def case(request: pytest.FixtureRequest) -> Iterator[tuple[Foreign, nn.Module, T
     traced = trace(module, foreign.shape, foreign.head, foreign.cond(IMAGES))
     assert compare(traced, IMAGES, cond=foreign.cond(IMAGES)) == 0
     assert snapshot(module) == before
-    yield foreign, module, traced
+    return foreign, module, traced
 
 
 def test_engines_draw_what_the_naive_loop_draws(case: tuple[Foreign, nn.Module, Traced]) -> None:

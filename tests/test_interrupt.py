@@ -72,6 +72,23 @@ def test_two_threads_draw_what_one_draws(engine: str) -> None:
     assert all(torch.equal(together[seed], alone[seed]) for seed in range(4))
 
 
+def test_two_threads_may_compile_at_once() -> None:
+    """torch.export alone could not: it keeps what it traces in globals."""
+    models = [PixelCNN((1, 5, 4), levels=4, features=8, blocks=1 + i) for i in range(3)]
+    found: dict[int, torch.Tensor] = {}
+
+    def draw(index: int) -> None:
+        found[index] = pixelfast.sample(models[index], 3, seed=index)
+
+    workers = [threading.Thread(target=draw, args=(index,)) for index in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for index, model in enumerate(models):
+        assert torch.equal(found[index], pixelfast.sample(model, 3, seed=index, engine="naive"))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_error_in_a_callback_stops_sampling(engine: str) -> None:
     sampler = pixelfast.compile(PixelCNN((1, 7, 5), levels=4, features=8, blocks=1), engine=engine)

@@ -57,9 +57,10 @@ def traced_model(config: Config, cond: Any) -> Traced:
     try:
         return trace(module, config.shape, head_of(config, config.layout if config.explicit else None), cond)
     except InvalidInput as error:
-        named = [text.split('"')[0] for text in str(error).split('layout="')[1:]]
-        assert any(same_numbers(text, config) for text in named), error
-        return trace(module, config.shape, head_of(config, config.layout), cond)
+        message = str(error)
+    named = [text.split('"')[0] for text in message.split('layout="')[1:]]
+    assert any(same_numbers(text, config) for text in named), message
+    return trace(module, config.shape, head_of(config, config.layout), cond)
 
 
 def same_numbers(text: str, config: Config) -> bool:
@@ -113,10 +114,12 @@ def test_one_open_weight_is_found(config: Config) -> None:
 
 
 def leak_of(config: Config) -> NotAutoregressive:
-    with warnings.catch_warnings(), pytest.raises(NotAutoregressive) as caught:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        head: Head = head_of(config, config.layout)
-        trace(build(config), config.shape, head, conditions_of(config, IMAGES))
+        model = build(config)
+    head: Head = head_of(config, config.layout)
+    with pytest.raises(NotAutoregressive) as caught:
+        trace(model, config.shape, head, conditions_of(config, IMAGES))
     return caught.value
 
 

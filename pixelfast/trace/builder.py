@@ -289,7 +289,7 @@ class GraphBuilder:
             values = np.where(known | (index < 0), 0, flat[np.maximum(index, 0)])
             if not values.any() and known.any():
                 return None
-            if not np.array_equal(values[0], values[-1]):
+            if not np.array_equal(values[0], values[-1], equal_nan=True):
                 raise UnsupportedModel(f"{at} treats the images of a batch differently: each image must be computed by itself")
             return self._static(values[:1].astype(np.float32), domain)
         positions = torch.arange(operand.const.numel()).view(operand.const.shape).expand(shape).reshape(-1).numpy()

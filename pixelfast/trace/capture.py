@@ -32,7 +32,7 @@ IMAGES = 2
 """Images in the traced batch: two, so that anything that mixes images shows."""
 
 _TRACING = threading.Lock()
-"""torch.export keeps what it is doing in globals, so one thread at a time may trace."""
+"""torch.export keeps what it does in globals, even calls of modules are patched meanwhile: one thread at a time may trace."""
 
 NODE_LIMIT = 20_000
 """Above this many operations a graph comes from a Python loop over pixels, which is not worth unrolling."""
@@ -122,10 +122,16 @@ def call(module: nn.Module, inputs: Tensor, conditions: Conditions) -> Tensor:
 
 
 def blank_output(module: nn.Module, head: Head, shape: tuple[int, int, int], conditions: Conditions) -> Tensor:
-    """What a module gives for two images of zeros: its output's shape, and a place to look for NaN."""
+    """What a module gives for two images of zeros."""
+    return output_of(module, head, torch.zeros(IMAGES, *shape, dtype=torch.int64), conditions)
+
+
+def output_of(module: nn.Module, head: Head, images: Tensor, conditions: Conditions) -> Tensor:
+    """What a module gives for two integer images (2, C, H, W), wherever it is."""
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-    images = torch.zeros(IMAGES, *shape, dtype=torch.int64)
-    return _eager(module, head.encode_images(images).to(device), two_images(conditions).to(device), shape)
+    inputs = head.encode_images(images).to(device)
+    _, channels, height, width = images.shape
+    return _eager(module, inputs, two_images(conditions).to(device), (channels, height, width))
 
 
 class _Wrapper(nn.Module):
@@ -150,6 +156,11 @@ def capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditio
         InvalidInput: the module refuses the image or the conditions.
         UnsupportedModel: the forward keeps a memory, or cannot be traced.
     """
+    with _TRACING:
+        return _capture(module, shape, head, conditions)
+
+
+def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions) -> Capture:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(head.levels, (IMAGES, *shape), generator=generator)
     inputs = head.encode_images(images)
@@ -166,7 +177,7 @@ def capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditio
     wrapper = _Wrapper(module, example)
     tensors = [tensor for _, tensor in example.tensors()]
     try:
-        with _TRACING, torch.no_grad(), _quiet():
+        with torch.no_grad(), _quiet():
             program = torch.export.export(wrapper, (inputs, tensors), strict=False).run_decompositions()
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,27 +10,49 @@ from torch import Tensor, nn
 
 from ..conditions import Conditions
 from ..heads import Head
-from .capture import blank_output
+from .capture import IMAGES, output_of
+
+TRIALS = 4
+"""Batches of random images that are tried after a blank one."""
 
 
 def first_bad_layer(module: nn.Module, head: Head, shape: tuple[int, int, int], conditions: Conditions) -> str:
-    """A sentence that names the first submodule whose output holds NaN or infinity on a blank image; "" if none does."""
+    """A sentence that names the first submodule that gives NaN or infinity, on a blank or a random image; "" if none does."""
     found: list[str] = []
 
     def look(name: str, child: nn.Module) -> Any:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.is_floating_point() and not torch.isfinite(output).all() and not found:
-                bad = int((~torch.isfinite(output)).sum())
-                found.append(f"; first seen in layer {name!r} ({type(child).__name__}): {bad} of {output.numel()} outputs")
+        title = f"layer {name!r} ({type(child).__name__})" if name else f"the forward of {type(child).__name__}"
+
+        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
+            if found or not (bad := _count_bad(output)):
+                return
+            given = sum(_count_bad(value) for value in inputs)
+            found.append(f"; first seen in {f'what {title} is given' if given else f'{title}: {bad} of its outputs'}")
 
         return child.register_forward_hook(hook)
 
-    handles = [look(name, child) for name, child in module.named_modules() if not list(child.children())]
+    handles = [look(name, child) for name, child in module.named_modules()]
     try:
-        blank_output(module, head, shape, conditions)
+        for images in _trials(head, shape):
+            output_of(module, head, images, conditions)
+            if found:
+                return found[0]
     except Exception:  # the diagnosis must never hide the error that it explains
         return ""
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else ""
+    return ""
+
+
+def _count_bad(value: Any) -> int:
+    """How many numbers of a tensor are NaN or infinite; 0 for everything else."""
+    return int((~torch.isfinite(value)).sum()) if isinstance(value, Tensor) and value.is_floating_point() else 0
+
+
+def _trials(head: Head, shape: tuple[int, int, int]) -> Iterator[Tensor]:
+    """Two images each, int64 (2, C, H, W)."""
+    yield torch.zeros(IMAGES, *shape, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(TRIALS):
+        yield torch.randint(head.levels, (IMAGES, *shape), generator=generator)

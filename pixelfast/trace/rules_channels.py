@@ -58,7 +58,9 @@ def variance_and_mean(
     ]
 
 
-def vector_norm(c: Converter, target: Any, x: Value, order: float = 2, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
+def vector_norm(
+    c: Converter, target: Any, x: Value, order: float = 2, dims: Any = None, keepdim: bool = False, **_: Any
+) -> Value:
     if order != 2:
         raise UnsupportedModel(f"{c.at}: of the vector norms only the Euclidean is supported, not order {order}")
     total = reduced(c, c.pointwise(aten.square.default, "square", (x,), {}), dims, keepdim, "sum", 0.0)
