@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import platform
 import statistics
@@ -42,8 +43,8 @@ TRIES = 3
 STEPS = 3
 """Sub-pixels of the usual loop that are measured."""
 BATCHES = (64, 16)
-BUSY = 0.5
-"""Programs that run beside this one, on average over the last minute, from which on the times deserve a warning."""
+BUSY = 0.2
+"""So many processors in use by other programs spoil the times."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     facts = conditions(threads)
     print("\n".join(f"{name}: {text}" for name, text in facts.items()))
-    if float(facts["load"]) > BUSY:
-        print("THE MACHINE IS BUSY with other programs: the times below are not to be trusted")
+    if (used := processors_in_use()) > BUSY:
+        print(f"OTHER PROGRAMS USE {used:.1f} PROCESSORS: the times below are not to be trusted")
     lines = []
     for name in ("digits", "emoji"):
         model, sampler, labels, compile_s = prepare(name)
@@ -130,7 +131,7 @@ def measure(
     images = sampler.sample(IMAGES, seed=0, cond=labels, threads=threads)  # warms up, too
     sampling = timed(lambda: sampler.sample(IMAGES, seed=0, cond=labels, threads=threads), runs)
     batch, forward = one_forward(model, sampler.head.encode_images(images), labels, runs)
-    step = naive_step(model, images, labels)
+    step = naive_step(model, images, labels, runs)
     naive_s = step * channels * height * width
     found = sampler.verify(images, seed=0, cond=labels)
     ratio, speedup = sampling.median / forward.median, naive_s / sampling.median
@@ -140,7 +141,7 @@ def measure(
     print(f"  one forward:      {forward}, eager PyTorch over the same images, {batch} at once")
     print(f"  R = {ratio:.2f}          sampling takes {ratio:.2f} times as long as one forward")
     print(f"  the usual loop:   {seconds(naive_s)}, extrapolated from {STEPS} of its {channels * height * width} steps")
-    print(f"  speed-up:         {speedup:,.0f} times")
+    print(f"  speed-up:         {float(f'{speedup:.2g}'):,.0f} times")
     print(f"  verify:           {found}")
     spread = min(sampling.runs), max(sampling.runs)
     errors = (found.wrong + found.changed, found.ties, found.parameter_error)
@@ -163,14 +164,14 @@ def one_forward(model: torch.nn.Module, inputs: Tensor, labels: Tensor, runs: in
     return min(found, key=lambda entry: entry[1].median)
 
 
-def naive_step(model: torch.nn.Module, images: Tensor, labels: Tensor) -> float:
+def naive_step(model: torch.nn.Module, images: Tensor, labels: Tensor, runs: int) -> float:
     """Seconds of one sub-pixel of the usual loop: all but a few sub-pixels in the middle of the images are given."""
     oracle = pixelfast.compile(model, engine="naive")
     flat = images.int().flatten(1).clone()  # (N, C H W)
     middle = flat.shape[1] // 2
     flat[:, middle : middle + STEPS] = -1
     given = flat.view(images.shape)
-    return timed(lambda: oracle.sample(len(images), seed=0, cond=labels, given=given), 1).median / STEPS
+    return timed(lambda: oracle.sample(len(images), seed=0, cond=labels, given=given), min(runs, 3)).median / STEPS
 
 
 def draw(out: Path, name: str, sampler: pixelfast.Sampler, labels: Tensor, images: Tensor, threads: int) -> None:
@@ -220,15 +221,28 @@ def seconds(value: float) -> str:
 
 
 def conditions(threads: int) -> dict[str, str]:
-    """Machine, versions, how many programs ran on average during the last minute, commit and date."""
+    """Machine, versions, commit and date."""
     return {
         "machine": f"{processor()}, {threads} of {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "versions": f"pixelfast {pixelfast.__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"numpy {np.__version__}",
-        "load": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "0",
         "commit": commit(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def processors_in_use() -> float:
+    """How many processors work at the moment, while this program waits; nan where there is no /proc/stat."""
+
+    def worked() -> float:
+        user, nice, system, _, _, *others = Path("/proc/stat").read_text().splitlines()[0].split()[1:8]
+        return sum(map(int, (user, nice, system, *others))) / os.sysconf("SC_CLK_TCK")
+
+    if not Path("/proc/stat").exists():
+        return math.nan
+    before, begin = worked(), time.perf_counter()
+    time.sleep(0.5)
+    return (worked() - before) / (time.perf_counter() - begin)
 
 
 def processor() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -86,10 +87,29 @@ def test_the_usual_loop_is_measured_on_full_forwards(demo: ModuleType) -> None:
     images = sampler.sample(demo.IMAGES, seed=0, cond=labels)
     calls: list[int] = []
     model.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
-    demo.naive_step(model, images, labels)
+    demo.naive_step(model, images, labels, runs=1)
     assert calls.count(demo.IMAGES) == demo.STEPS, calls
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.0123, "12.3 ms"), (1.5, "1.5 s"), (110.4, "110 s"), (1234.0, "21 min")])
 def test_times_are_written_for_people(demo: ModuleType, value: float, text: str) -> None:
     assert demo.seconds(value) == text
+
+
+def test_other_programs_are_mentioned(
+    demo: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "prepare", stop)
+    for used, said in ((1.5, True), (0.0, False), (float("nan"), False)):
+        monkeypatch.setattr(demo, "processors_in_use", lambda used=used: used)
+        with pytest.raises(KeyboardInterrupt):
+            demo.main(["--out", str(tmp_path)])
+        assert ("OTHER PROGRAMS USE 1.5 PROCESSORS" in capsys.readouterr().out) is said
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="there is no /proc/stat here")
+def test_processors_in_use(demo: ModuleType) -> None:
+    assert 0 <= demo.processors_in_use() <= (os.cpu_count() or 1) + 1

@@ -78,7 +78,7 @@ def descend(model: nn.Module, foreign: Foreign, traced: Traced, images: Tensor) 
     losses = []
     for _ in range(2):
         loss = negative_log_likelihood(model, foreign, traced, images)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -137,6 +137,17 @@ def test_verify_finds_what_is_wrong(sampler: Sampler) -> None:
         sampler.verify(images, seed=8)
 
 
+def test_verify_finds_a_given_value_that_was_not_kept(sampler: Sampler) -> None:
+    """It was not drawn, so no draw is wrong, but the image is another one; the last value has no successors to spoil."""
+    given = torch.full((2, *SHAPE), -1)
+    given[:, 0, 6, 4] = 2
+    images = sampler.sample(2, seed=8, given=given)
+    assert sampler.verify(images, seed=8, given=given).draws == 2 * 34
+    images[1, 0, 6, 4] = 3
+    with pytest.raises(VerificationError, match="0 wrong, 1 unlike this seed's"):
+        sampler.verify(images, seed=8, given=given)
+
+
 def test_a_sampler_keeps_its_weights(sampler: Sampler, model: PixelCNN) -> None:
     before = sampler.sample(2, seed=0)
     saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
