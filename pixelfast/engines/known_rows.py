@@ -11,7 +11,8 @@ import heapq
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..program import Instruction, Lookup, Map, Norm, Product, Program, Reduce, Slot
+from ..program import Instruction, Lookup, Product, Program, Slot
+from ..storage import slots_read
 
 Item = tuple[int, int]
 """(step, index of an instruction); the index after the last one stands for reading the parameters of the step's draw."""
@@ -55,17 +56,9 @@ def _accesses(slots: list[Slot]) -> list[_Access]:
 
 
 def _sources(instruction: Instruction) -> list[Slot]:
-    match instruction:
-        case Product():
-            return [*instruction.taps, *([instruction.out] if instruction.bias is None else [])]
-        case Lookup():
-            return [instruction.out]
-        case Map():
-            return [leaf for leaf in instruction.leaves if isinstance(leaf, Slot)]
-        case Reduce():
-            return list(instruction.sources)
-        case Norm():
-            return [instruction.source]
+    """What an instruction reads, its own output included where it adds to it."""
+    adds = isinstance(instruction, Lookup) or (isinstance(instruction, Product) and instruction.bias is None)
+    return [*slots_read(instruction), *([instruction.out] if adds else [])]
 
 
 def _constraints(reads: list[list[_Access]], writers: dict[int, list[tuple[int, _Access]]]) -> set[tuple[int, int]]:
