@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..expression import evaluate
 from ..program import Encode, FieldSlot, Instruction, Leaf, Lookup, Map, Norm, Product, Program, Reduce, Slot
 from .known_rows import Item, known_order
 from .request import Request, Result, check, numerical_error
@@ -175,10 +176,7 @@ class _Machine:
         return total
 
     def map(self, map: Map, row: int, columns: Columns) -> Tensor:
-        terms = [self.read(leaf, row, columns) for leaf in map.leaves]
-        for op in map.ops:
-            terms.append(_OPERATIONS[op.name](*(terms[arg] for arg in op.args)))
-        return terms[-1]
+        return evaluate(map.ops, [self.read(leaf, row, columns) for leaf in map.leaves])
 
     def reduce(self, reduce: Reduce, row: int, columns: Columns) -> Tensor:
         x = torch.cat([self.view(source, row, columns) for source in reduce.sources], -1)
@@ -248,23 +246,6 @@ class _Machine:
         parameters = None if self.parameters is None else self.parameters.cpu().numpy()
         return Result(self.numpy_values(), log_prob, parameters)
 
-
-def _compare(compare: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda a, b: compare(a, b).float()
-
-
-_OPERATIONS: dict[str, Callable[..., Tensor]] = {
-    **{
-        name: getattr(torch, name)
-        for name in (
-            *("neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf"),
-            *("sin", "cos", "floor", "trunc", "relu", "add", "sub", "mul", "div", "maximum", "minimum", "pow"),
-        )
-    },
-    **{name: _compare(getattr(torch, name)) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
-    "logical_not": lambda a: (a == 0).float(),
-    "where": lambda condition, a, b: torch.where(condition != 0, a, b),
-}
 
 _REDUCTIONS: dict[str, Callable[[Tensor, int, bool], Tensor]] = {
     "mean": torch.mean,
