@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from oracle import Traced, compare, trace
 from random_models import Config, arranged, build, conditions_of, configs, head_of, sees_too_much
 
 from pixelfast import InvalidInput, NotAutoregressive
-from pixelfast.heads import Head
 from pixelfast.trace.output import OutputLayout
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 
 ASKED = os.environ.get("PIXELFAST_FUZZ_CASES")
 CASES = int(ASKED or 200)
@@ -51,9 +51,7 @@ def compare_with_naive(config: Config, known: str, temperature: float) -> None:
 
 def traced_model(config: Config, cond: Any) -> Traced:
     """The model through the pipeline. The layout is asked for where it is ambiguous, and then one of those named."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        module = build(config)
+    module = build(config)
     try:
         return trace(module, config.shape, head_of(config, config.layout if config.explicit else None), cond)
     except InvalidInput as error:
@@ -114,10 +112,7 @@ def test_one_open_weight_is_found(config: Config) -> None:
 
 
 def leak_of(config: Config) -> NotAutoregressive:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        model = build(config)
-    head: Head = head_of(config, config.layout)
+    model, head = build(config), head_of(config, config.layout)
     with pytest.raises(NotAutoregressive) as caught:
         trace(model, config.shape, head, conditions_of(config, IMAGES))
     return caught.value
@@ -127,6 +122,4 @@ def leak_of(config: Config) -> NotAutoregressive:
 @given(configs())
 def test_the_random_models_are_autoregressive(config: Config) -> None:
     """The generator of models itself: changing a sub-pixel changes no prediction of it or of earlier ones."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        assert not sees_too_much(config)
+    assert not sees_too_much(config)
