@@ -9,6 +9,7 @@
 #include "cpu/isa.h"
 
 namespace py = pybind11;
+using namespace pybind11::literals;
 
 namespace pixelfast {
 namespace {
@@ -42,6 +43,9 @@ class PythonWatcher final : public Watcher {
   const py::object &on_row_, &values_;
 };
 
+// For tests: teams, threads of a team (0: rows one after another), "none", "rows" or "phases", columns of a chunk.
+using Forced = std::tuple<int, int, std::string, int>;
+
 class Engine {
  public:
   Engine(const Array<int64_t>& words, const Array<float>& floats, const std::string& isa) {
@@ -51,11 +55,19 @@ class Engine {
 
   std::string isa() const { return plan_->kernels->name; }
 
+  py::dict arrangement(int images, int threads, bool together) const {
+    if (images < 1 || threads < 1) throw std::invalid_argument("images and threads must be positive");
+    const Arrangement a = arrange(*plan_, images, threads, together);
+    const char* split = a.split == Split::none ? "none" : a.split == Split::rows ? "rows" : "phases";
+    return py::dict("threads"_a = a.threads, "images"_a = a.images, "team"_a = a.team, "wave"_a = a.wave,
+                    "split"_a = split, "chunk"_a = a.chunk, "skew"_a = a.skew);
+  }
+
   // None, or (image, row, col, channel) where the parameters describe no distribution.
   py::object sample(const Array<float>& noise, const std::optional<Array<int32_t>>& given,
                     const std::vector<Array<float>>& fields, Array<int32_t> values,
                     std::optional<Array<double>> log_prob, std::optional<Array<float>> parameters, double temperature,
-                    int threads, const py::object& on_row) const {
+                    int threads, const py::object& on_row, const std::optional<Forced>& arrangement) const {
     Call call{};
     if (noise.ndim() != 4 || noise.shape(0) > (1 << 24)) throw std::invalid_argument("noise has a wrong shape");
     call.images = static_cast<int>(noise.shape(0));
@@ -81,15 +93,26 @@ class Engine {
     call.by_row = !on_row.is_none();
     PythonWatcher watcher(on_row, values);
     std::optional<Position> failure;
-    {
+    if (call.images > 0) {
       py::gil_scoped_release release;
-      failure = pixelfast::sample(*plan_, call, watcher);
+      failure = pixelfast::sample(*plan_, call, arranged(call, arrangement), watcher);
     }
     if (!failure) return py::none();
     return py::make_tuple(failure->image, failure->row, failure->col, failure->channel);
   }
 
  private:
+  Arrangement arranged(const Call& call, const std::optional<Forced>& forced) const {
+    if (!forced) return arrange(*plan_, call.images, call.threads, call.by_row);
+    const auto& [teams, team, split, chunk] = *forced;
+    if (team == 0) return one_after_another(call.images, call.threads, call.by_row);
+    const bool phases = split == "phases", fits = phases ? team == 2 : split == "rows" ? team > 1 : team == 1;
+    if (teams < 1 || teams > 4096 || team > 4096 || chunk < 1 || chunk > 1024 || !fits)
+      throw std::invalid_argument("there is no such arrangement");
+    const Split how = phases ? Split::phases : split == "rows" ? Split::rows : Split::none;
+    return as_wave(*plan_, call.images, teams, team, how, chunk);
+  }
+
   const int32_t* check_given(const Array<int32_t>& given, const Shape& shape) const {
     require_shape("given", given, shape);
     const int32_t* data = given.data();
@@ -136,5 +159,7 @@ PYBIND11_MODULE(_cpu, m) {
       .def_property_readonly("isa", &Engine::isa)
       .def("sample", &Engine::sample, py::kw_only(), py::arg("noise").noconvert(), py::arg("given").noconvert(),
            py::arg("fields"), py::arg("values").noconvert(), py::arg("log_prob").noconvert(),
-           py::arg("parameters").noconvert(), py::arg("temperature"), py::arg("threads"), py::arg("on_row"));
+           py::arg("parameters").noconvert(), py::arg("temperature"), py::arg("threads"), py::arg("on_row"), py::arg("arrangement") = py::none())
+      .def("arrangement", &Engine::arrangement, py::arg("images"), py::arg("threads"), py::arg("together") = false,
+           "How a call with so many images and threads is spread over threads.");
 }

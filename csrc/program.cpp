@@ -7,7 +7,7 @@ namespace pixelfast {
 namespace {
 
 constexpr int64_t kMagic = 0x5049584641535431;  // "PIXFAST1"
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
 constexpr int64_t kReach = 1 << 20;     // rows, columns and offsets lie within +-kReach
 constexpr int64_t kFeatures = 1 << 22;  // features of one buffer, or floats of one pixel
 
@@ -240,6 +240,19 @@ void read_known_order(Reader& in, Program& program) {
     throw ProgramError("the order of known rows does not name every instruction once");
 }
 
+void read_wavefront(Reader& in, Program& program) {
+  program.leads = list<int>(in, "the number of leads", [&] { return in.number("a lead", 0, kReach); });
+  if (program.leads.size() != program.row.size()) throw ProgramError("there is not one lead for each row instruction");
+  program.reaches = list<Reach>(in, "the number of reaches", [&] {
+    Reach reach;
+    reach.above = in.number("a number of rows", 1, kReach);
+    reach.pixels = in.number("a reach", -kReach, 2 * kReach);
+    reach.chunks = in.number("a reach", -kReach, 2 * kReach);
+    reach.rows = in.number("a reach", -kReach, 2 * kReach);
+    return reach;
+  });
+}
+
 void find_extent(Program& program) {
   program.first_row = program.col0 = 0;
   program.col1 = program.width;
@@ -267,9 +280,11 @@ Program parse(const int64_t* words, size_t word_count, const float* floats, size
   read_tables(in, program);
   read_lists(in, program);
   read_known_order(in, program);
+  read_wavefront(in, program);
   if (!in.finished()) throw ProgramError("the program goes on after its end");
   find_extent(program);
   validate(program);
+  validate_wave(program);
   return program;
 }
 

@@ -101,6 +101,11 @@ struct Encode {
   std::vector<float> table;  // (out.count, K)
 };
 
+// How far to the right instructions read what stands `above` rows higher: see Reach in pixelfast/wavefront.py.
+struct Reach {
+  int above, pixels, chunks, rows;
+};
+
 struct Program {
   int channels, height, width, levels, parameters;
   Distribution head;
@@ -113,6 +118,8 @@ struct Program {
   // The order in which known rows run (engines/known_rows.py); empty: like other rows, column by column. Positions among
   // the instructions of all steps, where each step's are followed by its draw.
   std::vector<int> known_order;
+  std::vector<int> leads;      // of each row instruction, for rows that overlap (pixelfast/wavefront.py)
+  std::vector<Reach> reaches;
 
   int first_row = 0, col0 = 0, col1 = 0;  // what runs: rows [first_row, height), columns [col0, col1)
 };
@@ -122,5 +129,6 @@ Program parse(const int64_t* words, size_t word_count, const float* floats, size
 
 // Throws ProgramError unless every read and write of the program stays inside what it declares. Part of parse().
 void validate(const Program& program);
+void validate_wave(const Program& program);
 
 }  // namespace pixelfast

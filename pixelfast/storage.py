@@ -44,6 +44,11 @@ def with_storage(program: Program) -> Program:
     return replace(program, buffers=buffers, macs=macs)
 
 
+def with_rows(program: Program, more: int) -> Program:
+    """The program with so many more ring rows in every buffer, for as many rows in flight at a time."""
+    return replace(program, buffers=tuple(replace(buffer, rows=buffer.rows + more) for buffer in program.buffers))
+
+
 def without_unused_buffers(program: Program) -> Program:
     """Drop buffers that nothing touches, and number the others anew."""
     used: set[int] = set()

@@ -24,6 +24,7 @@ from pixelfast.engines.reference import run as reference
 from pixelfast.engines.request import Request, Result
 from pixelfast.errors import EngineUnavailable, InvalidInput, NumericalError
 from pixelfast.program import BINARY, UNARY, Leaf, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Reduce, Slot
+from pixelfast.wavefront import wavefront
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
 
@@ -569,8 +570,29 @@ def test_malformed_programs_are_refused(case: int) -> None:
         CpuEngine(program)
 
 
+ARRANGEMENTS = [
+    (1, 0, "none", 1), (1, 1, "none", 1), (1, 1, "none", 3), (2, 1, "none", 2), (1, 2, "rows", 1), (1, 3, "rows", 2),
+    (2, 2, "rows", 4), (1, 2, "phases", 1), (1, 2, "phases", 3), (3, 2, "phases", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape", [(2, 7, 5), (1, 1, 1), (2, 9, 14)])
+def test_every_arrangement_computes_the_same_bits(isa: str, shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(3)
+    builder = Builder(rng, shape=shape)
+    program = builder.build()
+    engine, images = CpuEngine(program, isa=isa), 5
+    call = request(program, rng, images, fields=builder.field_values(images))
+    results = [engine.run(call, arrangement=arrangement) for arrangement in (None, *ARRANGEMENTS)]
+    for arrangement, result in zip(ARRANGEMENTS, results[1:], strict=True):
+        for name in ("values", "parameters", "log_prob"):
+            np.testing.assert_array_equal(getattr(result, name), getattr(results[0], name), err_msg=f"{name} {arrangement}")
+
+
 def test_truncated_streams_are_refused() -> None:
-    words, floats = packing.pack(Builder(np.random.default_rng(0)).build())
+    program = Builder(np.random.default_rng(0)).build()
+    words, floats = packing.pack(program)
     native = cpu.native()
     for length in range(len(words)):
         with pytest.raises(ValueError, match=r"must lie in|the program ends|wrong magic|wrong version"):
@@ -578,7 +600,13 @@ def test_truncated_streams_are_refused() -> None:
     with pytest.raises(ValueError, match="outside the program"):
         native.Engine(words, floats[:-1].copy())
     with pytest.raises(ValueError, match="every instruction once"):
-        native.Engine(np.append(words[:-1], words[-2]), floats)
+        front = wavefront(program)  # the last words, behind the order
+        last = len(words) - 3 - len(front.leads) - 4 * len(front.reaches)
+        words[last], before = words[last - 1], words[last]
+        native.Engine(words, floats)
+    words[last] = before
+    with pytest.raises(ValueError, match="not there yet"):
+        native.Engine(np.append(words[:-3], [-9, -9, -9]), floats)
     with pytest.raises(ValueError, match="after its end"):
         native.Engine(np.append(words, 0), floats)
 
@@ -596,11 +624,12 @@ def test_damaged_streams_never_crash() -> None:
             engine = native.Engine(damaged, floats)
         except ValueError:
             continue
-        ran += run_damaged(engine, builder)
+        ran += run_damaged(engine, builder, (1, 0, "none", 1))
+        run_damaged(engine, builder, (1, 1, "none", 2))
     assert ran > 50
 
 
-def run_damaged(engine, builder: Builder) -> bool:
+def run_damaged(engine, builder: Builder, arrangement: tuple[int, int, str, int]) -> bool:
     shape = (2, 3, 4, 2)
     noise, values = np.zeros(shape, np.float32), np.empty(shape, np.int32)
     try:
@@ -614,6 +643,7 @@ def run_damaged(engine, builder: Builder) -> bool:
             temperature=1.0,
             threads=1,
             on_row=None,
+            arrangement=arrangement,
         )
     except ValueError:  # the image or a field has another size now
         return False

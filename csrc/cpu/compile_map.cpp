@@ -123,7 +123,7 @@ class Compiler {
     }
     out_.constants = AlignedFloats(floats);
     for (const Leaf& leaf : map_.leaves) {
-      MapLeaf placed{nullptr, 0, false};
+      MapLeaf placed{{nullptr, 0, nullptr}, false};
       int slot_number = -1;
       FieldSlot field_slot{-1, 0, 0};
       if (auto* slot = std::get_if<Slot>(&leaf)) {
@@ -140,7 +140,7 @@ class Compiler {
         next += vector ? vector->size() : 1;
         if (vector) std::copy(vector->begin(), vector->end(), constants);
         else *constants = *number;
-        placed = MapLeaf{constants, 0, !vector};
+        placed = MapLeaf{{constants, 0, nullptr}, !vector};
       }
       out_.leaves.push_back(placed);
       out_.leaf_slots.push_back(slot_number);

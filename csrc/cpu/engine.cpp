@@ -4,6 +4,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <exception>
+#include <limits>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <tuple>
@@ -12,23 +14,17 @@ namespace pixelfast {
 namespace {
 
 constexpr auto kPollEvery = std::chrono::milliseconds(20);
-// Of a tile: a full block of rows for the products (product_impl.h). With more, buffers fall out of the caches.
-constexpr int kMostImages = 12;
-
-// Tiles of equal size, as many for each thread.
-int tile_size(const Call& call) {
-  const int each = (call.images + call.threads - 1) / call.threads;
-  if (call.by_row) return each;
-  const int tiles = (each + kMostImages - 1) / kMostImages * call.threads;
-  return (call.images + tiles - 1) / tiles;
-}
 
 class Crew {
  public:
-  Crew(const Plan& plan, const Call& call)
-      : plan_(plan), call_(call), size_(tile_size(call)), tiles_((call.images + size_ - 1) / size_) {
-    rows_.assign(std::min(call.threads, tiles_), 0);
-    next_ = static_cast<int>(rows_.size());
+  Crew(const Plan& plan, const Call& call, const Arrangement& arrangement)
+      : plan_(plan),
+        call_(call),
+        arrangement_(arrangement),
+        tiles_((call.images + arrangement.images - 1) / arrangement.images),
+        rows_(arrangement.threads, 0),
+        teams_(arrangement.wave ? tiles_ : 0) {
+    next_ = arrangement.threads;
   }
 
   // Whatever happens, no thread outlives the call.
@@ -38,7 +34,10 @@ class Crew {
   }
 
   std::optional<Position> run(Watcher& watcher) {
-    for (size_t w = 0; w < rows_.size(); w++) threads_.emplace_back([this, w] { work(w); });
+    make_teams();
+    const int threads = arrangement_.wave ? tiles_ * arrangement_.team : arrangement_.threads;
+    rows_.resize(threads);
+    for (int w = 0; w < threads; w++) threads_.emplace_back([this, w] { work(w); });
     int reported = 0;
     for (bool finished = false; !finished;) {
       int rows = 0;
@@ -62,13 +61,11 @@ class Crew {
     return finished_ == threads_.size();
   }
 
-  void work(size_t worker) {
+  void work(int worker) {
     std::optional<Position> failure;
     std::exception_ptr error;
     try {
-      Tile tile(plan_, call_, size_, stop_);
-      for (int t = static_cast<int>(worker); t < tiles_ && !failure && !stop_; t = next_++)
-        failure = tile.run(t * size_, std::min(size_, call_.images - t * size_), [&](int row) { report(worker, row); });
+      failure = arrangement_.wave ? run_member(worker) : run_tiles(worker);
     } catch (...) {
       error = std::current_exception();
     }
@@ -80,7 +77,43 @@ class Crew {
     changed_.notify_all();
   }
 
-  void report(size_t worker, int row) {
+  // One tile after another, each alone.
+  std::optional<Position> run_tiles(int worker) {
+    const int size = arrangement_.images;
+    Tile tile(plan_, call_, size, 0);
+    Worker hands(plan_, call_, arrangement_, tile, stop_);
+    std::optional<Position> failure;
+    for (int t = worker; t < tiles_ && !failure && !stop_; t = next_++) {
+      tile.start(t * size, std::min(size, call_.images - t * size));
+      failure = hands.run_rows([&](int row) { report(worker, row); });
+      tile.finish();
+    }
+    return failure;
+  }
+
+  // A part of one tile; the last of its team to finish closes it.
+  std::optional<Position> run_member(int worker) {
+    const int member = worker % arrangement_.team;
+    Team& team = teams_[worker / arrangement_.team];
+    Worker hands(plan_, call_, arrangement_, *team.tile, stop_);
+    const auto failure = hands.run_wave(member, team.progress.get(), [&](int row) { report(worker, row); });
+    if (--team.busy == 0) team.tile->finish();
+    return failure;
+  }
+
+  void make_teams() {
+    const int size = arrangement_.images;
+    for (int t = 0; t < static_cast<int>(teams_.size()); t++) {
+      Team& team = teams_[t];
+      team.tile = std::make_unique<Tile>(plan_, call_, size, arrangement_.rows_in_flight);
+      team.tile->start(t * size, std::min(size, call_.images - t * size));
+      team.progress = std::make_unique<Progress[]>(arrangement_.team);
+      for (int m = 0; m < arrangement_.team; m++) team.progress[m].step = std::numeric_limits<int>::min();
+      team.busy = arrangement_.team;
+    }
+  }
+
+  void report(int worker, int row) {
     if (!call_.by_row) return;
     std::lock_guard<std::mutex> lock(mutex_);
     rows_[worker] = row + 1;
@@ -93,10 +126,18 @@ class Crew {
 
   const Plan& plan_;
   const Call& call_;
-  const int size_, tiles_;
+  const Arrangement& arrangement_;
+  const int tiles_;
   std::atomic<int> next_{0};  // tile to run once a worker has finished its first
   std::atomic<bool> stop_{false};
   std::vector<std::thread> threads_;
+
+  // A tile that several threads share.
+  struct Team {
+    std::unique_ptr<Tile> tile;
+    std::unique_ptr<Progress[]> progress;
+    std::atomic<int> busy{0};
+  };
 
   std::mutex mutex_;  // guards all that follows
   std::condition_variable changed_;
@@ -104,13 +145,16 @@ class Crew {
   size_t finished_ = 0;
   std::exception_ptr error_;
   std::optional<Position> failure_;
+  std::vector<Team> teams_;  // of a wave
 };
 
 }  // namespace
 
-std::optional<Position> sample(const Plan& plan, const Call& call, Watcher& watcher) {
-  if (call.images == 0) return std::nullopt;
-  return Crew(plan, call).run(watcher);
+std::optional<Position> sample(const Plan& plan, const Call& call, const Arrangement& arrangement, Watcher& watcher) {
+  std::optional<Position> failure = Crew(plan, call, arrangement).run(watcher);
+  if (!failure || !arrangement.wave) return failure;
+  // Which draw fails first depends on the order of the wave: say which one is first in the image.
+  return Crew(plan, call, one_after_another(call.images, call.threads, call.by_row)).run(watcher);
 }
 
 }  // namespace pixelfast

@@ -3,8 +3,7 @@
 
 #include <optional>
 
-#include "plan.h"
-#include "tile.h"
+#include "worker.h"
 
 namespace pixelfast {
 
@@ -17,6 +16,6 @@ struct Watcher {
 };
 
 // Returns where a draw had no distribution, if one had none. Safe to call from several threads at once.
-std::optional<Position> sample(const Plan& plan, const Call& call, Watcher& watcher);
+std::optional<Position> sample(const Plan& plan, const Call& call, const Arrangement& arrangement, Watcher& watcher);
 
 }  // namespace pixelfast

@@ -1,7 +1,7 @@
-// What each instruction does at columns [col0, col1) of the current row, for all images of the tile.
+// What each instruction does at some cells of the tile: columns of one row, or pixels of several rows.
 #include <algorithm>
 
-#include "tile.h"
+#include "worker.h"
 
 namespace pixelfast {
 namespace {
@@ -10,119 +10,204 @@ namespace {
 // same taps, since taps beyond the border then cost nothing.
 constexpr int kSplitAtBorders = 8;
 
+// Where a field's numbers for the tile's first image lie.
+const float* field_start(const FieldView& view, const Field& field, const FieldSlot& slot, int image, int row, int col) {
+  return view.data + image * view.image_stride + (row - field.row0) * view.row_stride +
+         (col - field.col0) * view.col_stride + slot.channel;
+}
+
 }  // namespace
 
-void Tile::execute(const std::vector<const Step*>& steps, int col0, int col1) {
-  for (const Step* step : steps) {
-    if (col1 - col0 > 1 && stopped()) return;
-    execute(*step, col0, col1);
+void Worker::execute(const Step& step, Cells cells) {
+  const Rect& rect = step.rect;
+  const auto inside = [&](const Cell& cell) {
+    const int row = cell.lane->row;
+    return rect.row0 <= row && row < rect.row1 && rect.col0 <= cell.col0 && cell.col1 <= rect.col1;
+  };
+  if (!std::all_of(cells.begin(), cells.end(), inside)) {
+    live_.clear();
+    for (const Cell& cell : cells) {
+      if (cell.lane->row < rect.row0 || cell.lane->row >= rect.row1) continue;
+      const int first = std::max(cell.col0, rect.col0), last = std::min(cell.col1, rect.col1);
+      if (first < last) live_.push_back({cell.lane, first, last, cell.local + first - cell.col0});
+    }
+    if (live_.empty()) return;
+    cells = {live_.data(), static_cast<int>(live_.size())};
   }
+  next_pointer_ = 0;
+  std::visit([&](const auto& body) { execute(body, step, cells); }, step.body);
 }
 
-void Tile::execute(const Step& step, int col0, int col1) {
-  const int first = std::max(col0, step.rect.col0), last = std::min(col1, step.rect.col1);
-  if (row_ < step.rect.row0 || row_ >= step.rect.row1 || first >= last) return;
-  std::visit([&](const auto& body) { execute(body, step, first, last); }, step.body);
+ptrdiff_t Worker::count_rows(Cells cells) const {
+  ptrdiff_t columns = 0;
+  for (const Cell& cell : cells) columns += cell.col1 - cell.col0;
+  return columns * tile_.images();
 }
 
-// The taps that are not zero at a column, and in `end` the column up to which they stay the same.
-int Tile::gather_taps(const PackedProduct& product, const Step& step, int col, int& end) {
-  const bool split = images_ >= kSplitAtBorders || end == col + 1;
+// Where a slot's channels begin: the cell's first column, the tile's first image.
+float* Worker::start_of(int slot, const Cell& cell) const {
+  const Bound& bound = cell.lane->bound[slot];
+  if (bound.origin) return bound.at(cell.col0);
+  const Slot& s = plan_.slots[slot];
+  return locals_.data() + plan_.locals.offset[s.buffer] * local_rows_ + s.channel +
+         static_cast<ptrdiff_t>(cell.local) * tile_.images() * bound.stride;
+}
+
+Rows Worker::rows(int slot, Cells cells) {
+  const ptrdiff_t stride = cells.first->lane->bound[slot].stride;
+  float* const start = start_of(slot, *cells.first);
+  const Cell& last = cells.first[cells.count - 1];
+  const bool solid = is_local(slot) && last.local - cells.first->local == cells.count - 1;
+  if (cells.count == 1 || solid) return {start, stride, nullptr};
+  float** const each = pointers_.data() + next_pointer_;
+  for (const Cell& cell : cells) {
+    float* row = start_of(slot, cell);
+    for (ptrdiff_t left = (cell.col1 - cell.col0) * tile_.images(); left > 0; left--, row += stride)
+      pointers_[next_pointer_++] = row;
+  }
+  return {nullptr, 0, each};
+}
+
+ConstRows Worker::sources(int slot, Cells cells) {
+  const Rows found = rows(slot, cells);
+  return {found.base, found.stride, found.each};
+}
+
+ConstRows Worker::field_rows(const FieldSlot& slot, Cells cells) {
+  const FieldView& view = call_.fields[slot.field];
+  const Field& field = plan_.fields[slot.field];
+  const Cell& first = *cells.first;
+  const float* start = field_start(view, field, slot, tile_.first(), first.lane->row, first.col0);
+  const bool one_column = first.col1 - first.col0 == 1;
+  if (cells.count == 1 && (one_column || tile_.images() == 1))
+    return {start, tile_.images() == 1 ? view.col_stride : view.image_stride, nullptr};
+  float** const each = pointers_.data() + next_pointer_;
+  for (const Cell& cell : cells)
+    for (int col = cell.col0; col < cell.col1; col++) {
+      const float* row = field_start(view, field, slot, tile_.first(), cell.lane->row, col);
+      // Pointers to what is only read share the table with pointers to what is written.
+      for (int i = 0; i < tile_.images(); i++) pointers_[next_pointer_++] = const_cast<float*>(row + i * view.image_stride);
+    }
+  return {nullptr, 0, each};
+}
+
+// The taps that are not zero at a cell's first column; the cell ends where that changes.
+int Worker::gather_taps(const PackedProduct& product, const Step& step, Cell& cell) {
+  const bool split = tile_.images() >= kSplitAtBorders || cell.col1 == cell.col0 + 1;
+  const int col = cell.col0;
   int count = 0;
   for (int slot = step.first_source; slot < step.last_source; slot++) {
-    const Bound& bound = bound_[slot];
+    const Bound& bound = cell.lane->bound[slot];
     if (bound.col0 >= bound.col1) continue;
     if (split) {
-      if (col < bound.col0) end = std::min(end, bound.col0);
-      else if (col < bound.col1) end = std::min(end, bound.col1);
+      if (col < bound.col0) cell.col1 = std::min(cell.col1, bound.col0);
+      else if (col < bound.col1) cell.col1 = std::min(cell.col1, bound.col1);
       if (col < bound.col0 || col >= bound.col1) continue;
     }
-    taps_[count++] = Tap{at(slot, col), bound.stride, product.first[slot - step.first_source], bound.count};
+    const ConstRows source{start_of(slot, cell), bound.stride, nullptr};
+    taps_[count++] = Tap{source, product.first[slot - step.first_source], bound.count};
   }
   return count;
 }
 
-void Tile::execute(const PackedProduct& product, const Step& step, int col0, int col1) {
+// The taps of several cells: what is zero in one of them may not be in another. Taps of one buffer and row lie at the same
+// offset from each other in all cells.
+int Worker::gather_taps(const PackedProduct& product, const Step& step, Cells cells) {
+  const std::vector<Bound>& bounds = cells.first->lane->bound;
+  int count = 0, like = -1;
+  ConstRows found{};
+  float* first = nullptr;  // of the slot that `found` belongs to
+  for (int slot = step.first_source; slot < step.last_source; slot++) {
+    const Slot &here = plan_.slots[slot], &before = plan_.slots[std::max(like, 0)];
+    if (like < 0 || here.buffer != before.buffer || here.row != before.row) {
+      like = slot;
+      found = sources(slot, cells), first = start_of(slot, *cells.first);
+    }
+    ConstRows source = found;
+    const ptrdiff_t apart = start_of(slot, *cells.first) - first;
+    if (source.each) source.stride = apart;
+    else source.base += apart;
+    taps_[count++] = Tap{source, product.first[slot - step.first_source], bounds[slot].count};
+  }
+  return count;
+}
+
+void Worker::execute(const PackedProduct& product, const Step& step, Cells cells) {
   ProductCall call{};
   call.panels = product.panels.data();
   call.panel_count = static_cast<int>(product.panels.size());
   call.taps = taps_.data();
-  call.out_stride = bound_[step.out].stride;
-  for (int col = col0, end; col < col1; col = end) {
-    end = col1;
-    call.tap_count = gather_taps(product, step, col, end);
-    call.out = at(step.out, col);
-    call.rows = static_cast<ptrdiff_t>(end - col) * images_;
+  const auto run = [&](Cells part) {
+    call.out = rows(step.out, part);
+    call.rows = count_rows(part);
     if (call.tap_count > 0 || product.panels[0].bias) plan_.kernels->product(call);
-  }
-}
-
-void Tile::execute(const PackedLookup& lookup, const Step& step, int col0, int col1) {
-  const Bound& out = bound_[step.out];
-  const size_t rows = static_cast<size_t>(plan_.levels) * out.count;  // floats of a tap's table
-  for (int col = col0; col < col1; col++)
-    for (int i = 0; i < images_; i++) {
-      int count = 0;
-      for (size_t t = 0; t < lookup.taps.size(); t++) {
-        const int row = row_ + lookup.taps[t].row, other = col + lookup.taps[t].col;
-        if (row < 0 || other < 0 || other >= plan_.width) continue;
-        const size_t value = call_.values[subpixel(i, row, other, lookup.taps[t].channel)];
-        tables_[count++] = lookup.tables.data() + t * rows + value * out.count;
-      }
-      if (count) plan_.kernels->add(at(step.out, col) + i * out.stride, tables_.data(), count, out.count);
-    }
-}
-
-void Tile::execute(const CompiledMap& map, const Step& step, int col0, int col1) {
-  // A field's strides over images and columns need not agree as a buffer's do.
-  if (map.reads_fields && col1 - col0 > 1 && images_ > 1) {
-    for (int col = col0; col < col1; col++) execute(map, step, col, col + 1);
+  };
+  if (cells.count > 1) {
+    call.tap_count = gather_taps(product, step, cells);
+    run(cells);
     return;
   }
+  Cell part = *cells.first;
+  for (; part.col0 < cells.first->col1; part.local += part.col1 - part.col0, part.col0 = part.col1) {
+    part.col1 = cells.first->col1;
+    call.tap_count = gather_taps(product, step, part);
+    run({&part, 1});
+  }
+}
+
+void Worker::execute(const PackedLookup& lookup, const Step& step, Cells cells) {
+  for (const Cell& cell : cells) {
+    const Bound& bound = cell.lane->bound[step.out];
+    const size_t floats = static_cast<size_t>(plan_.levels) * bound.count;  // of a tap's table
+    float* out = start_of(step.out, cell);
+    for (int col = cell.col0; col < cell.col1; col++)
+      for (int i = 0; i < tile_.images(); i++, out += bound.stride) {
+        int count = 0;
+        for (size_t t = 0; t < lookup.taps.size(); t++) {
+          const int row = cell.lane->row + lookup.taps[t].row, other = col + lookup.taps[t].col;
+          if (row < 0 || other < 0 || other >= plan_.width) continue;
+          const size_t value = call_.values[tile_.subpixel(i, row, other, lookup.taps[t].channel)];
+          tables_[count++] = lookup.tables.data() + t * floats + value * bound.count;
+        }
+        if (count) plan_.kernels->add(out, tables_.data(), count, bound.count);
+      }
+  }
+}
+
+void Worker::execute(const CompiledMap& map, const Step& step, Cells cells) {
   for (size_t i = 0; i < map.leaves.size(); i++) {
     leaves_[i] = map.leaves[i];
-    const FieldSlot& slot = map.fields[i];
-    if (map.leaf_slots[i] >= 0) {
-      leaves_[i].source = at(map.leaf_slots[i], col0);
-      leaves_[i].stride = bound_[map.leaf_slots[i]].stride;
-    } else if (slot.field >= 0) {
-      const FieldView& view = call_.fields[slot.field];
-      const Field& field = plan_.fields[slot.field];
-      leaves_[i].source = view.data + first_ * view.image_stride + (row_ - field.row0) * view.row_stride +
-                          (col0 - field.col0) * view.col_stride + slot.channel;
-      leaves_[i].stride = images_ == 1 ? view.col_stride : view.image_stride;
-    }
+    if (map.leaf_slots[i] >= 0) leaves_[i].source = sources(map.leaf_slots[i], cells);
+    else if (map.fields[i].field >= 0) leaves_[i].source = field_rows(map.fields[i], cells);
   }
-  const Bound& out = bound_[step.out];
   MapCall call{};
   call.ops = map.ops.data(), call.op_count = static_cast<int>(map.ops.size());
   call.leaves = leaves_.data(), call.leaf_count = static_cast<int>(map.leaves.size());
   call.leaf_registers = map.leaf_registers.data();
   call.registers = registers_.data();
-  call.out = at(step.out, col0), call.out_stride = out.stride;
-  call.rows = static_cast<ptrdiff_t>(col1 - col0) * images_, call.count = out.count;
+  call.out = rows(step.out, cells);
+  call.rows = count_rows(cells), call.count = cells.first->lane->bound[step.out].count;
   plan_.kernels->map(call);
 }
 
-void Tile::execute(const PlannedReduce& reduce, const Step& step, int col0, int col1) {
+void Worker::execute(const PlannedReduce& reduce, const Step& step, Cells cells) {
   int count = 0;
   for (int slot = step.first_source; slot < step.last_source; slot++)
-    spans_[count++] = Span{at(slot, col0), bound_[slot].stride, bound_[slot].count};
+    spans_[count++] = Span{sources(slot, cells), cells.first->lane->bound[slot].count};
   ReduceCall call{};
   call.kind = static_cast<int>(reduce.kind), call.correction = reduce.correction;
   call.sources = spans_.data(), call.source_count = count;
-  call.out = at(step.out, col0), call.out_stride = bound_[step.out].stride;
-  call.rows = static_cast<ptrdiff_t>(col1 - col0) * images_;
+  call.out = rows(step.out, cells);
+  call.rows = count_rows(cells);
   plan_.kernels->reduce(call);
 }
 
-void Tile::execute(const PlannedNorm& norm, const Step& step, int col0, int col1) {
-  const Bound &source = bound_[step.first_source], &out = bound_[step.out];
+void Worker::execute(const PlannedNorm& norm, const Step& step, Cells cells) {
   NormCall call{};
-  call.source = Span{at(step.first_source, col0), source.stride, source.count};
+  call.source = Span{sources(step.first_source, cells), cells.first->lane->bound[step.first_source].count};
   call.scale = norm.scale.data(), call.shift = norm.shift.data(), call.eps = norm.eps;
-  call.out = at(step.out, col0), call.out_stride = out.stride;
-  call.rows = static_cast<ptrdiff_t>(col1 - col0) * images_;
+  call.out = rows(step.out, cells);
+  call.rows = count_rows(cells);
   plan_.kernels->norm(call);
 }
 

@@ -4,28 +4,32 @@
 
 namespace {
 
+using pixelfast::ConstRows;
 using pixelfast::kMapBlock;
 using pixelfast::MapCall;
 using pixelfast::MapLeaf;
 using pixelfast::MapOp;
 using pixelfast::Operation;
+using pixelfast::Rows;
+using pixelfast::RowsOf;
 
+// Channels [first, first + count) of rows.
 struct Operand {
-  const float* source;
-  ptrdiff_t stride;
+  ConstRows source;
+  ptrdiff_t first;
 };
 
 struct Target {
-  float* out;
-  ptrdiff_t stride, rows, count;
+  Rows out;
+  ptrdiff_t first, rows, count;
 };
 
 template <class F>
 inline void each(const Target& t, const Operand* x, F function) {
   for (ptrdiff_t r = 0; r < t.rows; r++) {
-    const float *a = x[0].source + r * x[0].stride, *b = x[1].source + r * x[1].stride;
-    const float* c = x[2].source + r * x[2].stride;
-    float* out = t.out + r * t.stride;
+    const float *a = row_of(x[0].source, r) + x[0].first, *b = row_of(x[1].source, r) + x[1].first;
+    const float* c = row_of(x[2].source, r) + x[2].first;
+    float* out = row_of(t.out, r) + t.first;
     ptrdiff_t i = 0;
     for (; i + Vec::width <= t.count; i += Vec::width)
       function([&](const float* p) { return Vec::load(p + i); }, a, b, c).store(out + i);
@@ -99,10 +103,22 @@ void compute(int code, const Target& t, const Operand* x) {
   }
 }
 
+template <class Float>
+inline RowsOf<Float> from_row(const RowsOf<Float>& rows, ptrdiff_t row) {
+  if (rows.each) return {nullptr, rows.stride, rows.each + row};
+  return {rows.base + row * rows.stride, rows.stride, nullptr};
+}
+
+// Rows of `count` floats without gaps.
+template <class Float>
+inline bool solid(const RowsOf<Float>& rows, ptrdiff_t count) {
+  return !rows.each && rows.stride == count;
+}
+
 // One number of each row, repeated for all channels of the block.
 void spread(const MapLeaf& leaf, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t count, float* out) {
   for (ptrdiff_t r = 0; r < rows; r++) {
-    float value = leaf.source[(row + r) * leaf.stride];
+    float value = *row_of(leaf.source, row + r);
     for (ptrdiff_t i = 0; i < count; i++) out[r * count + i] = value;
   }
 }
@@ -114,7 +130,7 @@ void map_channels(const MapCall& call, ptrdiff_t first, ptrdiff_t count) {
     const ptrdiff_t rows = call.rows - row < most ? call.rows - row : most;
     for (int i = 0; i < call.leaf_count; i++) {
       const MapLeaf& leaf = call.leaves[i];
-      if (leaf.broadcast && (row == 0 || leaf.stride != 0))
+      if (leaf.broadcast && (row == 0 || leaf.source.each || leaf.source.stride != 0))
         spread(leaf, row, rows, count, call.registers + call.leaf_registers[i] * kMapBlock);
     }
     for (int i = 0; i < call.op_count; i++) {
@@ -123,13 +139,14 @@ void map_channels(const MapCall& call, ptrdiff_t first, ptrdiff_t count) {
       for (int a = 0; a < 3; a++) {
         const int arg = op.args[a];
         const MapLeaf* leaf = arg < 0 ? &call.leaves[~arg] : nullptr;
-        if (leaf && !leaf->broadcast) x[a] = {leaf->source + row * leaf->stride + first, leaf->stride};
-        else x[a] = {call.registers + (leaf ? call.leaf_registers[~arg] : arg) * kMapBlock, count};
+        if (leaf && !leaf->broadcast) x[a] = {from_row(leaf->source, row), first};
+        else x[a] = {{call.registers + (leaf ? call.leaf_registers[~arg] : arg) * kMapBlock, count, nullptr}, 0};
       }
-      Target target = {call.registers + op.out * kMapBlock, count, rows, count};
-      if (op.out < 0) target = {call.out + row * call.out_stride + first, call.out_stride, rows, count};
-      const bool solid = target.stride == count && x[0].stride == count && x[1].stride == count && x[2].stride == count;
-      if (solid) target.rows = 1, target.count = rows * count;
+      Target target = {{call.registers + op.out * kMapBlock, count, nullptr}, 0, rows, count};
+      if (op.out < 0) target = {from_row(call.out, row), first, rows, count};
+      if (solid(target.out, count) && solid(x[0].source, count) && solid(x[1].source, count) &&
+          solid(x[2].source, count))
+        target.rows = 1, target.count = rows * count;
       compute(op.code, target, x);
     }
   }

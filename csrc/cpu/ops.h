@@ -1,5 +1,5 @@
 // The inner loops, as plain structs and function pointers: one table of functions for each instruction set.
-// Rows of a call are images, or columns x images; a stride leads from one row to the next, in floats.
+// Rows of a call are images, columns x images, or any pixels whatever.
 #pragma once
 
 #include <stddef.h>
@@ -7,10 +7,21 @@
 
 namespace pixelfast {
 
+// Row m starts at base + m * stride or, where `each` is not null, at each[m] + stride. (ops_impl.h has row_of(rows, m):
+// a member function would be one function for all instruction sets.)
+template <class Float>
+struct RowsOf {
+  Float* base;
+  ptrdiff_t stride;
+  Float* const* each;
+};
+using Rows = RowsOf<float>;
+using ConstRows = RowsOf<const float>;
+
 // Source channels [0, count) of a tap; they meet rows [first, first + count) of the packed weights.
 struct Tap {
-  const float* source;
-  ptrdiff_t stride, first, count;
+  ConstRows source;
+  ptrdiff_t first, count;
 };
 
 // Outputs [channel, channel + count): weights (K, vectors * width), bias (vectors * width) or null.
@@ -25,8 +36,8 @@ struct ProductCall {
   int panel_count;
   const Tap* taps;
   ptrdiff_t tap_count;
-  float* out;
-  ptrdiff_t out_stride, rows;
+  Rows out;
+  ptrdiff_t rows;
 };
 
 // What a Map is made of: the operations of program.h by position, and a few that stand for several of them.
@@ -39,8 +50,7 @@ struct MapOp {
 };
 
 struct MapLeaf {
-  const float* source;
-  ptrdiff_t stride;
+  ConstRows source;
   bool broadcast;  // one number for all channels
 };
 
@@ -53,13 +63,13 @@ struct MapCall {
   int leaf_count;
   const int* leaf_registers;  // where a broadcast leaf is spread out
   float* registers;           // (registers, kMapBlock)
-  float* out;
-  ptrdiff_t out_stride, rows, count;
+  Rows out;
+  ptrdiff_t rows, count;
 };
 
 struct Span {
-  const float* source;
-  ptrdiff_t stride, count;
+  ConstRows source;
+  ptrdiff_t count;
 };
 
 // One number for each row, over the channels of all sources.
@@ -68,16 +78,16 @@ struct ReduceCall {
   const Span* sources;
   int source_count;
   float correction;
-  float* out;
-  ptrdiff_t out_stride, rows;
+  Rows out;
+  ptrdiff_t rows;
 };
 
 struct NormCall {
   Span source;
   const float *scale, *shift;
   float eps;
-  float* out;
-  ptrdiff_t out_stride, rows;
+  Rows out;
+  ptrdiff_t rows;
 };
 
 // One draw from `count` logits: value = number of k < count-1 whose cumulative probability is <= noise.

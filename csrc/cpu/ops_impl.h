@@ -5,6 +5,16 @@
 #pragma once
 
 #include "../names.h"
+
+namespace {
+
+template <class Float>
+inline Float* row_of(const pixelfast::RowsOf<Float>& rows, ptrdiff_t m) {
+  return rows.each ? rows.each[m] + rows.stride : rows.base + m * rows.stride;
+}
+
+}  // namespace
+
 #include "math_impl.h"
 #include "product_impl.h"
 #include "map_impl.h"

@@ -23,8 +23,13 @@ class Planner final : SlotNumbers {
     p.levels = program_.levels, p.parameters = program_.parameters, p.head = program_.head;
     p.first_row = program_.first_row, p.col0 = program_.col0, p.col1 = program_.col1;
     p.buffers = program_.buffers, p.fields = program_.fields;
-    p.row = steps(program_.row);
-    for (const auto& list : program_.steps) p.steps.push_back(steps(list));
+    p.locals = find_locals(program_);
+    p.row = steps(program_.row, p.row_effort);
+    for (const auto& list : program_.steps) p.steps.push_back(steps(list, p.pixel_effort));
+    for (size_t i = 0; i < program_.row.size(); i++)
+      if (runs(program_.row[i])) p.leads.push_back(program_.leads[i]);
+    for (int lead : p.leads) p.most_lead = std::max(p.most_lead, lead);
+    p.reaches = program_.reaches;
     order_known_rows();
     for (const Draw& draw : program_.draws) p.draws.push_back({draw.channel, number(draw.source)});
     for (const auto& list : program_.encodes) {
@@ -62,7 +67,7 @@ class Planner final : SlotNumbers {
       if (items[position].k >= 0) plan_->known_order.push_back(items[position]);
   }
 
-  std::vector<Step> steps(const std::vector<Instruction>& instructions) {
+  std::vector<Step> steps(const std::vector<Instruction>& instructions, Effort& effort) {
     std::vector<Step> planned;
     for (const Instruction& instruction : instructions) {
       if (!runs(instruction)) continue;  // and was not validated
@@ -73,6 +78,9 @@ class Planner final : SlotNumbers {
       step.first_source = static_cast<int>(plan_->slots.size());
       std::visit([&](const auto& body) { plan_body(body, instruction.out.count, step); }, instruction.body);
       step.last_source = static_cast<int>(plan_->slots.size());
+      effort.instructions++;
+      if (auto* product = std::get_if<PackedProduct>(&step.body))
+        effort.vectors += static_cast<double>(product->storage.size()) / plan_->kernels->width;
       planned.push_back(std::move(step));
     }
     return planned;

@@ -7,6 +7,7 @@
 
 #include "../aligned.h"
 #include "../program.h"
+#include "locals.h"
 #include "ops.h"
 
 namespace pixelfast {
@@ -66,11 +67,17 @@ struct KnownItem {
   const Step* step;
 };
 
+// What a list of instructions costs at one pixel: vectors of weights, and instructions to start.
+struct Effort {
+  double vectors = 0, instructions = 0;
+};
+
 struct Plan {
   const Kernels* kernels;
   int channels, height, width, levels, parameters, first_row, col0, col1;
   Distribution head;
   std::vector<Buffer> buffers;
+  Locals locals;
   std::vector<Field> fields;
   std::vector<Slot> slots;
   std::vector<Step> row;
@@ -78,6 +85,11 @@ struct Plan {
   std::vector<PlannedDraw> draws;
   std::vector<std::vector<PlannedEncode>> encodes;
   std::vector<KnownItem> known_order;  // empty: known rows run column by column
+
+  std::vector<int> leads;  // of the steps of `row`, and
+  int most_lead = 0;       // the largest
+  std::vector<Reach> reaches;
+  Effort row_effort, pixel_effort;
 
   // The most that any instruction needs; sizes of a worker's scratch.
   size_t most_taps = 0, most_leaves = 0, most_registers = 0;

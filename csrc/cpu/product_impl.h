@@ -26,13 +26,13 @@ struct Block {
   static constexpr int kSets = sets_of_sums(MR * NV);
   Vec sums[kSets][MR][NV];
 
-  inline void start(const Panel& panel, const float* out, ptrdiff_t stride) {
+  inline void start(const Panel& panel, float* const* out) {
     const int tail = panel.count - (NV - 1) * Vec::width;
 #pragma GCC unroll 16
     for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) {
-        const float* held = out + m * stride + v * Vec::width;
+        const float* held = out[m] + v * Vec::width;
         if (panel.bias) sums[0][m][v] = Vec::load(panel.bias + v * Vec::width);
         else sums[0][m][v] = v < NV - 1 ? Vec::load(held) : Vec::load_first(held, tail);
 #pragma GCC unroll 4
@@ -57,7 +57,7 @@ struct Block {
     constexpr int step = NV * Vec::width;
     const float* source[MR];
 #pragma GCC unroll 16
-    for (int m = 0; m < MR; m++) source[m] = tap.source + (row + m) * tap.stride;
+    for (int m = 0; m < MR; m++) source[m] = row_of(tap.source, row + m);
     const float* w = weights + tap.first * step;
     ptrdiff_t k = 0;
     for (; k + 4 <= tap.count; k += 4, w += 4 * step) {
@@ -69,7 +69,7 @@ struct Block {
     for (; k < tap.count; k++, w += step) multiply<0>(source, k, w);
   }
 
-  inline void finish(const Panel& panel, float* out, ptrdiff_t stride) {
+  inline void finish(const Panel& panel, float* const* out) {
     const int tail = panel.count - (NV - 1) * Vec::width;
 #pragma GCC unroll 16
     for (int m = 0; m < MR; m++)
@@ -78,7 +78,7 @@ struct Block {
         Vec total = sums[0][m][v];
 #pragma GCC unroll 4
         for (int s = 1; s < kSets; s++) total = total + sums[s][m][v];
-        float* held = out + m * stride + v * Vec::width;
+        float* held = out[m] + v * Vec::width;
         if (v < NV - 1 || tail == Vec::width) total.store(held);
         else total.store_first(held, tail);
       }
@@ -87,11 +87,13 @@ struct Block {
 
 template <int MR, int NV>
 void run_block(const ProductCall& call, const Panel& panel, ptrdiff_t row) {
-  float* out = call.out + row * call.out_stride + panel.channel;
+  float* out[MR];
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; m++) out[m] = row_of(call.out, row + m) + panel.channel;
   Block<MR, NV> block;
-  block.start(panel, out, call.out_stride);
+  block.start(panel, out);
   for (ptrdiff_t t = 0; t < call.tap_count; t++) block.add(call.taps[t], row, panel.weights);
-  block.finish(panel, out, call.out_stride);
+  block.finish(panel, out);
 }
 
 using BlockFunction = void (*)(const ProductCall&, const Panel&, ptrdiff_t);

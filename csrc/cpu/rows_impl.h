@@ -41,7 +41,7 @@ inline float sum_row(const ReduceCall& call, ptrdiff_t row, F function) {
   float total = 0.0f;
   for (int s = 0; s < call.source_count; s++) {
     const Span& span = call.sources[s];
-    total += sum_of(span.source + row * span.stride, span.count, function);
+    total += sum_of(row_of(span.source, row), span.count, function);
   }
   return total;
 }
@@ -52,7 +52,7 @@ inline float extreme_row(const ReduceCall& call, ptrdiff_t row) {
   float best = Largest ? -INFINITY : INFINITY;
   for (int s = 0; s < call.source_count; s++) {
     const Span& span = call.sources[s];
-    const float* x = span.source + row * span.stride;
+    const float* x = row_of(span.source, row);
     for (ptrdiff_t i = 0; i < span.count; i++)
       if ((Largest ? x[i] > best : x[i] < best) || x[i] != x[i]) best = x[i];
     if (best != best) return best;
@@ -79,7 +79,7 @@ void reduce(const ReduceCall& call) {
   for (int s = 0; s < call.source_count; s++) count += call.sources[s].count;
   const float n = static_cast<float>(count);
   for (ptrdiff_t row = 0; row < call.rows; row++) {
-    float& out = call.out[row * call.out_stride];
+    float& out = *row_of(call.out, row);
     switch (static_cast<Reduction>(call.kind)) {
       case Reduction::mean: out = sum_row(call, row, [](Vec x) { return x; }) / n; break;
       case Reduction::sum: out = sum_row(call, row, [](Vec x) { return x; }); break;
@@ -95,8 +95,8 @@ void norm(const NormCall& call) {
   const ptrdiff_t count = call.source.count;
   const float n = static_cast<float>(count);
   for (ptrdiff_t row = 0; row < call.rows; row++) {
-    const float* x = call.source.source + row * call.source.stride;
-    float* out = call.out + row * call.out_stride;
+    const float* x = row_of(call.source.source, row);
+    float* out = row_of(call.out, row);
     const Vec mean = Vec::set(sum_of(x, count, [](Vec v) { return v; }) / n);
     const float var = sum_of(x, count, [&](Vec v) { return (v - mean) * (v - mean); }) / n;
     const Vec rate = Vec::set(1.0f / ::sqrtf(var + call.eps));

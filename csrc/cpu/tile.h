@@ -1,12 +1,10 @@
-// A tile: some images of a call, run from the first row to the last by one thread, in buffers of its own.
+// A tile: some images of a call that run together, in buffers of their own.
 //
 // A buffer is [ring row][column][image of the tile][feature], so the rows of a product are images at one column, or
 // columns x images: both lie at one stride, and a tap is a constant offset.
 #pragma once
 
-#include <atomic>
-#include <functional>
-#include <optional>
+#include <vector>
 
 #include "plan.h"
 
@@ -36,65 +34,57 @@ struct Position {
   int image, row, col, channel;
 };
 
+// Where a slot's channels lie in one row: image i at column c has them from origin + c * col_stride + i * stride on.
+// For columns outside [col0, col1) they are zeros. Without an origin where they live no longer than a pixel (locals.h).
+struct Bound {
+  float* origin;
+  ptrdiff_t col_stride, stride;
+  int col0, col1, count;
+
+  float* at(int col) const { return origin + col * col_stride; }
+};
+
+// A row in flight: all slots of the plan, seen from it.
+struct Lane {
+  int row = 0;
+  std::vector<Bound> bound;
+};
+
 class Tile {
  public:
-  Tile(const Plan& plan, const Call& call, int most_images, const std::atomic<bool>& stop);
+  // `more_rows` in every buffer, for rows that are in flight together.
+  Tile(const Plan& plan, const Call& call, int most_images, int more_rows);
 
-  // Images [first, first + images). Returns where a draw had no distribution. Leaves early if `stop` is set.
-  std::optional<Position> run(int first, int images, const std::function<void(int)>& row_finished);
-
- private:
-  // Where a slot's channels lie in the current row: image i at column c has them from
-  // storage[origin + c * col_stride + i * stride] on. For columns outside [col0, col1) they are zeros.
-  struct Bound {
-    ptrdiff_t origin, col_stride, stride;
-    int col0, col1, count;
-  };
-
+  // Images [first, first + images) of the call, from the beginning.
   void start(int first, int images);
+  // Zeros in the slots of a row that lies outside a buffer's domain. Before anything of the row is written.
   void begin_row(int row);
-  void run_row();
-  void run_known_row();
-  bool row_known() const;
-  void bind(const Slot& slot, Bound& bound) const;
-  void activate(const std::vector<Step>& steps, std::vector<const Step*>& active) const;
+  void bind(int row, Lane& lane) const;
+  // Whether all values of a row are given.
+  bool known(int row) const;
+  // Log-probabilities are summed by rows, so that the total does not depend on which thread ran which row.
+  void add_log_prob(int image, int row, double log_prob) { log_prob_[image * plan_.height + row] += log_prob; }
+  // After the last row.
+  void finish();
 
-  void execute(const std::vector<const Step*>& steps, int col0, int col1);
-  void execute(const Step& step, int col0, int col1);
-  void execute(const PackedProduct& product, const Step& step, int col0, int col1);
-  void execute(const PackedLookup& lookup, const Step& step, int col0, int col1);
-  void execute(const CompiledMap& map, const Step& step, int col0, int col1);
-  void execute(const PlannedReduce& reduce, const Step& step, int col0, int col1);
-  void execute(const PlannedNorm& norm, const Step& step, int col0, int col1);
-  int gather_taps(const PackedProduct& product, const Step& step, int col, int& end);
-
-  void encode(const std::vector<PlannedEncode>& encodes, int col0, int col1);
-  void record(const PlannedDraw& draw, int col0, int col1);
-  void draw(const PlannedDraw& draw, int col);
-  bool draw_one(const float* parameters, size_t subpixel, int image);
-  void take(int value, double log_prob, size_t subpixel, int image);
-
-  float* at(int slot, int col) const { return storage_.data() + bound_[slot].origin + col * bound_[slot].col_stride; }
+  int first() const { return first_; }
+  int images() const { return images_; }
+  // Where a sub-pixel stands in the arrays of the call.
   size_t subpixel(int image, int row, int col, int channel) const {
     return ((static_cast<size_t>(first_ + image) * plan_.height + row) * plan_.width + col) * plan_.channels + channel;
   }
-  bool stopped() const { return stop_.load(std::memory_order_relaxed) || failure_.has_value(); }
+
+ private:
+  void bind(const Slot& slot, int row, Bound& bound) const;
+  int ring_rows(const Buffer& buffer) const { return buffer.rows + more_rows_; }
 
   const Plan& plan_;
   const Call& call_;
-  const std::atomic<bool>& stop_;
+  const int more_rows_;
   std::vector<size_t> offsets_;  // of each buffer, for one image
-  AlignedFloats storage_, registers_, exps_;
-  std::vector<double> sums_;
-  std::vector<Tap> taps_;
-  std::vector<MapLeaf> leaves_;
-  std::vector<Span> spans_;
-  std::vector<const float*> tables_;
-  std::vector<Bound> bound_;  // of each slot of the plan
-  std::vector<const Step*> active_row_;
-  std::vector<std::vector<const Step*>> active_steps_;
-  int first_ = 0, images_ = 0, row_ = 0;
-  std::optional<Position> failure_;
+  AlignedFloats storage_;
+  std::vector<double> log_prob_;  // (images, rows), if they are asked for
+  int first_ = 0, images_ = 0;
 };
 
 }  // namespace pixelfast

@@ -68,8 +68,16 @@ class CpuEngine:
         """The instruction set in use: scalar, avx2, avx512 or neon."""
         return self._engine.isa
 
-    def run(self, request: Request) -> Result:
-        """Sample.
+    def arrangement(self, images: int, threads: int | None = None) -> dict[str, Any]:
+        """How a call would be spread over threads: tiles of images, rows one after another or as a wave."""
+        return dict(self._engine.arrangement(images, usable_threads() if threads is None else threads))
+
+    def run(self, request: Request, arrangement: tuple[int, int, str, int] | None = None) -> Result:
+        """Sample. The result is the same with every ``arrangement``, which is chosen for speed.
+
+        Args:
+            arrangement: for tests: teams, threads of a team (0: rows one after another), how a team shares its work
+                ("none", "rows" or "phases") and columns of a chunk; see csrc/cpu/arrangement.h.
 
         Raises:
             InvalidInput: the request does not fit the program.
@@ -90,6 +98,7 @@ class CpuEngine:
             temperature=request.temperature,
             threads=usable_threads() if request.threads is None else request.threads,
             on_row=request.on_row,
+            arrangement=arrangement,
         )
         if position is not None:
             raise numerical_error(*position)

@@ -29,10 +29,11 @@ from ..program import (
     Reduce,
     Slot,
 )
+from ..wavefront import wavefront
 from .known_rows import known_order
 
 MAGIC = int.from_bytes(b"PIXFAST1", "big")
-VERSION = 1
+VERSION = 2
 INSTRUCTIONS: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(Instruction))
 
 
@@ -91,12 +92,19 @@ class _Packer:
             for encode in encodes:
                 self.encode(encode)
         self.known_rows(program)
+        self.wavefront(program)
 
     def known_rows(self, program: Program) -> None:
         """Positions among all steps' instructions, each step's followed by its draw; none: column by column."""
         first = [0, *accumulate(len(step) + 1 for step in program.steps)]
         order = known_order(program) or ()
         self.put(len(order), *(first[step] + index for step, index in order))
+
+    def wavefront(self, program: Program) -> None:
+        front = wavefront(program)
+        self.put(len(front.leads), *front.leads, len(front.reaches))
+        for reach in front.reaches:
+            self.put(reach.above, reach.pixels, reach.chunks, reach.rows)
 
     def rect(self, rect: Rect) -> None:
         self.put(rect.row0, rect.row1, rect.col0, rect.col1)

@@ -16,14 +16,23 @@ from torch.nn import functional as F
 
 from ..expression import evaluate
 from ..program import Encode, FieldSlot, Instruction, Leaf, Lookup, Map, Norm, Product, Program, Reduce, Slot
+from ..storage import with_rows
+from ..wavefront import Wave, Work
 from .known_rows import Item, known_order
 from .request import Request, Result, check, numerical_error
 
 Columns = tuple[int, int]
 
 
-def run(program: Program, request: Request, *, poison: bool = False, device: str | torch.device = "cpu") -> Result:
-    """Sample by interpreting ``program``.
+def run(
+    program: Program,
+    request: Request,
+    *,
+    poison: bool = False,
+    device: str | torch.device = "cpu",
+    wave: Wave | None = None,
+) -> Result:
+    """Sample by interpreting ``program``, row by row or, with ``wave``, several rows at a time.
 
     Raises:
         InvalidInput: the request does not fit the program.
@@ -31,6 +40,11 @@ def run(program: Program, request: Request, *, poison: bool = False, device: str
     """
     check(program, request)
     with torch.no_grad():
+        if wave is not None:
+            machine = _Machine(with_rows(program, wave.rows_in_flight), request, poison, torch.device(device))
+            for work in wave.order():
+                machine.run_work(wave, work)
+            return machine.result()
         machine = _Machine(program, request, poison, torch.device(device))
         for row in program.rows:
             machine.run_row(row)
@@ -79,11 +93,24 @@ class _Machine:
             self.run_known_row(self.known_order, row, everywhere)
             return
         for col in range(*everywhere):
-            for step, instructions in enumerate(self.program.steps):
-                self.execute(instructions, row, (col, col + 1))
-                if row >= 0 and 0 <= col < self.width:
-                    self.draw(step, row, col)
-                    self.encode(self.program.encodes[step], row, (col, col + 1))
+            self.run_pixel(row, col)
+
+    def run_pixel(self, row: int, col: int) -> None:
+        for step, instructions in enumerate(self.program.steps):
+            self.execute(instructions, row, (col, col + 1))
+            if row >= 0 and 0 <= col < self.width:
+                self.draw(step, row, col)
+                self.encode(self.program.encodes[step], row, (col, col + 1))
+
+    def run_work(self, wave: Wave, work: Work) -> None:
+        """A part of a wave: see `wavefront`."""
+        if work.pixel:
+            self.run_pixel(work.row, work.col)
+            return
+        if work.first:
+            self.begin_row(work.row)
+        for instruction, lead in zip(self.program.row, wave.front.leads, strict=True):
+            self.execute((instruction,), work.row, (work.col + lead, work.col + lead + wave.chunk))
 
     def run_known_row(self, order: Sequence[Item], row: int, everywhere: Columns) -> None:
         """Every value of the row is known, or there is none: each instruction runs over all columns at once."""

@@ -1,0 +1,82 @@
+// The loops over rows and columns. See instructions.cpp for what happens at one place, wave.cpp for rows that overlap.
+#include "worker.h"
+
+#include <algorithm>
+
+namespace pixelfast {
+
+Worker::Worker(const Plan& plan, const Call& call, const Arrangement& arrangement, Tile& tile,
+               const std::atomic<bool>& stop)
+    : plan_(plan),
+      call_(call),
+      arrangement_(arrangement),
+      tile_(tile),
+      stop_(stop),
+      registers_(plan.most_registers * kMapBlock),
+      exps_((static_cast<size_t>(plan.levels) + 63) / 64 * 64),
+      sums_(static_cast<size_t>(plan.levels) / 64 + 1),
+      taps_(plan.most_taps),
+      leaves_(plan.most_leaves),
+      spans_(plan.most_taps),
+      tables_(plan.most_taps),
+      lanes_(arrangement.wave ? arrangement.rows_in_flight + 1 : 1) {
+  // Several cells need pointers to the rows of every slot; one cell only for fields, which may lie at no stride.
+  const size_t columns = plan.col1 - plan.col0, lanes = lanes_.size();
+  const size_t one = (plan.most_leaves + 1) * columns;
+  const size_t several = (std::max(plan.most_taps, plan.most_leaves) + 1) * lanes * arrangement.chunk;
+  pointers_.resize(std::max(one, arrangement.wave ? several : 0) * arrangement.images);
+  for (Lane& lane : lanes_) lane.bound.reserve(plan.slots.size());
+  local_rows_ = (may_run_known() ? std::max(columns, lanes) : lanes) * arrangement.images;
+  locals_ = AlignedFloats(plan.locals.floats * local_rows_);
+  cells_.reserve(lanes), live_.reserve(lanes);
+}
+
+std::optional<Position> Worker::run_rows(const RowFinished& row_finished) {
+  for (int row = plan_.first_row; row < plan_.height && !stopped(); row++) {
+    run_row(row);
+    if (row >= 0 && !stopped()) row_finished(row);
+  }
+  return failure_;
+}
+
+void Worker::run_row(int row) {
+  const bool known = may_run_known() && (row < 0 || tile_.known(row));
+  tile_.begin_row(row);
+  tile_.bind(row, lanes_[0]);
+  const Cell everywhere{&lanes_[0], plan_.col0, plan_.col1, 0};
+  for (const Step& step : plan_.row) {
+    if (stopped()) return;
+    execute(step, {&everywhere, 1});
+  }
+  if (known) run_known();
+  else run_pixel_by_pixel();
+}
+
+void Worker::run_pixel_by_pixel() {
+  const Lane& lane = lanes_[0];
+  for (int col = plan_.col0; col < plan_.col1 && !stopped(); col++) {
+    const bool inside = lane.row >= 0 && 0 <= col && col < plan_.width;
+    const Cell here{&lane, col, col + 1, 0};
+    for (int k = 0; k < plan_.channels; k++) {
+      for (const Step& step : plan_.steps[k]) execute(step, {&here, 1});
+      if (!inside) continue;
+      draw(plan_.draws[k], here);
+      if (stopped()) return;
+      encode(plan_.encodes[k], here);
+    }
+  }
+}
+
+void Worker::run_known() {
+  const Lane& lane = lanes_[0];
+  const Cell everywhere{&lane, plan_.col0, plan_.col1, 0}, image{&lane, 0, plan_.width, -plan_.col0};
+  if (lane.row >= 0)
+    for (const auto& encodes : plan_.encodes) encode(encodes, image);
+  for (const KnownItem& item : plan_.known_order) {
+    if (stopped()) return;
+    if (item.step) execute(*item.step, {&everywhere, 1});
+    else if (lane.row >= 0) record(plan_.draws[item.k], image);
+  }
+}
+
+}  // namespace pixelfast
