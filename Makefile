@@ -1,6 +1,7 @@
 # make demo   set up .venv and run the demonstration
 # make test   set up .venv and run every check, as continuous integration does
 # make fuzz   random architectures against the naive loop, 10,000 of them
+# make bench  the speed report, some minutes; bench-quick: under a minute; bench-micro: the engine's operations one by one
 #
 # Needs Python (3.10 or later, with venv) and, for the native engine, a C++17 compiler.
 # make PYTHON=python3.12 VENV=/elsewhere/venv ... choose others than python3 and .venv.
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h)
 
-.PHONY: setup demo test lint pytest fuzz clean
+.PHONY: setup demo test lint pytest fuzz bench bench-quick bench-micro clean
 
 setup: $(STAMP)
 
@@ -37,6 +38,17 @@ pytest: $(STAMP)
 
 fuzz: $(STAMP)
 	PIXELFAST_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/test_random_models.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)
+
+bench-quick: $(STAMP)
+	$(BIN)/python benchmarks/run.py --quick $(BENCH_OPTIONS)
+
+bench-micro: $(STAMP)
+	@mkdir -p build
+	$(BIN)/python -m pytest benchmarks/micro/bench_operations.py --benchmark-columns=median,iqr,rounds --benchmark-sort=fullname \
+		--benchmark-json=build/bench-micro.json
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache pixelfast/*.so $(VENV)

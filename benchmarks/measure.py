@@ -1,0 +1,118 @@
+"""How times and memory are measured: tasks in turns, medians over rounds, and the high-water mark of memory.
+
+Numerator and denominator of a ratio, and the machine's peak, take turns within one process, since the clock of a machine
+drifts from minute to minute. Tasks that take long run fewer times; each result says how often.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from results import Times
+
+LONG = 20.0
+"""Seconds from which on a task counts as long."""
+LONG_RUNS = 3
+BRIEF = 5.0
+"""Seconds that a brief task may take in all before it stops."""
+PAUSE = 0.01
+"""Seconds between tasks, in which the threads of the task before fall asleep."""
+
+Task = Callable[[], object]
+
+
+def turns(
+    tasks: Mapping[str, Task],
+    runs: int,
+    beside: Callable[[], float | None] = lambda: None,
+    brief: Collection[str] = (),
+) -> tuple[dict[str, Times], dict[str, tuple[float, ...]]]:
+    """Run the tasks in turns, `runs` times each; the caller has warmed them up.
+
+    Args:
+        runs: rounds; a task whose first run takes longer than `LONG` stops after `LONG_RUNS`.
+        beside: measured right before each run of each task.
+        brief: tasks that nobody is measured against: they stop after `BRIEF` seconds in all, but not before the first run.
+
+    Returns:
+        The times of each task, and what `beside` gave next to them.
+    """
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    noted: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(runs):
+        for name, task in tasks.items():
+            if len(times[name]) >= allowed(times[name], runs) or (name in brief and sum(times[name]) > BRIEF):
+                continue
+            time.sleep(PAUSE)
+            if (found := beside()) is not None:
+                noted[name].append(found)
+            times[name].append(timed(task))
+    return {name: Times(tuple(found)) for name, found in times.items()}, {k: tuple(v) for k, v in noted.items()}
+
+
+def allowed(found: list[float], runs: int) -> int:
+    """How many runs a task with these times may have."""
+    return min(runs, LONG_RUNS) if found and found[0] > LONG else runs
+
+
+def timed(task: Task) -> float:
+    """Seconds that a task takes."""
+    begin = time.perf_counter()
+    task()
+    return time.perf_counter() - begin
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by which a task raises the memory of this process: at its highest, and what it keeps afterwards."""
+
+    peak: int
+    kept: int
+
+
+def peak_memory(task: Task) -> Memory | None:
+    """Run a task and see what memory it takes; None where Linux's /proc does not tell.
+
+    Memory that earlier tasks freed is handed back to the kernel first, or the task would get it for nothing.
+    """
+    gc.collect()
+    trim()
+    before, held = status("VmRSS"), status("RssAnon")
+    possible = reset_high_water()
+    task()
+    highest = status("VmHWM")
+    trim()
+    holds = status("RssAnon")
+    if not possible or before is None or held is None or highest is None or holds is None:
+        return None
+    return Memory(max(0, highest - before), max(0, holds - held))
+
+
+def trim() -> None:
+    """Hand freed memory back to the kernel, where the C library can."""
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if release is not None:
+        release(0)
+
+
+def reset_high_water() -> bool:
+    """Let VmHWM start again at what the process holds now; False: this system does not allow it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def status(name: str) -> int | None:
+    """Bytes of a line of /proc/self/status; None: there is no such line."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:")), None)

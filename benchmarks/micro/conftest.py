@@ -1,0 +1,19 @@
+"""Lets the micro-benchmarks import what the report uses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--engine-threads", type=int, default=1, help="threads of the engine; default: 1")
+
+
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--engine-threads"))

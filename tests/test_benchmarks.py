@@ -1,0 +1,515 @@
+"""The speed report: its arithmetic, the gate that withholds speed, and one small run from end to end, without judging times."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pixelfast import Categorical
+from pixelfast.engines import cpu
+from pixelfast.engines.reference import run as interpret
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def path() -> Iterator[None]:
+    """The files of benchmarks/ import each other by name, as they do when `run.py` is called."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(BENCHMARKS))
+    sys.path.insert(0, str(BENCHMARKS / "micro"))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+    sys.path.remove(str(BENCHMARKS / "micro"))
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and BENCHMARKS in Path(file).parents:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def results() -> ModuleType:
+    import results
+
+    return results
+
+
+def cell_of(results: ModuleType, **changes: Any) -> Any:
+    """A cell of 4 images with the usual loop, one engine and both forwards."""
+    rows = (
+        results.Row("naive", "ok", times=results.Times((200.0,)), steps=5, gate=results.Gate(True)),
+        results.Row(
+            "cpu",
+            "ok",
+            times=results.Times((0.5, 0.4, 0.9)),
+            tuned=results.Times((0.3, 0.6, 0.3)),
+            peaks=(1e9, 2e9, 4e9),
+            flops=5e8,
+            traffic=1e8,
+            memory=1_500_000,
+            compile_s=2.0,
+            gate=results.Gate(True, draws=100, differ=1, ties=1, parameter_error=1e-6),
+        ),
+    )
+    cell = results.Cell(
+        "a",
+        (1, 7, 5),
+        4,
+        rows,
+        results.Forward(results.Times((1.0, 2.0, 1.0)), 4, "NCHW", 1000),
+        results.Forward(results.Times((0.6,)), 1, "channels_last"),
+    )
+    return replace(cell, **changes)
+
+
+def run_of(results: ModuleType, *cells: Any, **facts: Any) -> Any:
+    known = {
+        "machine": "m", "versions": "v", "commit": "c", "date": "d", "processor": "p", "threads": 1, "peak_note": "",
+        "instruction_set": "scalar", "torch_capability": "t", "peak_flops": 2e9, "bandwidth": {"L2": 1e9, "DRAM": 1e8},
+    }  # fmt: skip
+    return results.Run({**known, **facts}, {}, tuple(cells))
+
+
+# ---------------------------------------------------------------- arithmetic
+
+
+def test_equal_steps_are_multiplied(results: ModuleType) -> None:
+    assert results.extrapolate([0, 3, 6], [0.5, 0.5, 0.5], height=7, per_row=10) == pytest.approx(0.5 * 70)
+
+
+def test_steps_that_grow_with_the_row_are_summed(results: ModuleType) -> None:
+    steps = {row: 0.1 * (row + 1) for row in range(7)}  # what cropped forwards cost
+    total = 5 * sum(steps.values())
+    assert results.extrapolate([0, 6], [steps[0], steps[6]], height=7, per_row=5) == pytest.approx(total)
+    assert results.extrapolate([6, 2, 0], [steps[6], steps[2], steps[0]], height=7, per_row=5) == pytest.approx(total)
+
+
+def test_rows_outside_those_measured_cost_as_much_as_the_nearest(results: ModuleType) -> None:
+    assert results.extrapolate([1, 2], [1.0, 2.0], height=5, per_row=1) == pytest.approx(1 + 1 + 2 + 2 + 2)
+
+
+@pytest.mark.parametrize("rows", [[], [7], [-1, 3]])
+def test_steps_outside_the_image_are_refused(results: ModuleType, rows: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"rows of the image, 0 \.\. 6"):
+        results.extrapolate(rows, [1.0] * len(rows), height=7, per_row=5)
+
+
+def test_ratios(results: ModuleType) -> None:
+    cell = cell_of(results)
+    row = cell.row("cpu")
+    assert cell.ratio_default(row) == pytest.approx(0.5 / 1.0)
+    assert cell.ratio_tuned(row) == pytest.approx(0.3 / 0.6)  # the numerator that was measured beside the tuned forward
+    assert cell.speedup(row) == pytest.approx(200 / 0.5)
+    assert cell.images_per_second(row) == pytest.approx(4 / 0.5)
+    assert row.fraction_of_peak() == pytest.approx(5e8 / 0.5 / 2e9)
+    assert row.times.spread == pytest.approx(0.25 / 0.5)
+
+
+def test_ratios_without_a_denominator(results: ModuleType) -> None:
+    cell = cell_of(results, forward=None, tuned=None, rows=cell_of(results).rows[1:])
+    row = cell.row("cpu")
+    assert cell.ratio_default(row) is cell.ratio_tuned(row) is cell.speedup(row) is None
+    assert replace(row, peaks=()).fraction_of_peak() is None
+
+
+def test_results_survive_json(results: ModuleType) -> None:
+    run = run_of(results, cell_of(results))
+    assert results.run_from(json.loads(json.dumps(results.to_json(run)))) == run
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"schema": 2, "cells": []}, {"schema": 1, "cells": [{}], "facts": {}, "options": {}, "notes": []}]
+)
+def test_other_files_are_no_results(results: ModuleType, data: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"results\.json"):
+        results.run_from(data)
+
+
+# ---------------------------------------------------------------- the gate
+
+
+def test_a_row_whose_gate_fails_has_no_speed(results: ModuleType) -> None:
+    import report
+
+    cell = cell_of(results)
+    failed = results.withhold(cell.row("cpu"), results.Gate(False, reason="3 wrong draws"))
+    assert (failed.status, failed.times, failed.tuned, failed.memory) == ("failed", None, None, None)
+    cell = replace(cell, rows=(cell.row("naive"), failed))
+    text = report.cell_text(cell)
+    assert "FAILED" in text
+    assert "cpu: FAILED: 3 wrong draws" in text
+    assert "500 ms" not in text
+    assert "FAILED: 3 wrong draws" in report.markdown(run_of(results, cell), None, [])
+    assert results.withhold(cell_of(results).row("cpu"), results.Gate(True)).times is not None
+
+
+def test_an_engine_that_draws_wrong_images_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import worker
+
+    monkeypatch.setattr(worker.machine, "raise_malloc_thresholds", lambda: False)
+    tiny_model(monkeypatch)
+    job = worker.Job("tiny", (1, 7, 5), (3,), ("naive", "reference"), runs=1, threads=1, steps=2)
+    (good,) = worker.Worker(job).run()
+    assert [row.status for row in good.rows] == ["ok", "ok"]
+    assert good.row("reference").gate.draws == 3 * 35
+    plain = worker.pixelfast.Sampler.sample
+
+    def wrong(self: Any, *args: Any, **options: Any) -> Any:
+        images = plain(self, *args, **options)
+        return (images + 1) % self.head.levels
+
+    monkeypatch.setattr(worker.pixelfast.Sampler, "sample", wrong)
+    (bad,) = worker.Worker(job).run()
+    assert [row.status for row in bad.rows] == ["ok", "failed"]
+    assert "NOT exact" in bad.row("reference").reason
+    assert bad.row("reference").times is None
+
+
+def test_an_engine_that_draws_other_images_when_timed_is_withheld(monkeypatch: pytest.MonkeyPatch) -> None:
+    import worker
+
+    tiny_model(monkeypatch)
+    monkeypatch.setattr(worker.machine, "raise_malloc_thresholds", lambda: False)
+    measure = worker.Worker(worker.Job("tiny", (1, 7, 5), (3,), ("reference",), runs=1, threads=1))
+    plain, calls = worker.Drawing.__call__, []
+
+    def drifting(self: Any) -> None:
+        plain(self)
+        calls.append(1)
+        if len(calls) > 1:
+            self.last = self.last.clone().fill_(0)
+
+    monkeypatch.setattr(worker.Drawing, "__call__", drifting)
+    (cell,) = measure.run()
+    assert "other images than the verified one" in cell.row("reference").reason
+
+
+def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    import models
+    from borrowed import DataMaskedConv2d
+
+    def build(shape: Any) -> nn.Module:
+        return nn.Sequential(DataMaskedConv2d("A", 1, 6, 5), nn.ReLU(), nn.Conv2d(6, 4, 1))
+
+    entry = models.Model(build, (1, 7, 5), "for tests", (3,), head=Categorical(4))
+    monkeypatch.setitem(models.MODELS, "tiny", entry)
+
+
+# ---------------------------------------------------------------- what is timed
+
+
+def test_the_steps_of_the_usual_loop_are_spread() -> None:
+    from usual_loop import spread
+
+    assert spread(5, 28, 28, 3) == [(0, 2, 0), (7, 8, 1), (14, 14, 2), (20, 19, 0), (27, 25, 1)]
+    assert [row for row, _, _ in spread(5, 3, 4, 1)] == [0, 1, 2]
+    assert [row for row, _, _ in spread(1, 9, 4, 1)] == [0, 8]
+    assert spread(4, 1, 1, 1) == [(0, 0, 0)]
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_the_usual_loop_draws_what_it_should(monkeypatch: pytest.MonkeyPatch, crop: bool) -> None:
+    import models
+    from usual_loop import UsualLoop
+
+    import pixelfast
+    from pixelfast.conditions import Conditions
+
+    tiny_model(monkeypatch)
+    module, head = models.MODELS["tiny"].make((1, 7, 5))
+    sampler = pixelfast.compile(module, (1, 7, 5), head, engine="reference")
+    layout = sampler.prepare().analysis.layout
+    loop = UsualLoop(module, head, layout, Conditions(), pixelfast.noise.uniforms(3, 0, 2, (1, 7, 5)), crop)
+    for row in range(7):
+        for col in range(5):
+            loop.step(row, col, 0)
+    assert torch.equal(loop.values.byte(), sampler.sample(2, seed=3))
+
+
+def test_turns_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    import measure
+
+    seen: list[str] = []
+    tasks = {name: lambda name=name: seen.append(name) for name in ("numerator", "denominator", "slow", "seldom")}
+    monkeypatch.setattr(measure, "timed", lambda task: (task(), 100.0 if task is tasks["slow"] else 1.0)[1])
+    monkeypatch.setattr(measure, "PAUSE", 0)
+    monkeypatch.setattr(measure, "BRIEF", 1.5)
+    times, peaks = measure.turns(tasks, 7, beside=lambda: seen.append("peak") or 5.0, brief=["seldom"])
+    assert seen[:8] == ["peak", "numerator", "peak", "denominator", "peak", "slow", "peak", "seldom"]
+    assert {name: len(found.runs) for name, found in times.items()} == {
+        "numerator": 7, "denominator": 7, "slow": measure.LONG_RUNS, "seldom": 2,
+    }  # fmt: skip
+    assert peaks["numerator"] == (5.0,) * 7
+
+
+def test_the_fastest_batch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    import yardsticks
+
+    sizes: list[int] = []
+    cost = {1: 1.0, 4: 2.0, 16: 12.0, 20: 30.0}
+
+    def timed(task: Any) -> float:
+        task()
+        return cost[sizes[-1]]
+
+    monkeypatch.setattr(yardsticks, "timed", timed)
+    monkeypatch.setattr(yardsticks, "peak_memory", lambda task: yardsticks.Memory(1000, 0))
+    assert yardsticks.fastest_batch(sizes.append, 20, memory=1 << 40) == (4, 20)
+    assert set(sizes) == {1, 4, 16, 20}
+    sizes.clear()
+    yardsticks.fastest_batch(sizes.append, 20, memory=4000)
+    assert set(sizes) == {1}  # four times as many images would take more than half of the memory
+    sizes.clear()
+    assert yardsticks.fastest_batch(sizes.append, 20, most=16) == (4, 16)
+
+
+def test_a_forward_in_batches_sees_every_image_with_its_condition() -> None:
+    from yardsticks import EagerForward
+
+    from pixelfast.conditions import Conditions
+
+    class Recorder(nn.Module):
+        def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            seen.append((x[:, 0, 0, 0].tolist(), label.tolist()))
+            return x
+
+    seen: list[Any] = []
+    images = torch.arange(5.0).view(5, 1, 1, 1)
+    forward = EagerForward(Recorder(), images, Conditions((torch.arange(5),)))
+    forward.split(2)
+    forward()
+    assert seen == [([0.0, 1.0], [0, 1]), ([2.0, 3.0], [2, 3]), ([4.0], [4])]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="there is no /proc here")
+def test_peak_memory() -> None:
+    import measure
+
+    kept = []
+    found = measure.peak_memory(lambda: torch.ones(20_000_000))  # 80 MB
+    also = measure.peak_memory(lambda: kept.append(torch.ones(20_000_000)))
+    if found is None or also is None:
+        pytest.skip("this system does not reset the high-water mark")
+    assert 70e6 < found.peak < 120e6
+    assert found.kept < 20e6
+    assert 70e6 < also.kept < 120e6
+
+
+def test_the_traffic_of_a_program() -> None:
+    import roofline
+    import tiny
+
+    made = tiny.product(inputs=3, outputs=5, taps=2, per_row=False, copies=1)
+    pixels = tiny.HEIGHT * tiny.WIDTH
+    weights = 2 * 3 * 5 + 5
+    fills = 3 + 1 + 1  # of the source and the parameters, and the read of the draw
+    expected = 4 * pixels * (weights + 6 * (2 * 3 + 5 + fills))
+    assert roofline.traffic(made.program, images=6, threads=1) == expected
+    assert roofline.traffic(made.program, images=6, threads=4) == expected + 4 * pixels * 3 * weights
+
+
+# ---------------------------------------------------------------- comparison
+
+
+def test_changes_beyond_the_spread_are_flagged(results: ModuleType) -> None:
+    import baseline
+
+    def run(*seconds: float) -> Any:
+        row = replace(cell_of(results).row("cpu"), times=results.Times(seconds))
+        return run_of(results, cell_of(results, rows=(row,)))
+
+    then = run(1.0, 1.1, 1.2)
+    for now, verdict, ratio in (
+        (run(0.8, 0.9, 0.7), "faster", 0.8 / 1.1),
+        (run(1.3, 1.5, 1.4), "slower", 1.4 / 1.1),
+        (run(1.15, 1.5, 1.4), "same", 1.4 / 1.1),
+    ):
+        forward, change = baseline.compare(then, now)
+        assert (forward.row, forward.verdict, forward.ratio) == ("forward", "same", 1.0)
+        assert (change.row, change.verdict) == ("cpu", verdict)
+        assert change.ratio == pytest.approx(ratio)
+    assert "1 faster, 0 slower, 1 within the spread" in baseline.text(then, run(0.1))
+
+
+def test_a_comparison_says_what_makes_it_doubtful(results: ModuleType) -> None:
+    import baseline
+
+    then = run_of(results, cell_of(results))
+    failed = results.withhold(cell_of(results).row("cpu"), results.Gate(False, reason="wrong"))
+    now = run_of(results, cell_of(results, rows=(failed,)), threads=2, peak_flops=1e9)
+    text = baseline.text(then, now)
+    assert "the threads differs: 1 then, 2 now" in text
+    assert "0.50 times the multiply-adds of then" in text
+    assert "GONE: a, n = 4, cpu: was measured then, now failed" in text
+    other = run_of(results, cell_of(results, model="b"))
+    assert "no row was measured in both runs" in baseline.text(then, other)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--models", "a,lattise"], "there is no model 'lattise': did you mean 'lattice'? models are a, b, "),
+        (["--engines", "gpu4"], "there is no engine or row 'gpu4'"),
+        (["--n", "0"], "must be a positive integer, got '0'"),
+        (["--threads", "-1"], "must be a positive integer"),
+        (["--baseline", "nowhere.json"], "--baseline nowhere.json cannot be compared with"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import run
+
+    with pytest.raises(SystemExit) as stopped:
+        run.main(arguments)
+    assert stopped.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_failed_row_gives_an_exit_code(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run
+
+    failed = results.withhold(cell_of(results).row("cpu"), results.Gate(False, reason="3 wrong draws"))
+    monkeypatch.setattr(run.machine, "facts", lambda threads: {**run_of(results).facts, "busy_processors": 1.5})
+    arguments = ["--quick", "--models", "a", "--out", str(tmp_path), "--no-plots"]
+    assert run.main(arguments, start=lambda job: [cell_of(results, rows=(failed,))]) == 1
+    told = capsys.readouterr()
+    assert "FAILED: a, 4 images, cpu: 3 wrong draws" in told.err
+    assert "OTHER PROGRAMS USE 1.5 PROCESSORS" in told.out
+    assert run.main(arguments, start=lambda job: [cell_of(results)]) == 0
+
+
+def test_a_process_that_dies_gives_failed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    import run
+    import worker
+
+    job = worker.Job("no such model", (1, 7, 5), (2, 3), ("naive", "cpu"), runs=1, threads=1)
+    cells = run.in_process(job)
+    assert [(cell.images, row.name, row.status) for cell in cells for row in cell.rows] == [
+        (2, "naive", "failed"), (2, "cpu", "failed"), (3, "naive", "failed"), (3, "cpu", "failed"),
+    ]  # fmt: skip
+
+
+def test_rows_of_several_processes_stand_together(results: ModuleType) -> None:
+    import run
+
+    alone = cell_of(results, rows=(results.Row("netket", "ok"),), forward=None, tuned=None)
+    (cell,) = run.merged([cell_of(results), alone])
+    assert [row.name for row in cell.rows] == ["naive", "netket", "cpu"]
+    assert cell.forward is not None
+
+
+def test_quick_runs_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import run
+
+    out = tmp_path / "first"
+    engines = "naive,naive-cropped,reference" + ("" if cpu.available() else ",cpu")
+    arguments = ["--quick", "--models", "lattice", "--n", "2", "--runs", "1", "--threads", "1", "--engines", engines]
+    assert run.main([*arguments, "--out", str(out)]) == 0
+    found = run.read_baseline(out)
+    (cell,) = found.cells
+    assert (cell.model, cell.shape, cell.images) == ("lattice", (1, 10, 10), 2)
+    assert ",".join(row.name for row in cell.rows) == engines
+    for row in cell.rows:
+        assert (row.status, row.gate.ok, row.gate.differ) == ("ok", True, row.gate.ties)
+        assert row.times.median > 0
+        assert row.extrapolated == row.name.startswith("naive")
+    assert cell.row("reference").gate.draws == 200
+    assert math.isfinite(cell.ratio_default(cell.row("reference")))
+    assert found.facts["commit"]
+    text = (out / "report.md").read_text()
+    assert "| ~" in text
+    assert "| 0 of 200 |" in text
+    assert cell.ratio_tuned(cell.row("reference")) is None  # which is there to be compared with
+    if cell.tuned is not None and cell.row("cpu") is not None:  # there is glibc
+        assert cell.ratio_tuned(cell.row("cpu")) > 0
+    capfd.readouterr()
+    second = cell_of(sys.modules["results"])
+    arguments += ["--out", str(tmp_path / "second"), "--baseline", str(out / "results.json")]
+    assert run.main(arguments, start=lambda job: [cell, second]) == 0
+    assert "0 faster, 0 slower" in capfd.readouterr().out
+    assert "Compared with" in (tmp_path / "second" / "report.md").read_text()
+
+
+def test_pictures(results: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    import models
+    import plots
+
+    cells = [cell_of(results, images=images) for images in (1, models.SWEEP_IMAGES)]
+    cells.append(cell_of(results, shape=(1, 14, 10)))
+    assert plots.draw(tmp_path, run_of(results, *cells)) == [
+        "speedup.png", "time_by_images.png", "time_by_size.png", "roofline.png",
+    ]  # fmt: skip
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("speedup.png", "roofline.png"))
+    bare = cell_of(results, rows=(results.Row("cpu", "failed", "wrong"),), forward=None, tuned=None)
+    assert plots.draw(tmp_path, run_of(results, bare)) == []
+
+
+# ---------------------------------------------------------------- the models and the tiny programs
+
+
+def test_every_model_can_be_built() -> None:
+    import models
+
+    for name, entry in models.MODELS.items():
+        module, head = entry.make(entry.shape)
+        assert not module.training, name
+        assert entry.note, name
+        cond = entry.cond(2)
+        shape = entry.quick_shape()
+        with torch.no_grad():
+            inputs = head.encode_images(torch.zeros(2, *shape, dtype=torch.long))
+            output = module(inputs) if cond is None else module(inputs, cond)
+        assert output.numel() == 2 * math.prod(shape) * head.parameters, name
+
+
+def test_tiny_programs_run() -> None:
+    import tiny
+
+    for made in (
+        tiny.product(5, 7, 2, True, 2),
+        tiny.product(5, 7, 2, False, 2),
+        tiny.gate(3, 2),
+        tiny.norm(5, 1),
+        tiny.draw(6),
+    ):
+        request = made.request(2, threads=1)
+        values = interpret(made.program, request).values
+        assert values.shape == (2, tiny.HEIGHT, tiny.WIDTH, 1)
+        if cpu.available() is None:
+            np.testing.assert_array_equal(cpu.CpuEngine(made.program).run(request).values, values)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is measured on Linux")
+def test_the_machine_is_measured() -> None:
+    import machine
+
+    if isinstance(reason := machine.library(), str):
+        pytest.skip(reason)
+    assert 1e8 < machine.fma_peak(1, 0.01) < 1e13
+    assert 1e7 < machine.read_bandwidth(1, 1 << 16, 0.01) < 1e13
+
+
+def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import machine
+
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no C++ compiler (no-such-compiler)" in machine.build(tmp_path)
+    monkeypatch.setattr(machine, "library", lambda: "no compiler")
+    assert machine.fma_peak(1) is machine.read_bandwidth(1, 1000) is None
+    assert machine.bandwidths(1) == {}
