@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -317,19 +318,33 @@ def test_known_rows_give_what_drawn_rows_gave(kind: str) -> None:
         close(again.parameters, drawn.parameters, PROGRAM, "reference")
 
 
+def some_images(call: Request, images: slice, threads: int = 1) -> Request:
+    fields = tuple(field if len(field) == 1 else field[images] for field in call.fields)
+    return dataclasses.replace(call, noise=call.noise[images], fields=fields, threads=threads)
+
+
 def test_images_do_not_depend_on_the_batch() -> None:
     builder = Builder(np.random.default_rng(13))
     program, fields = builder.build(), builder.field_values(65)
     engine, call = CpuEngine(program), request(program, np.random.default_rng(4), 65, fields=fields)
     whole = engine.run(call)
     for images in (slice(0, 1), slice(3, 40), slice(64, 65)):
-        part = dataclasses.replace(
-            call,
-            noise=call.noise[images],
-            fields=tuple(f if len(f) == 1 else f[images] for f in call.fields),
-            threads=1,
-        )
+        part = some_images(call, images)
         np.testing.assert_array_equal(engine.run(part).values, whole.values[images])
+
+
+def test_every_bit_is_independent_of_the_batch() -> None:
+    """Whatever the number of images and threads, and wherever in the batch an image stands."""
+    builder = Builder(np.random.default_rng(16), features=45, levels=70)
+    program, fields = builder.build(), builder.field_values(33)
+    call = request(program, np.random.default_rng(4), 33, fields=fields)
+    for isa in ISAS:
+        engine = CpuEngine(program, isa=isa)
+        whole = engine.run(call)
+        for images, threads in itertools.product((1, 2, 3, 5, 12, 13, 33), (1, 2, 3)):
+            chosen = slice(33 - images, 33)
+            found = engine.run(some_images(call, chosen, threads))
+            np.testing.assert_array_equal(found.parameters, whole.parameters[chosen], err_msg=f"{isa}, {images} images")
 
 
 def test_no_images() -> None:

@@ -30,6 +30,12 @@ struct Vec {
   void store_first(float* p, int n) const { _mm256_maskstore_ps(p, first(n), v); }
 };
 
+inline void keep([[maybe_unused]] Vec& a) {
+#if defined(__GNUC__)
+  asm("" : "+x"(a.v));
+#endif
+}
+
 inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
 inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }

@@ -28,6 +28,12 @@ struct Vec {
   void store_first(float* p, int n) const { _mm512_mask_storeu_ps(p, first(n), v); }
 };
 
+inline void keep([[maybe_unused]] Vec& a) {
+#if defined(__GNUC__)
+  asm("" : "+v"(a.v));
+#endif
+}
+
 inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }

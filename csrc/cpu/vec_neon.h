@@ -35,6 +35,12 @@ struct Vec {
   }
 };
 
+inline void keep([[maybe_unused]] Vec& a) {
+#if defined(__GNUC__)
+  asm("" : "+w"(a.v));
+#endif
+}
+
 inline Vec operator+(Vec a, Vec b) { return {vaddq_f32(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {vsubq_f32(a.v, b.v)}; }
 inline Vec operator*(Vec a, Vec b) { return {vmulq_f32(a.v, b.v)}; }
