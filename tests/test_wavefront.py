@@ -65,7 +65,7 @@ def compare(traced: Traced, wave: Wave, images: int = IMAGES, cond: object = Non
     np.testing.assert_allclose(found.parameters, expected.parameters, rtol=1e-5, atol=1e-6)
 
 
-@fuzz(60)
+@fuzz(25)
 @given(configs(), st.integers(1, 5), st.sampled_from((0, 1, 4)), st.integers(1, 4), st.integers(0, 9))
 def test_random_models_run_as_a_wave(config: Config, chunk: int, advance: int, more: int, seed: int) -> None:
     cond = conditions_of(config, IMAGES)
