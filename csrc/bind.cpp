@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "cpu/engine.h"
@@ -48,12 +49,19 @@ using Forced = std::tuple<int, int, std::string, int>;
 
 class Engine {
  public:
-  Engine(const Array<int64_t>& words, const Array<float>& floats, const std::string& isa) {
+  Engine(const Array<int64_t>& words, const Array<float>& floats, const std::string& isa, int cell) {
+    if (cell != 0 && cell != 2 && cell != 4) throw std::invalid_argument("cell must be 0, 2 or 4");
     const Kernels* kernels = choose_kernels(isa);
-    plan_ = make_plan(parse(words.data(), words.size(), floats.data(), floats.size()), kernels);
+    plan_ = make_plan(parse(words.data(), words.size(), floats.data(), floats.size()), kernels, cell);
   }
 
   std::string isa() const { return plan_->kernels->name; }
+
+  int fast_products() const {
+    return static_cast<int>(std::count_if(plan_->row.begin(), plan_->row.end(), [](const Step& step) {
+      return std::holds_alternative<PackedFastProduct>(step.body);
+    }));
+  }
 
   py::dict arrangement(int images, int threads, bool together) const {
     if (images < 1 || threads < 1) throw std::invalid_argument("images and threads must be positive");
@@ -107,7 +115,7 @@ class Engine {
     const auto& [teams, team, split, chunk] = *forced;
     if (team == 0) return one_after_another(call.images, call.threads, call.by_row);
     const bool phases = split == "phases", fits = phases ? team == 2 : split == "rows" ? team > 1 : team == 1;
-    if (teams < 1 || teams > 4096 || team > 4096 || chunk < 1 || chunk > 1024 || !fits)
+    if (!plan_->waves || teams < 1 || teams > 4096 || team > 4096 || chunk < 1 || chunk > 1024 || !fits)
       throw std::invalid_argument("there is no such arrangement");
     const Split how = phases ? Split::phases : split == "rows" ? Split::rows : Split::none;
     return as_wave(*plan_, call.images, teams, team, how, chunk);
@@ -154,8 +162,9 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("instructions", &instruction_names);
   m.def("isas", &available_isas, "Instruction sets that run here, best first.");
   py::class_<Engine>(m, "Engine")
-      .def(py::init<const Array<int64_t>&, const Array<float>&, const std::string&>(), py::arg("words"),
-           py::arg("floats"), py::arg("isa") = "")
+      .def(py::init<const Array<int64_t>&, const Array<float>&, const std::string&, int>(), py::arg("words"),
+           py::arg("floats"), py::arg("isa") = "", py::arg("cell") = 4)
+      .def_property_readonly("fast_products", &Engine::fast_products, "How many instructions are fast products.")
       .def_property_readonly("isa", &Engine::isa)
       .def("sample", &Engine::sample, py::kw_only(), py::arg("noise").noconvert(), py::arg("given").noconvert(),
            py::arg("fields"), py::arg("values").noconvert(), py::arg("log_prob").noconvert(),

@@ -65,16 +65,17 @@ Arrangement one_after_another(int images, int threads, bool together) {
 
 Arrangement as_wave(const Plan& plan, int images, int teams, int team, Split split, int chunk) {
   Arrangement a;
-  a.wave = true, a.split = split, a.team = team, a.threads = teams * team, a.chunk = chunk;
+  a.wave = true, a.split = split, a.team = team, a.threads = teams * team;
+  a.chunk = ceil_div(chunk, plan.cell) * plan.cell;
   a.images = ceil_div(images, teams);
   // A thread may be so many steps behind another.
-  a.lag = split == Split::none ? 1 : split == Split::rows ? 2 : chunk;
+  a.lag = split == Split::none ? 1 : split == Split::rows ? 2 : a.chunk;
   a.advance = split == Split::phases ? a.lag : 0;
   const int length = plan.col1 - plan.col0 + plan.most_lead;
   a.skew = skew_of(plan, a.chunk, a.advance, a.lag);
-  if (a.chunk % 2 == 0) a.skew += a.skew % 2;
   // What computes whole rows ahead on a thread of its own needs no more rows in flight than two.
   if (split == Split::phases) a.skew = std::max(a.skew, plan.col1 - plan.col0);
+  a.skew = ceil_div(a.skew, plan.cell) * plan.cell;
   a.rows_in_flight = ceil_div(length + 2 * a.chunk + a.advance + a.lag, a.skew);
   return a;
 }
@@ -89,7 +90,7 @@ Arrangement arrange(const Plan& plan, int images, int threads, bool together) {
       if (static_cast<double>(a.skew) * plan.height < kMostSteps && time < least) least = time, best = a;
     }
   };
-  for (int teams = 1; teams <= std::min(images, threads); teams++) {
+  for (int teams = 1; plan.waves && teams <= std::min(images, threads); teams++) {
     if (images > teams * kMostImages && !together) continue;
     const int most = std::min(threads / teams, kMostTeam);
     consider(teams, 1, Split::none);

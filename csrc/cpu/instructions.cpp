@@ -10,6 +10,11 @@ namespace {
 // same taps, since taps beyond the border then cost nothing.
 constexpr int kSplitAtBorders = 8;
 
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// The size of parts of at most `most`, as equal as they can be.
+int split_evenly(int count, int most) { return ceil_div(count, ceil_div(count, most)); }
+
 // Where a field's numbers for the tile's first image lie.
 const float* field_start(const FieldView& view, const Field& field, const FieldSlot& slot, int image, int row, int col) {
   return view.data + image * view.image_stride + (row - field.row0) * view.row_stride +
@@ -153,6 +158,35 @@ void Worker::execute(const PackedProduct& product, const Step& step, Cells cells
     call.tap_count = gather_taps(product, step, part);
     run({&part, 1});
   }
+}
+
+// In strips of columns, and of images if there are many; short chunks of several rows go together.
+void Worker::execute(const PackedFastProduct& product, const Step& step, Cells cells) {
+  const int grids = static_cast<int>(product.grids.size()), images = split_evenly(tile_.images(), kFastRows);
+  int count = 0, lanes = 0, widest = 0;
+  const auto flush = [&] {
+    if (count > 0) fast_.run(product, *plan_.kernels, chunks_.data(), count);
+    count = lanes = widest = 0;
+  };
+  for (const Cell& cell : cells) {
+    const Bound& out = cell.lane->bound[step.out];
+    const int wide = ceil_div(cell.col1 - cell.col0, product.columns), strip = split_evenly(wide, kFastRows / images);
+    for (int first = 0; first < tile_.images(); first += images)
+      for (int col = cell.col0; col < cell.col1; col += strip * product.columns) {
+        if ((lanes + images) * std::max(widest, strip) > kFastRows) flush();
+        FastChunk::Source* sources = fast_sources_.data() + static_cast<size_t>(count) * grids;
+        for (int g = 0; g < grids; g++) {
+          const Bound& bound = cell.lane->bound[step.first_source + product.grids[g].tap];
+          const float* data = bound.col0 < bound.col1 ? bound.at(col) + first * bound.stride : nullptr;
+          sources[g] = {data, bound.col_stride, bound.stride};
+        }
+        const int columns = std::min(strip * product.columns, cell.col1 - col);
+        const int some = std::min(images, tile_.images() - first);
+        chunks_[count++] = FastChunk{sources, out.at(col) + first * out.stride, out.col_stride, out.stride, columns, some};
+        lanes += some, widest = std::max(widest, strip);
+      }
+  }
+  flush();
 }
 
 void Worker::execute(const PackedLookup& lookup, const Step& step, Cells cells) {

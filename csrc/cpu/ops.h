@@ -102,10 +102,33 @@ struct DrawCall {
   double log_prob;
 };
 
+// Inputs of a fast product at the points of toom.h: out (points, cells, lanes, count), from (columns, images, count).
+struct FastInputs {
+  const float* source;
+  ptrdiff_t col_stride, stride, count;
+  int columns, width;       // of a cell, of the pieces
+  int cells, last, images;  // columns of the last cell that are wanted
+  float* out;
+  ptrdiff_t point_stride, cell_stride;
+};
+
+// out = (bias, or what `out` holds) + what the sums at the points, (points, cells, lanes, count), amount to.
+struct FastOutputs {
+  const float* sums;
+  ptrdiff_t point_stride, cell_stride, row_stride;
+  const float* bias;
+  int columns, points;
+  int cells, last, images;
+  float* out;
+  ptrdiff_t col_stride, stride, count;
+};
+
 struct Kernels {
   const char* name;
   int width, most_vectors;  // floats of a vector; vectors of a panel
   void (*product)(const ProductCall&);
+  void (*fast_inputs)(const FastInputs&);
+  void (*fast_outputs)(const FastOutputs&);
   void (*map)(const MapCall&);
   void (*reduce)(const ReduceCall&);
   void (*norm)(const NormCall&);

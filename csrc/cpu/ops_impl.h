@@ -20,9 +20,11 @@ inline Float* row_of(const pixelfast::RowsOf<Float>& rows, ptrdiff_t m) {
 #include "map_impl.h"
 #include "rows_impl.h"
 #include "draw_impl.h"
+#include "fast_impl.h"
 
 namespace {
 
-constexpr pixelfast::Kernels kKernels = {kName, Vec::width, kMostVectors, product, map, reduce, norm, add, draw};
+constexpr pixelfast::Kernels kKernels = {kName, Vec::width, kMostVectors, product, fast_inputs, fast_outputs,
+                                         map,   reduce,     norm,         add,     draw};
 
 }  // namespace

@@ -13,7 +13,8 @@ AlignedFloats aligned(const std::vector<float>& values) {
 
 class Planner final : SlotNumbers {
  public:
-  Planner(const Program& program, const Kernels* kernels) : program_(program), plan_(std::make_unique<Plan>()) {
+  Planner(const Program& program, const Kernels* kernels, int cell)
+      : program_(program), plan_(std::make_unique<Plan>()), cell_(cell) {
     plan_->kernels = kernels;
   }
 
@@ -25,11 +26,17 @@ class Planner final : SlotNumbers {
     p.buffers = program_.buffers, p.fields = program_.fields;
     p.locals = find_locals(program_);
     p.row = steps(program_.row, p.row_effort);
+    cell_ = 0;  // steps run column by column
     for (const auto& list : program_.steps) p.steps.push_back(steps(list, p.pixel_effort));
     for (size_t i = 0; i < program_.row.size(); i++)
       if (runs(program_.row[i])) p.leads.push_back(program_.leads[i]);
     for (int lead : p.leads) p.most_lead = std::max(p.most_lead, lead);
     p.reaches = program_.reaches;
+    for (const Step& step : p.row)
+      if (const auto* product = std::get_if<PackedFastProduct>(&step.body)) {
+        p.cell = std::max(p.cell, product->columns);
+        p.waves = p.waves && p.most_lead == 0 && (step.rect.col0 - p.col0) % product->columns == 0;
+      }
     order_known_rows();
     for (const Draw& draw : program_.draws) p.draws.push_back({draw.channel, number(draw.source)});
     for (const auto& list : program_.encodes) {
@@ -81,6 +88,8 @@ class Planner final : SlotNumbers {
       effort.instructions++;
       if (auto* product = std::get_if<PackedProduct>(&step.body))
         effort.vectors += static_cast<double>(product->storage.size()) / plan_->kernels->width;
+      if (auto* product = std::get_if<PackedFastProduct>(&step.body))
+        effort.vectors += static_cast<double>(product->weights.size()) / plan_->kernels->width / product->columns;
       planned.push_back(std::move(step));
     }
     return planned;
@@ -88,7 +97,10 @@ class Planner final : SlotNumbers {
 
   void plan_body(const Product& product, int outputs, Step& step) {
     for (const Slot& tap : product.taps) number(tap);
-    step.body = pack_product(product, outputs, *plan_->kernels);
+    const int columns = step.rect.col1 - step.rect.col0;
+    auto fast = cell_ ? pack_fast_product(product, outputs, cell_, columns, *plan_->kernels) : std::nullopt;
+    if (fast) step.body = std::move(*fast);
+    else step.body = pack_product(product, outputs, *plan_->kernels);
     plan_->most_taps = std::max(plan_->most_taps, product.taps.size());
   }
 
@@ -129,9 +141,11 @@ class Planner final : SlotNumbers {
 
   const Program& program_;
   std::unique_ptr<Plan> plan_;
+  int cell_;  // of fast products, 0: none
 };
 
-// How many vectors each panel of `vectors` takes: as even as possible, since a wide block wants about `most` of them.
+}  // namespace
+
 std::vector<int> panel_widths(int vectors, int most) {
   std::vector<int> widths;
   for (int panels = (vectors + most - 1) / most; panels > 0; panels--) {
@@ -140,8 +154,6 @@ std::vector<int> panel_widths(int vectors, int most) {
   }
   return widths;
 }
-
-}  // namespace
 
 PackedProduct pack_product(const Product& product, int outputs, const Kernels& kernels) {
   PackedProduct packed;
@@ -167,8 +179,8 @@ PackedProduct pack_product(const Product& product, int outputs, const Kernels& k
   return packed;
 }
 
-std::unique_ptr<const Plan> make_plan(const Program& program, const Kernels* kernels) {
-  return Planner(program, kernels).make();
+std::unique_ptr<const Plan> make_plan(const Program& program, const Kernels* kernels, int cell) {
+  return Planner(program, kernels, cell).make();
 }
 
 }  // namespace pixelfast

@@ -7,6 +7,7 @@
 
 #include "../aligned.h"
 #include "../program.h"
+#include "fast_product.h"
 #include "locals.h"
 #include "ops.h"
 
@@ -48,7 +49,7 @@ struct PlannedNorm {
 struct Step {
   Rect rect;  // the part of the instruction's rectangle in which anything runs
   int out, first_source, last_source;
-  std::variant<PackedProduct, PackedLookup, CompiledMap, PlannedReduce, PlannedNorm> body;
+  std::variant<PackedProduct, PackedFastProduct, PackedLookup, CompiledMap, PlannedReduce, PlannedNorm> body;
 };
 
 struct PlannedDraw {
@@ -89,13 +90,19 @@ struct Plan {
   std::vector<int> leads;  // of the steps of `row`, and
   int most_lead = 0;       // the largest
   std::vector<Reach> reaches;
+  int cell = 1;            // rows may be cut between cells of so many columns, counted from col0
+  bool waves = true;       // whether rows may overlap
   Effort row_effort, pixel_effort;
 
   // The most that any instruction needs; sizes of a worker's scratch.
   size_t most_taps = 0, most_leaves = 0, most_registers = 0;
 };
 
-std::unique_ptr<const Plan> make_plan(const Program& program, const Kernels* kernels);
+// `cell`: 2 or 4, the columns of a cell in products over whole rows (fast_product.h); 0: plain products only.
+std::unique_ptr<const Plan> make_plan(const Program& program, const Kernels* kernels, int cell);
+
+// How many vectors each panel of `vectors` takes: as even as possible, since a wide block wants about `most` of them.
+std::vector<int> panel_widths(int vectors, int most);
 
 PackedProduct pack_product(const Product& product, int outputs, const Kernels& kernels);
 

@@ -91,7 +91,7 @@ void Worker::each_lane(int position, int first_row, int low, int high, Use use) 
 // that a product meets all of them.
 void Worker::run_chunks(int step, int first_row) {
   const Arrangement& a = arrangement_;
-  if (modulo(step + a.advance, a.chunk) != 0) return;
+  if (modulo(step + a.advance - plan_.col0, a.chunk) != 0) return;
   const int start = plan_.col0 - plan_.most_lead - (a.chunk - 1);
   cells_.clear();
   each_lane(step + a.advance, first_row, start, plan_.col1, [&](Lane& lane, int row, int col) {

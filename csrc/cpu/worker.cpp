@@ -28,7 +28,10 @@ Worker::Worker(const Plan& plan, const Call& call, const Arrangement& arrangemen
   for (Lane& lane : lanes_) lane.bound.reserve(plan.slots.size());
   local_rows_ = (may_run_known() ? std::max(columns, lanes) : lanes) * arrangement.images;
   locals_ = AlignedFloats(plan.locals.floats * local_rows_);
-  cells_.reserve(lanes), live_.reserve(lanes);
+  cells_.reserve(lanes), ahead_.reserve(lanes), live_.reserve(lanes);
+  for (const Step& step : plan.row)
+    if (const auto* product = std::get_if<PackedFastProduct>(&step.body)) fast_.reserve(*product, *plan.kernels, kFastRows);
+  chunks_.resize(kFastRows), fast_sources_.resize(kFastRows * plan.most_taps);
 }
 
 std::optional<Position> Worker::run_rows(const RowFinished& row_finished) {

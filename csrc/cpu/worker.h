@@ -59,6 +59,7 @@ class Worker {
 
   void execute(const Step& step, Cells cells);
   void execute(const PackedProduct& product, const Step& step, Cells cells);
+  void execute(const PackedFastProduct& product, const Step& step, Cells cells);
   void execute(const PackedLookup& lookup, const Step& step, Cells cells);
   void execute(const CompiledMap& map, const Step& step, Cells cells);
   void execute(const PlannedReduce& reduce, const Step& step, Cells cells);
@@ -94,6 +95,9 @@ class Worker {
   std::vector<MapLeaf> leaves_;
   std::vector<Span> spans_;
   std::vector<const float*> tables_;
+  FastScratch fast_;
+  std::vector<FastChunk> chunks_;
+  std::vector<FastChunk::Source> fast_sources_;  // (chunks, grids)
   std::vector<float*> pointers_;  // of rows that lie at no common stride
   size_t next_pointer_ = 0;
   std::vector<Lane> lanes_;        // of a row: lanes_[row mod size]

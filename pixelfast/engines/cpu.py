@@ -47,13 +47,15 @@ class CpuEngine:
     Args:
         program: what to run.
         isa: the instruction set; None: what PIXELFAST_ISA says, or the best there is.
+        cell: how many neighbouring columns products over whole rows may compute together, with fewer multiplications
+            (csrc/cpu/fast_product.h): 2, 4, or 0 for plain products.
 
     Raises:
         EngineUnavailable: the engine was not built, or ``isa`` does not exist here.
         ValueError: the program is malformed.
     """
 
-    def __init__(self, program: Program, isa: str | None = None) -> None:
+    def __init__(self, program: Program, isa: str | None = None, cell: int = 4) -> None:
         reason = available()
         if reason is None and (isa or os.environ.get("PIXELFAST_ISA", native().isas()[0])) not in native().isas():
             wanted, here = isa or os.environ["PIXELFAST_ISA"], ", ".join(native().isas())
@@ -61,12 +63,17 @@ class CpuEngine:
         if reason is not None:
             raise EngineUnavailable(reason)
         self.program = program
-        self._engine = native().Engine(*pack(program), isa=isa or "")
+        self._engine = native().Engine(*pack(program), isa=isa or "", cell=cell)
 
     @property
     def isa(self) -> str:
         """The instruction set in use: scalar, avx2, avx512 or neon."""
         return self._engine.isa
+
+    @property
+    def fast_products(self) -> int:
+        """How many of the program's instructions are computed with fewer multiplications."""
+        return int(self._engine.fast_products)
 
     def arrangement(self, images: int, threads: int | None = None) -> dict[str, Any]:
         """How a call would be spread over threads: tiles of images, rows one after another or as a wave."""

@@ -1,0 +1,114 @@
+// How a fast product runs: the inputs of all chunks, then for each panel of outputs the sums at all points, and from
+// those its outputs. A panel's sums and a point's weights stay in the L1 cache.
+#include <algorithm>
+
+#include "fast_product.h"
+
+namespace pixelfast {
+namespace {
+
+int cells_of(const PackedFastProduct& product, const FastChunk& chunk) {
+  return (chunk.columns + product.columns - 1) / product.columns;
+}
+
+// Wanted columns of the chunk's last cell.
+int last_of(const PackedFastProduct& product, const FastChunk& chunk) {
+  return (chunk.columns - 1) % product.columns + 1;
+}
+
+void clear(const FastInputs& call, int points) {
+  for (int p = 0; p < points; p++)
+    for (int cell = 0; cell < call.cells; cell++)
+      std::fill_n(call.out + p * call.point_stride + cell * call.cell_stride, call.images * call.count, 0.0f);
+}
+
+void grow(AlignedFloats& floats, size_t count) {
+  if (floats.size() < count) floats = AlignedFloats(count);
+}
+
+}  // namespace
+
+void FastScratch::reserve(const PackedFastProduct& product, const Kernels& kernels, int most_lanes) {
+  size_t inputs = 0;
+  for (const FastGrid& grid : product.grids) inputs += grid.points * grid.count * (kFastRows + grid.extra * most_lanes);
+  grow(inputs_, inputs);
+  grow(sums_, static_cast<size_t>(product.points) * kFastRows * kernels.most_vectors * kernels.width);
+  grids_.resize(std::max(grids_.size(), product.grids.size()));
+  taps_.resize(std::max(taps_.size(), product.pieces.size()));
+}
+
+void FastScratch::run(const PackedFastProduct& product, const Kernels& kernels, const FastChunk* chunks,
+                      int chunk_count) {
+  cells_ = lanes_ = 0;
+  for (int c = 0; c < chunk_count; c++) {
+    cells_ = std::max(cells_, cells_of(product, chunks[c]));
+    lanes_ += chunks[c].images;
+  }
+  read(product, kernels, chunks, chunk_count);
+  for (size_t p = 0; p < product.panels.size(); p += product.points) {
+    for (int point = 0; point < product.points; point++) multiply(product, kernels, product.panels[p + point], point);
+    write(product, kernels, product.panels[p], chunks, chunk_count);
+  }
+}
+
+void FastScratch::read(const PackedFastProduct& product, const Kernels& kernels, const FastChunk* chunks,
+                       int chunk_count) {
+  float* next = inputs_.data();
+  for (size_t g = 0; g < product.grids.size(); g++) {
+    const FastGrid& grid = product.grids[g];
+    grids_[g] = nullptr;
+    const auto live = [g](const FastChunk& chunk) { return chunk.sources[g].data != nullptr; };
+    if (std::none_of(chunks, chunks + chunk_count, live)) continue;
+    grids_[g] = next;
+    FastInputs call{};
+    call.columns = product.columns, call.width = grid.width, call.count = grid.count;
+    call.cell_stride = lanes_ * grid.count;
+    call.point_stride = (cells_ + grid.extra) * call.cell_stride;
+    call.out = next;
+    for (int c = 0; c < chunk_count; call.out += chunks[c++].images * grid.count) {
+      const FastChunk::Source& source = chunks[c].sources[g];
+      call.source = source.data, call.col_stride = source.col_stride, call.stride = source.stride;
+      call.cells = cells_of(product, chunks[c]) + grid.extra, call.last = last_of(product, chunks[c]);
+      call.images = chunks[c].images;
+      if (source.data) kernels.fast_inputs(call);
+      else clear(call, grid.points);
+    }
+    next += grid.points * call.point_stride;
+  }
+}
+
+void FastScratch::multiply(const PackedFastProduct& product, const Kernels& kernels, const Panel& panel, int point) {
+  ProductCall call{};
+  call.panels = &panel, call.panel_count = 1;
+  call.taps = taps_.data();
+  for (const FastPiece& piece : product.pieces) {
+    const FastGrid& grid = product.grids[piece.grid];
+    if (grid.points <= point) break;  // and so do all that follow
+    if (!grids_[piece.grid]) continue;
+    const ptrdiff_t cell = lanes_ * grid.count;
+    const float* source = grids_[piece.grid] + (point * (cells_ + grid.extra) + piece.shift) * cell;
+    taps_[call.tap_count++] = Tap{{source, grid.count, nullptr}, piece.first, grid.count};
+  }
+  call.rows = static_cast<ptrdiff_t>(cells_) * lanes_;
+  call.out = {sums_.data() + point * call.rows * panel.count - panel.channel, panel.count, nullptr};
+  kernels.product(call);
+}
+
+void FastScratch::write(const PackedFastProduct& product, const Kernels& kernels, const Panel& panel,
+                        const FastChunk* chunks, int chunk_count) {
+  FastOutputs call{};
+  call.columns = product.columns, call.points = product.points;
+  call.sums = sums_.data();
+  call.row_stride = panel.count, call.cell_stride = lanes_ * call.row_stride;
+  call.point_stride = static_cast<ptrdiff_t>(cells_) * lanes_ * panel.count;
+  call.bias = product.bias.size() ? product.bias.data() + panel.channel : nullptr;
+  call.count = std::min(panel.count, product.outputs - panel.channel);
+  for (int c = 0; c < chunk_count; call.sums += chunks[c++].images * call.row_stride) {
+    call.out = chunks[c].out + panel.channel, call.col_stride = chunks[c].col_stride, call.stride = chunks[c].stride;
+    call.cells = cells_of(product, chunks[c]), call.last = last_of(product, chunks[c]);
+    call.images = chunks[c].images;
+    kernels.fast_outputs(call);
+  }
+}
+
+}  // namespace pixelfast
