@@ -13,7 +13,8 @@ from ..errors import UnsupportedModel
 from ..expression import evaluate
 from ..graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, Tap, TapConv
 from ..program import Op, Rect
-from .elements import NEXT_IMAGE, ElementTable, Layout, Value, infer_layout
+from .elements import NEXT_IMAGE, ElementTable, Layout, Value, infer_layout, stepped, written_out
+from .values import shape_of
 
 IMAGES = 2
 
@@ -96,7 +97,7 @@ class GraphBuilder:
     def add(self, node: Node) -> Tensor:
         """Append a node; element numbers (rows, cols, F) of the first image."""
         self.nodes.append(node)
-        return self.table.add(node, 1)[0]
+        return self.table.add(node)
 
     def input(self, table: Tensor) -> Tensor:
         """The encoded image from its table (C, K): element numbers (2, C, H, W)."""
@@ -105,7 +106,7 @@ class GraphBuilder:
         return both_images(self.add(node)).permute(0, 3, 1, 2)
 
     def embedding(self, at: Origin, ids: Tensor, weight: Tensor) -> Tensor:
-        """Rows of `weight` (rows, E) looked up by image values: element numbers of shape (*ids.shape, E)."""
+        """Rows of `weight` (rows, E) looked up by image values `ids`, written out: element numbers (*ids.shape, E)."""
         place = self.table.places(ids.numpy())
         result = torch.zeros((*ids.shape, weight.shape[1]), dtype=torch.int64)
         for number in np.unique(place.node[place.known]):
@@ -120,8 +121,8 @@ class GraphBuilder:
                 )
             table = weight.detach().double()[rows].permute(0, 2, 1).reshape(-1, self.levels)  # (F * E, K)
             channels = np.repeat(source.channels, weight.shape[1])
-            numbers = self.add(Input(at.name, at.layer, len(channels), self.image, channels, table.numpy()))
-            numbers = numbers.view(*numbers.shape[:2], source.features, weight.shape[1])
+            numbers = written_out(self.add(Input(at.name, at.layer, len(channels), self.image, channels, table.numpy())))
+            numbers = numbers.reshape(*numbers.shape[:2], source.features, weight.shape[1])
             here = place.known & (place.node == number)
             looked_up = numbers[place.row[here], place.col[here], place.feature[here]]  # (found, E)
             result[torch.from_numpy(here)] = looked_up + torch.from_numpy(place.image[here] * NEXT_IMAGE)[:, None]
@@ -134,22 +135,25 @@ class GraphBuilder:
 
         Elements that no operand takes from the image stay 0, unless `force` makes nodes of them too.
         """
-        shape = torch.broadcast_shapes(*(_shape(operand) for operand in operands))
-        ids = [op.ids.expand(shape) for op in operands if isinstance(op, Value) and op.ids is not None]
-        layout = infer_layout(self.table, ids, str(at))
+        shape = torch.broadcast_shapes(*(shape_of(operand) for operand in operands if isinstance(operand, Value)))
+        numbers = [op.numbers.expand(shape) for op in operands if isinstance(op, Value) and op.numbers is not None]
+        layout = infer_layout(self.table, numbers, str(at))
         maps = [self._map(at, op, layout, shape) for op in operands]
-        wanted = layout.index[0] >= 0
+        wanted = layout.inside[0]
         if not force:
             wanted = wanted & np.logical_or.reduce([reads.known for reads in maps if isinstance(reads, _Reads)])
-        result = torch.zeros(layout.index.shape[1:], dtype=torch.int64)
         signatures = np.concatenate([reads.edge for reads in maps if isinstance(reads, _Reads)], 1)  # (F, 3 * edges)
-        for group in _groups(signatures):
-            chosen = wanted[:, :, group]
-            if not chosen.any():
-                continue
-            numbers = self._pointwise_group(at, operands, ops, maps, layout, shape, group, chosen)
-            result[:, :, torch.from_numpy(group)] = numbers
-        return layout.scatter(both_images(result), tuple(shape))
+        groups = _groups(signatures)
+        if len(groups) == 1 and wanted.all():
+            result = self._pointwise_group(at, operands, ops, maps, layout, shape, groups[0], wanted)
+            return layout.scatter(both_images(result), shape)
+        result = torch.zeros(layout.size[1:], dtype=torch.int64)
+        for group in groups:
+            chosen = _features(wanted, group)
+            if chosen.any():
+                found = self._pointwise_group(at, operands, ops, maps, layout, shape, group, chosen)
+                result[:, :, torch.from_numpy(group)] = written_out(found)
+        return layout.scatter(both_images(result), shape)
 
     def _pointwise_group(
         self,
@@ -175,11 +179,11 @@ class GraphBuilder:
             parts: list[int] = []
             known = np.zeros(chosen[window].shape, dtype=bool)
             if reads is not None and reads.edge[group[0], 0] >= 0:
-                known = reads.known[window][:, :, group]
+                known = _features(reads.known[window], group)
                 edge, mask = _edge(reads, group, known, domain)
                 parts.append(assembly.leaf(edge))
                 if mask is not None:
-                    kept = assembly.leaf(self._static(mask[None].astype(np.float32), domain))
+                    kept = assembly.leaf(self._static(mask[None], domain))
                     parts = [assembly.op("mul", parts[0], kept)]
             field = self._constant_part(at, operand, layout, shape, window, group, known, domain)
             if field is not None:
@@ -187,16 +191,18 @@ class GraphBuilder:
             assembly.operand(parts)
         leaves, expression = assembly.finish(ops)
         node = Pointwise(at.name, at.layer, len(group), domain, leaves, expression)
-        numbers = torch.zeros((*chosen.shape[:2], len(group)), dtype=torch.int64)
         folded = self._fold_input(node)
         if folded is None:
-            numbers[window] = self.add(node)
+            found = self.add(node)
         else:
             table, (row, col) = folded
-            source = self.add(table)
-            rows = torch.arange(domain.row0, domain.row1) + row
-            cols = torch.arange(domain.col0, domain.col1) + col
-            numbers[window] = source[rows[:, None], cols[None, :]]
+            rows = slice(domain.row0 + row, domain.row1 + row)
+            cols = slice(domain.col0 + col, domain.col1 + col)
+            found = self.add(table)[rows, cols]
+        if chosen.all():
+            return found
+        numbers = torch.zeros(chosen.shape, dtype=torch.int64)
+        numbers[window] = written_out(found)
         numbers[torch.from_numpy(~chosen)] = 0
         return numbers
 
@@ -232,9 +238,9 @@ class GraphBuilder:
     def _map(self, at: Origin, operand: Value | float, layout: Layout, shape: torch.Size) -> _Reads | float | None:
         if not isinstance(operand, Value):
             return float(operand)
-        if operand.ids is None:
+        if operand.numbers is None:
             return None
-        return self._reads(at, layout.gather(operand.ids.expand(shape)), layout.row0, layout.col0)
+        return self._reads(at, layout.gather(operand.numbers.expand(shape)), layout.row0, layout.col0)
 
     def _reads(self, at: Origin, ids: Tensor, row0: int, col0: int) -> _Reads:
         """What element numbers (images, rows, cols, F) read, relative to pixel (row0 + i, col0 + j)."""
@@ -245,7 +251,7 @@ class GraphBuilder:
             corner = plain.corner
             offsets = [corner.node, corner.row - plain.row0 - row0, corner.col - plain.col0 - col0]
             return _Reads(known, np.stack(offsets, 1), corner.feature)
-        numbers = ids.numpy()
+        numbers = written_out(ids).numpy()
         if len(numbers) > 1 and not np.array_equal(
             np.where(numbers[1] > 0, numbers[1] - NEXT_IMAGE, 0), np.where(numbers[0] > 0, numbers[0], 0)
         ):
@@ -283,21 +289,25 @@ class GraphBuilder:
         """The operand's elements that are no elements of nodes, as a leaf; None if they are all zero."""
         if operand.const is None or known.all():
             return None
-        index = layout.index[:, window[0], window[1]][..., group]  # (images, rows, cols, F) into the broadcast tensor
+        hidden = known | ~_features(layout.inside[0][window], group)
+
+        def gathered(tensor: Tensor, blank: int) -> np.ndarray:  # (images, rows or 1, cols or 1, F)
+            values = _features(layout.gather(tensor.expand(shape)).numpy()[:, window[0], window[1]], group)
+            return _compress(np.where(hidden, blank, values) if hidden.any() else values)
+
         if operand.dynamic is None:
-            flat = operand.const.detach().to(torch.float32).expand(shape).reshape(-1).numpy()
-            values = np.where(known | (index < 0), 0, flat[np.maximum(index, 0)])
+            values = gathered(operand.const.detach().to(torch.float32), 0)
             if not values.any() and known.any():
                 return None
             if not np.array_equal(values[0], values[-1], equal_nan=True):
                 raise UnsupportedModel(f"{at} treats the images of a batch differently: each image must be computed by itself")
-            return self._static(values[:1].astype(np.float32), domain)
-        positions = torch.arange(operand.const.numel()).view(operand.const.shape).expand(shape).reshape(-1).numpy()
-        return self._dynamic(operand.dynamic, np.where(known | (index < 0), -1, positions[np.maximum(index, 0)]), domain)
+            return self._static(values[:1], domain)
+        positions = torch.arange(operand.const.numel()).view(operand.const.shape)
+        return self._dynamic(operand.dynamic, gathered(positions, -1), domain)
 
     def _static(self, values: np.ndarray, domain: Rect) -> Leaf:
-        """A leaf for values (1, rows, cols, F): a number, a vector, or a field."""
-        values = _compress(values)
+        """A leaf for values (1, rows or 1, cols or 1, F): a number, a vector, or a field."""
+        values = _compress(values).astype(np.float32)
         if values.shape[1:3] == (1, 1):
             vector = values[0, 0, 0]
             if (vector == vector[0]).all():
@@ -311,7 +321,7 @@ class GraphBuilder:
             self.outputs.append(node)
         if np.array_equal(index[0], index[-1]):
             index = index[:1]
-        spec = FieldSpec(domain.row0, domain.col0, None, self.outputs.index(node), _compress(index))
+        spec = FieldSpec(domain.row0, domain.col0, None, self.outputs.index(node), index)
         self.fields.append(spec)
         return FieldEdge(len(self.fields) - 1, np.arange(index.shape[3]))
 
@@ -363,13 +373,13 @@ class GraphBuilder:
         """Whether each channel of (images, rows, cols, F) is a full rectangle of one node's feature, or constant."""
         reads = self._reads(at, ids, row0, col0)
         for group in _groups(reads.edge):
-            known = reads.known[:, :, group]
+            known = _features(reads.known, group)
             if reads.edge[group[0], 0] >= 0 and not _is_full(known):
                 return False
         return True
 
     def _full_rect(self, at: Origin, reads: _Reads, group: np.ndarray) -> Rect:
-        known = reads.known[:, :, group]
+        known = _features(reads.known, group)
         assert _is_full(known), f"{at}: irregular operand must be made regular first"
         return Rect(*_hull(known))
 
@@ -398,16 +408,11 @@ class GraphBuilder:
         return self._edges(at, ids, row0, col0)[0]
 
 
-def both_images(ids: Tensor) -> Tensor:
-    return torch.stack([torch.where(ids > 0, ids + n * NEXT_IMAGE, 0) for n in range(IMAGES)])
-
-
-def _shape(operand: Value | float) -> torch.Size:
-    if not isinstance(operand, Value):
-        return torch.Size([])
-    tensor = operand.ids if operand.ids is not None else operand.const
-    assert tensor is not None
-    return tensor.shape
+def both_images(numbers: Tensor) -> Tensor:
+    """Element numbers of the first image as those of both: (rows, cols, F) -> (images, rows, cols, F)."""
+    if numbers.is_meta:
+        return stepped(int(numbers.storage_offset()), (IMAGES, *numbers.shape), (NEXT_IMAGE, *numbers.stride()))
+    return torch.stack([torch.where(numbers > 0, numbers + n * NEXT_IMAGE, 0) for n in range(IMAGES)])
 
 
 def _groups(signatures: np.ndarray) -> list[np.ndarray]:
@@ -443,11 +448,16 @@ def _edge(reads: _Reads, group: np.ndarray, known: np.ndarray, domain: Rect) -> 
     return edge, None if known[row0:row1, col0:col1].all() else known
 
 
+def _features(maps: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The features in `group` (ascending) of maps (..., F); the maps themselves if these are all."""
+    return maps if len(group) == maps.shape[-1] else maps[..., group]
+
+
 def _compress(array: np.ndarray) -> np.ndarray:
     """(images, rows, cols, F) with rows and columns of size 1 where nothing changes along them."""
-    if (array == array[:, :1]).all():
+    if array.strides[1] == 0 or (array == array[:, :1]).all():
         array = array[:, :1]
-    if (array == array[:, :, :1]).all():
+    if array.strides[2] == 0 or (array == array[:, :, :1]).all():
         array = array[:, :, :1]
     return np.ascontiguousarray(array)
 

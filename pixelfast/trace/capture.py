@@ -5,7 +5,7 @@ The order of the steps matters, and each is there because a published model need
 2. one eager forward at exactly the shape to be exported: it applies masks that forwards write into weights, creates lazy
    buffers and fills caches, which export would otherwise miss or poison with fake tensors;
 3. a second forward that must agree with the first: a forward with a memory cannot be sampled;
-4. `weight_norm` baked, then `torch.export` (non-strict) under shims, then ATen decompositions.
+4. `weight_norm` baked, then `torch.export` (non-strict) under shims, then core ATen operations without in-place ones.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import operator
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import OutputKind
 
 from ..conditions import Conditions
 from ..errors import InvalidInput, NumericalError, UnsupportedModel
@@ -36,6 +38,13 @@ _TRACING = threading.Lock()
 
 NODE_LIMIT = 20_000
 """Above this many operations a graph comes from a Python loop over pixels, which is not worth unrolling."""
+
+ALSO_CORE = {
+    torch.ops.aten.detach.default,
+    torch.ops.aten.native_batch_norm.default,
+    torch.ops.aten._assert_tensor_metadata.default,
+}
+"""Operations that change nothing in place and need no decomposition, though PyTorch does not call them core."""
 
 
 @dataclass(frozen=True)
@@ -178,30 +187,78 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
     tensors = [tensor for _, tensor in example.tensors()]
     try:
         with torch.no_grad(), _quiet():
-            program = torch.export.export(wrapper, (inputs, tensors), strict=False).run_decompositions()
+            program = torch.export.export(wrapper, (inputs, tensors), strict=False)
+            if (count := len(program.graph.nodes)) <= NODE_LIMIT:
+                root, kinds = _decomposed(program)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise UnsupportedModel(
             f"{type(module).__name__} cannot be traced: {type(error).__name__}: {reason}. Usual reasons: Python control flow "
             'that looks at values of the image, or .item() in forward. engine="naive" samples such a module, slowly'
         ) from error
-    if len(program.graph.nodes) > NODE_LIMIT:
+    if count > NODE_LIMIT:
         raise UnsupportedModel(
-            f"{type(module).__name__} unrolls into {len(program.graph.nodes)} operations (more than {NODE_LIMIT}): a Python "
-            'loop over pixels, as in a recurrence; engine="naive" samples it, slowly'
+            f"{type(module).__name__} unrolls into {count} operations (more than {NODE_LIMIT}): a Python loop over pixels, as "
+            'in a recurrence; engine="naive" samples it, slowly'
         )
-    constants, users = _inputs(program)
+    names = [node.name for node in root.graph.nodes if node.op == "placeholder"]
+    sources = dict(zip(names, _inputs(program), strict=True))
+    users = [name for name, source in sources.items() if source is None]
     return Capture(
-        graph=program.graph,
-        constants=constants,
+        graph=root.graph,
+        constants={name: source for name, source in sources.items() if source is not None},
         image=users[0],
-        conditions=tuple(name for name in users[1:] if name is not None),
+        conditions=tuple(users[1:]),
         example=inputs,
         example_conditions=tuple(tensors),
-        result=str(program.graph_signature.user_outputs[0]),
+        result=str(root.graph.output_node().args[0][kinds.index(OutputKind.USER_OUTPUT)]),  # type: ignore[index, arg-type]
         output=output,
-        root=program.graph_module,
+        root=root,
     )
+
+
+def _decomposed(program: torch.export.ExportedProgram) -> tuple[fx.GraphModule, list[OutputKind]]:
+    """An exported graph in core ATen operations, none of them in place, and what its outputs are; same inputs, in order.
+
+    `run_decompositions` does that for any graph, but traces twice and copies much, to prepare for training. Most graphs need
+    one trace, which takes a third of the time; whether it was enough shows in what it gave.
+    """
+    if all(map(_is_aten, program.graph.nodes)):
+        traced = _functional(program.graph_module)
+        if all(map(_is_core, traced.graph.nodes)):
+            traced.graph.eliminate_dead_code()
+            return traced, [spec.kind for spec in program.graph_signature.output_specs]
+    program = program.run_decompositions()
+    return program.graph_module, [spec.kind for spec in program.graph_signature.output_specs]
+
+
+def _functional(exported: fx.GraphModule) -> fx.GraphModule:
+    """A graph of ATen operations without in-place ones, except within operations that PyTorch composes of such."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    inputs = [node.meta["val"] for node in exported.graph.nodes if node.op == "placeholder"]
+    table: Any = torch.export.default_decompositions()
+    with fx.traceback.preserve_node_meta():  # the layers' names
+        traced = make_fx(torch.func.functionalize(fx.Interpreter(exported).run), table, tracing_mode="fake")(*inputs)
+    for node in traced.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
+        if node.args[0].op == "placeholder":  # the forward wrote that into weights and buffers when it ran eagerly, too
+            traced.graph.erase_node(node)
+    return traced
+
+
+def _is_aten(node: fx.Node) -> bool:
+    """Whether a node neither calls another graph nor changes PyTorch's own state, as vmap and autocast do."""
+    if node.op == "call_function":
+        return isinstance(node.target, torch._ops.OpOverload) or node.target is operator.getitem
+    return node.op in ("placeholder", "output")
+
+
+def _is_core(node: fx.Node) -> bool:
+    """Whether a node is a core ATen operation, which works on nothing in place, or one that is as good as that."""
+    if node.op != "call_function" or node.target is operator.getitem:
+        return True
+    target: Any = node.target
+    return torch.Tag.core in target.tags or target in ALSO_CORE
 
 
 def two_images(conditions: Conditions) -> Conditions:
@@ -235,19 +292,14 @@ def _signature(module: nn.Module) -> str:
         return "(...)"
 
 
-def _inputs(program: torch.export.ExportedProgram) -> tuple[dict[str, Tensor], list[str | None]]:
-    """Values of all placeholders that are no user inputs, and the names of those that are."""
-    signature = program.graph_signature
-    constants: dict[str, Tensor] = {}
-    for name, target in signature.inputs_to_parameters.items():
-        constants[name] = program.state_dict[target].detach()
-    for name, target in signature.inputs_to_buffers.items():
-        source = program.state_dict if target in program.state_dict else program.constants
-        constants[name] = source[target].detach()
-    for name, target in signature.inputs_to_lifted_tensor_constants.items():
-        constants[name] = program.constants[target].detach()
-    users: Sequence[Any] = [name if isinstance(name, str) else None for name in signature.user_inputs]
-    return constants, list(users)
+def _inputs(program: torch.export.ExportedProgram) -> list[Tensor | None]:
+    """The weight, buffer or constant that each placeholder stands for; None for the image and the conditions."""
+    found: list[Tensor | None] = []
+    for spec in program.graph_signature.input_specs:
+        target = spec.target
+        value = program.state_dict.get(target, program.constants.get(target)) if target is not None else None
+        found.append(value.detach() if isinstance(value, Tensor) else None)
+    return found
 
 
 @contextmanager

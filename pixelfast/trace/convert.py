@@ -20,7 +20,7 @@ from ..heads import Head
 from . import rules_channels, rules_pointwise, rules_products
 from .builder import GraphBuilder, Origin
 from .capture import Capture
-from .elements import Value
+from .elements import Value, all_elements, reshaped, written_out
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
 from .values import mixed, replace_values, shape_of, values_in
 
@@ -33,6 +33,12 @@ LAYOUT = {
     "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided",
 }  # fmt: skip
 """Operations that move elements and compute nothing."""
+
+RESHAPES = {"view", "_unsafe_view", "reshape"}
+COPIES = {"clone", "alias", "detach", "lift_fresh_copy"}
+VIEWS = {"permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "slice", "select", "split_with_sizes", "split",
+         "unbind", "diagonal", "unfold"}  # fmt: skip
+"""Layout operations that are views of one tensor, which stepped numbers follow without being written out."""
 
 SHAPE_ONLY = {"full_like", "zeros_like", "ones_like", "empty_like", "new_full", "new_zeros", "new_ones", "new_empty"}
 """Operations that look at the shape of their argument, not at its values."""
@@ -55,6 +61,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "_log_softmax": rules_channels.log_softmax,
     "_softmax": rules_channels.softmax,
     "_native_batch_norm_legit_no_training": rules_pointwise.batch_norm,
+    "native_batch_norm": rules_pointwise.native_batch_norm,
     "_to_copy": rules_pointwise.to_copy,
     "masked_fill": rules_pointwise.masked_fill,
     "where": rules_pointwise.where,
@@ -62,7 +69,7 @@ RULES: dict[str, Callable[..., Any]] = {
 }
 """Operations with a rule of their own, called with the converter, the ATen target and the node's arguments."""
 
-STATISTICS = {"native_group_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional", "native_batch_norm"}
+STATISTICS = {"native_group_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional"}
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ class Converter:
         self.at = Origin("", "")
 
     def run(self) -> Converted:
+        last = _last_reads(self.capture.graph)
         for node in self.capture.graph.nodes:
             self.at = Origin(node.name, _layer(node))
             if node.op == "placeholder":
@@ -106,13 +114,16 @@ class Converter:
                 self.env[node] = Value(None, operator.attrgetter(node.target)(self.capture.root))
             elif node.op == "call_function":
                 self.env[node] = self.step(node)
-        output = next(self.env[node] for node in self.env if node.name == self.capture.result)
-        if output.ids is None:
+            if node.name == self.capture.result:
+                output = self.env[node]
+            for read in last[node]:  # element numbers of large models fill the memory otherwise
+                self.env.pop(read, None)
+        if output.numbers is None:
             raise UnsupportedModel("the model's output does not depend on the image: there is nothing to sample step by step")
         if self.builder.outputs:
             self.condition_graph.output(tuple(self.builder.outputs))
         module = fx.GraphModule(self.condition_root, self.condition_graph) if self.builder.outputs else None
-        return Converted(self.builder, output, tuple(output.ids.shape), module)
+        return Converted(self.builder, output, shape_of(output), module)
 
     # ---------------------------------------------------------------- walking
 
@@ -129,13 +140,13 @@ class Converter:
         if node.target is operator.getitem:
             source, index = node.args
             return self.env[source][index]  # type: ignore[index]
-        name = node.target._schema.name.split("::")[-1]  # type: ignore[union-attr]
+        name = _name(node.target)
         if name.startswith("_assert"):
             return None
         args = fx.node.map_arg(node.args, lambda n: self.env[n])
         kwargs = fx.node.map_arg(node.kwargs, lambda n: self.env[n])
         values = values_in((args, kwargs))
-        if all(value.ids is None for value in values):
+        if all(value.numbers is None for value in values):
             return self.fold(node.target, args, kwargs)
         if name in SHAPE_ONLY:
             args, kwargs = replace_values((args, kwargs), lambda value: Value(None, torch.zeros(shape_of(value))))
@@ -178,38 +189,38 @@ class Converter:
     def layout(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Move element numbers, and constants beside them, as the operation moves numbers."""
         values = values_in((args, kwargs))
-        index_like = [v for v in values if v.ids is None and v.const is not None and not v.const.is_floating_point()]
-        is_index = target in (aten.index.Tensor, aten.index_select.default)
-        if is_index and any(value.ids is not None for value in values[1:]):
+        name = _name(target)
+        index_like = [v for v in values if v.numbers is None and v.const is not None and not v.const.is_floating_point()]
+        is_index = name in ("index", "index_select")
+        if is_index and any(value.numbers is not None for value in values[1:]):
             raise UnsupportedModel(f"{self.at} indexes with values that depend on the image")
 
         def numbers(value: Value) -> Tensor:
             if is_index and any(value is v for v in index_like):
                 assert value.const is not None
                 return value.const
-            return value.ids if value.ids is not None else torch.zeros(shape_of(value), dtype=torch.int64)
+            if value.numbers is None:
+                return torch.zeros(shape_of(value), dtype=torch.int64)
+            return value.numbers if name in VIEWS | RESHAPES | COPIES else value.ids
 
         def constants(value: Value) -> Tensor:
-            if value.const is not None:
-                return value.const
-            assert value.ids is not None
-            return torch.zeros(value.ids.shape)
+            return value.const if value.const is not None else torch.zeros(shape_of(value))
+
+        def moved(part: Callable[[Value], Tensor], args: Any) -> Any:
+            if name in RESHAPES:
+                return reshaped(part(args[0]), args[1])
+            if name in COPIES:
+                return part(args[0])
+            return target(*replace_values(args, part), **replace_values(kwargs, part))
 
         # Padding an array of element numbers with any value but 0 would name an element: pad with 0, the constant.
-        fill = args[2] if target is aten.constant_pad_nd.default and len(args) > 2 else 0
-        number_args = (*args[:2], 0) if target is aten.constant_pad_nd.default else args
-        if target in (aten.view.default, aten._unsafe_view.default):
-            ids = numbers(args[0]).reshape(args[1])
-        else:
-            ids = target(*replace_values(number_args, numbers), **replace_values(kwargs, numbers))
+        fill = args[2] if name == "constant_pad_nd" and len(args) > 2 else 0
+        ids = moved(numbers, (*args[:2], 0) if name == "constant_pad_nd" else args)
         const, dynamic = None, None
-        if fill != 0 or any(value.const is not None and value.ids is not None for value in values) or (
-            not is_index and any(value.ids is None for value in values)
+        if fill != 0 or any(value.const is not None and value.numbers is not None for value in values) or (
+            not is_index and any(value.numbers is None for value in values)
         ):
-            if target in (aten.view.default, aten._unsafe_view.default):
-                const = constants(args[0]).reshape(args[1])
-            else:
-                const = target(*replace_values(args, constants), **replace_values(kwargs, constants))
+            const = moved(constants, args)
             if any(value.dynamic is not None for value in values):
                 plain = replace_values((args, kwargs), lambda v: v if v.const is not None else Value(None, constants(v)))
                 dynamic = self.record(target, *plain)
@@ -243,7 +254,7 @@ class Converter:
         """The value of an expression; `constants` gives the elements that no operand takes from the image."""
         ops, numbers = linearise(tree, len(operands))
         ids = self.builder.pointwise(self.at, [*operands, *numbers], ops, force)
-        if constants is None or bool((ids > 0).all()):
+        if constants is None or all_elements(ids):
             return Value(ids)
         const = constants()
         assert const.const is not None
@@ -256,22 +267,17 @@ class Converter:
         def constant(value: Value) -> Value:
             if value.const is not None:
                 return Value(None, value.const, value.dynamic)
-            assert value.ids is not None
-            return Value(None, torch.zeros(value.ids.shape))
+            return Value(None, torch.zeros(shape_of(value)))
 
         return self.fold(target, *replace_values((args, kwargs), constant))
-
-    # ---------------------------------------------------------------- products
-
-    # ---------------------------------------------------------------- channels
 
     # ---------------------------------------------------------------- helpers
 
     def regular(self, x: Value) -> Value:
         """The value as elements of nodes only, over a full rectangle: constants become fields."""
         full = self.expression_value(("leaf", 0), [x], None, force=True)
-        assert full.ids is not None
-        if not bool((full.ids > 0).all()):
+        assert full.numbers is not None
+        if not all_elements(full.numbers):
             raise UnsupportedModel(f"{self.at} reads elements that do not depend on the image, in places unknown to it")
         return full
 
@@ -292,18 +298,16 @@ class Converter:
         """The constant part of a value in the condition graph, with zeros where its elements come from the image."""
         if x.dynamic is None:
             return None
-        assert x.ids is not None
         mask = Value(None, (x.ids == 0).float())
         return self.record(aten.mul.Tensor, (Value(None, x.const, x.dynamic), mask), {})
 
     def first_pixel(self, maps: Tensor) -> tuple[int, int]:
         """A pixel for position (0, 0) of maps (images, rows, cols, F), chosen so that most channels read at no offset."""
-        place = self.builder.table.places(maps[0].numpy())
-        rows, cols, channels = np.nonzero(place.known)
-        if not len(rows):
+        first = (0, 0, 0) if all_elements(maps) else tuple(int(i) for i in np.argwhere(maps[0].numpy() > 0)[:1].flatten())
+        if not first:
             return 0, 0
-        r, c, f = rows[0], cols[0], channels[0]
-        return int(place.row[r, c, f]) - int(r), int(place.col[r, c, f]) - int(c)
+        place = self.builder.table.places(written_out(maps[0][first]).reshape(1).numpy())
+        return int(place.row[0]) - first[0], int(place.col[0]) - first[1]
 
     def statistics(self, name: str) -> NotAutoregressive:
         _, height, width = self.builder.shape
@@ -315,6 +319,20 @@ class Converter:
             node=self.at.name,
             offset=(height - 1, width - 1),
         )
+
+
+def _name(target: Any) -> str:
+    """An operation's ATen name without overload."""
+    return str(target._schema.name.split("::")[-1])
+
+
+def _last_reads(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
+    """For each node, those that nothing reads after it."""
+    reader = {read: node for node in graph.nodes for read in (node, *node.all_input_nodes)}
+    last: dict[fx.Node, list[fx.Node]] = {node: [] for node in graph.nodes}
+    for node, final in reader.items():
+        last[final].append(node)
+    return last
 
 
 def _layer(node: fx.Node) -> str:

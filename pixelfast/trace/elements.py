@@ -3,11 +3,17 @@
 While a graph is converted, a tensor that depends on the image is an array of element numbers of the tensor's own shape.
 Layout operations then simply run on those numbers, so that any mixture of views, pads, crops and permutations is followed
 exactly, without a rule for each. Number 0 is an element that does not depend on the image.
+
+Most tensors hold one block of one node, whose numbers are a first one plus a step along each dimension: just what a strided
+tensor describes. Such numbers are kept as a *stepped* tensor, a view on the meta device whose storage offset is the first
+number and whose strides are the steps. It takes no memory, and PyTorch's own views move it as they move the numbers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,20 +28,59 @@ _NODE_MASK = (1 << (_IMAGE_BIT - _NODE_BIT)) - 1
 _ELEMENT_MASK = (1 << _NODE_BIT) - 1
 NEXT_IMAGE = 1 << _IMAGE_BIT
 
+_ALL_NUMBERS = torch.empty(2 * NEXT_IMAGE, dtype=torch.uint8, device="meta")
+"""What stepped tensors are views of: its addresses are the element numbers. Nothing is allocated on the meta device."""
+
+
+def stepped(first: int, shape: Sequence[int], steps: Sequence[int]) -> Tensor:
+    """The numbers first + sum over dimensions of position * step, without writing them out."""
+    return _ALL_NUMBERS.as_strided(tuple(shape), tuple(steps), first)
+
+
+def written_out(numbers: Tensor) -> Tensor:
+    """Element numbers as an int64 tensor that holds them."""
+    if not numbers.is_meta:
+        return numbers
+    result = torch.tensor(numbers.storage_offset())
+    for dim, (size, step) in enumerate(zip(numbers.shape, numbers.stride(), strict=True)):
+        result = result + (torch.arange(size) * step).view(-1, *([1] * (numbers.dim() - dim - 1)))
+    return result
+
+
+def all_elements(numbers: Tensor) -> bool:
+    """Whether every number names an element; a stepped tensor holds no 0."""
+    return numbers.is_meta or bool((numbers > 0).all())
+
+
+def reshaped(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """`tensor.reshape`; numbers are written out if the new shape has no steps."""
+    if tensor.is_meta:
+        try:
+            return tensor.view(tuple(shape))
+        except RuntimeError:
+            tensor = written_out(tensor)
+    return tensor.reshape(tuple(shape))
+
 
 @dataclass(frozen=True)
 class Value:
     """A traced tensor.
 
     Attributes:
-        ids: element numbers, 0 where the element is constant; None if all of it is.
-        const: the constant elements (anything where ids > 0); None for zeros.
+        numbers: element numbers, written out or stepped, 0 where the element is constant; None if all of it is.
+        const: the constant elements (anything where numbers > 0); None for zeros.
         dynamic: the node of the condition graph that gives `const`, if it depends on the conditions of a call.
     """
 
-    ids: Tensor | None
+    numbers: Tensor | None
     const: Tensor | None = None
     dynamic: fx.Node | None = None
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """The element numbers written out, of a value that has some."""
+        assert self.numbers is not None
+        return written_out(self.numbers)
 
 
 @dataclass(frozen=True)
@@ -56,14 +101,13 @@ class ElementTable:
     def __init__(self) -> None:
         self._sizes: list[tuple[int, int, int, int]] = []
 
-    def add(self, node: Node, images: int) -> Tensor:
-        """Numbers (images, rows, cols, features) of the elements of the next node."""
+    def add(self, node: Node) -> Tensor:
+        """Numbers (rows, cols, features) of the elements of the next node, in the first image."""
         domain = node.domain
         rows, cols = domain.row1 - domain.row0, domain.col1 - domain.col0
         first = (len(self._sizes) << _NODE_BIT) + 1
         self._sizes.append((rows, cols, domain.row0, domain.col0))
-        elements = torch.arange(node.features * rows * cols).view(node.features, rows, cols).permute(1, 2, 0) + first
-        return torch.stack([elements + n * NEXT_IMAGE for n in range(images)])
+        return stepped(first, (rows, cols, node.features), (cols, 1, rows * cols))
 
     def grid(self, node: int) -> tuple[int, int]:
         """Rows and columns of a node."""
@@ -84,6 +128,27 @@ class ElementTable:
         """The common case, found without reading every number back: maps (images, rows, cols, F) whose elements go on
         from one to the next in their nodes, in one rectangle, with nothing outside of it. None for anything else.
         """
+        found = self._stepped_rectangle(ids) if ids.is_meta else self._written_rectangle(ids)
+        if found is None:
+            return None
+        rows, cols, row0, col0 = self._sizes_of(found.corner.node)
+        below = found.corner.row + found.row1 - found.row0 <= row0 + rows
+        right = found.corner.col + found.col1 - found.col0 <= col0 + cols
+        return found if (below & right & (found.corner.image == 0)).all() else None
+
+    def _sizes_of(self, nodes: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Rows, columns, first row and first column of nodes."""
+        return tuple(np.asarray(self._sizes, dtype=np.int64).reshape(-1, 4)[nodes].T)
+
+    def _stepped_rectangle(self, ids: Tensor) -> Rectangle | None:
+        images, rows, cols, features = ids.shape
+        next_image, next_row, next_col, next_feature = ids.stride()
+        corner = self.places(int(ids.storage_offset()) + np.arange(features) * next_feature)
+        one_image = images == 1 or next_image == NEXT_IMAGE
+        one_row = rows == 1 or bool((self._sizes_of(corner.node)[1] == next_row).all())
+        return Rectangle(0, rows, 0, cols, corner) if one_image and one_row and (cols == 1 or next_col == 1) else None
+
+    def _written_rectangle(self, ids: Tensor) -> Rectangle | None:
         mask = ids[0, :, :, 0] > 0
         rows, cols = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
         if not len(rows):
@@ -91,16 +156,12 @@ class ElementTable:
         row0, row1, col0, col1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
         block = ids[:, row0:row1, col0:col1]
         corner = block[0, 0, 0].contiguous()
-        if not bool((corner > 0).all()) or (block.shape != ids.shape and int((ids > 0).sum()) != block.numel()):
+        if not bool((corner > 0).all()) or (block.shape != ids.shape and int(ids.count_nonzero()) != block.numel()):
             return None
         place = self.places(corner.numpy())
-        widths = torch.from_numpy(np.asarray([size[1] for size in self._sizes])[place.node])
-        rows_on = torch.arange(row1 - row0).view(-1, 1, 1) * widths
+        rows_on = torch.arange(row1 - row0).view(-1, 1, 1) * torch.from_numpy(self._sizes_of(place.node)[1])
         expected = corner + rows_on + torch.arange(col1 - col0).view(1, -1, 1)
-        heights = np.asarray([size[0] + size[2] for size in self._sizes])[place.node]
-        rights = np.asarray([size[1] + size[3] for size in self._sizes])[place.node]
-        inside = (place.row + row1 - row0 <= heights).all() and (place.col + col1 - col0 <= rights).all()
-        if not inside or any(not torch.equal(block[n], expected + n * NEXT_IMAGE) for n in range(len(block))):
+        if any(not torch.equal(block[n] - n * NEXT_IMAGE, expected) for n in range(len(block))):
             return None
         return Rectangle(row0, row1, col0, col1, place)
 
@@ -117,7 +178,7 @@ class Rectangle:
 
 
 @dataclass(frozen=True)
-class Layout:
+class IndexLayout:
     """How a tensor's elements form feature maps: `index` (images, rows, cols, features) into the flattened tensor.
 
     Pixel (r, c) stands at [r - row0, c - col0]; index is -1 where the tensor has no element.
@@ -129,22 +190,72 @@ class Layout:
     col0: int
     channel_dims: tuple[int, ...]
 
-    def scatter(self, maps: Tensor, shape: tuple[int, ...]) -> Tensor:
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Images, rows, columns, features."""
+        return self.index.shape
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """Where the tensor has elements: bool, shaped as `index`."""
+        return self.index >= 0
+
+    def scatter(self, maps: Tensor, shape: Sequence[int]) -> Tensor:
         """The tensor of `shape` whose elements are those of `maps`, shaped as `index`; 0 elsewhere."""
+        maps = written_out(maps)
         flat = torch.zeros(int(np.prod(shape)), dtype=maps.dtype)
-        inside = self.index >= 0
-        if inside.all():
-            flat[torch.from_numpy(self.index.reshape(-1))] = maps.reshape(-1)
-            return flat.view(shape)
-        flat[torch.from_numpy(self.index[inside])] = maps[torch.from_numpy(inside)]
-        return flat.view(shape)
+        flat[torch.from_numpy(self.index[self.inside])] = maps[torch.from_numpy(self.inside)]
+        return flat.view(tuple(shape))
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The elements of `tensor` shaped as `index`; 0 where it has none."""
-        flat = tensor.reshape(-1)[torch.from_numpy(np.maximum(self.index, 0))]
-        if (self.index >= 0).all():
-            return flat
-        return torch.where(torch.from_numpy(self.index >= 0), flat, torch.zeros((), dtype=flat.dtype))
+        flat = written_out(tensor).reshape(-1)[torch.from_numpy(np.maximum(self.index, 0))]
+        return torch.where(torch.from_numpy(self.inside), flat, torch.zeros((), dtype=flat.dtype))
+
+
+@dataclass(frozen=True)
+class PlainLayout:
+    """The layout of a tensor of `shape` with one dimension each for images, rows and columns: no index is needed."""
+
+    shape: tuple[int, ...]
+    site_dims: tuple[int, int, int]
+    row0: int
+    col0: int
+
+    @property
+    def channel_dims(self) -> tuple[int, ...]:
+        return tuple(d for d in range(len(self.shape)) if d not in self.site_dims)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        return (*self.site_dims, *self.channel_dims)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Images, rows, columns, features."""
+        sites = [self.shape[d] for d in self.site_dims]
+        return (*sites, int(np.prod(self.shape)) // int(np.prod(sites)))
+
+    @property
+    def index(self) -> np.ndarray:
+        """As an `IndexLayout` has it."""
+        return self.gather(torch.arange(int(np.prod(self.shape))).view(self.shape)).numpy()
+
+    @property
+    def inside(self) -> np.ndarray:
+        return np.broadcast_to(np.True_, self.size)
+
+    def scatter(self, maps: Tensor, shape: Sequence[int]) -> Tensor:
+        """The tensor of `shape` whose elements are those of `maps` (images, rows, cols, features)."""
+        ordered = reshaped(maps, [shape[d] for d in self.order])
+        return ordered.permute([self.order.index(d) for d in range(len(self.shape))])
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The elements of `tensor` as maps (images, rows, cols, features)."""
+        return reshaped(tensor.permute(self.order), self.size)
+
+
+Layout = IndexLayout | PlainLayout
 
 
 def infer_layout(table: ElementTable, operands: list[Tensor], where: str, channel_dims: tuple[int, ...] = ()) -> Layout:
@@ -159,11 +270,11 @@ def infer_layout(table: ElementTable, operands: list[Tensor], where: str, channe
         UnsupportedModel: rows, columns, images and features are mixed in a way that is no feature map.
     """
     shape = tuple(operands[0].shape)
-    for ids in operands:
-        plain = _plain_layout(table, ids, channel_dims)
+    for numbers in operands:
+        plain = _plain_layout(table, numbers, channel_dims)
         if plain is not None:
             return plain
-    places = [table.places(ids.numpy()) for ids in operands]
+    places = [table.places(written_out(numbers).numpy()) for numbers in operands]
     places.sort(key=lambda p: -int(p.known.sum()))
     site_dims = tuple(d for d in range(len(shape)) if d not in channel_dims and _moves(places, d))
     feature_dims = tuple(d for d in range(len(shape)) if d not in site_dims)
@@ -201,35 +312,42 @@ def infer_layout(table: ElementTable, operands: list[Tensor], where: str, channe
         _extrapolate(site.reshape(3, *(shape[d] for d in site_dims)), found.reshape([shape[d] for d in site_dims]))
     features = int(np.prod([shape[d] for d in feature_dims], dtype=np.int64))
     flat = np.arange(int(np.prod(shape))).reshape(shape).transpose(order).reshape(sites, features)
-    return Layout(*_grid(site[:, found], flat[found], where), channel_dims=feature_dims)
+    return IndexLayout(*_grid(site[:, found], flat[found], where), channel_dims=feature_dims)
 
 
-def _plain_layout(table: ElementTable, ids: Tensor, channel_dims: tuple[int, ...]) -> Layout | None:
+def _plain_layout(table: ElementTable, numbers: Tensor, channel_dims: tuple[int, ...]) -> PlainLayout | None:
     """The layout of a tensor with one dimension each for images, rows and columns, all of it elements; else None."""
-    first = ids[(0,) * ids.dim()]
-    if first <= 0 or min(ids.shape) < 1:
+    if min(numbers.shape) < 1:
         return None
-    rows, cols = table.grid(int(table.places(first.reshape(1).numpy()).node[0]))
+    first, steps = _first_steps(numbers)
+    if first <= 0:
+        return None
+    rows, cols = table.grid(int(table.places(np.array([first])).node[0]))
     if rows < 2 or cols < 2:
         return None
-    steps = {NEXT_IMAGE: -1, cols: -1, 1: -1}
-    for dim, length in enumerate(ids.shape):
-        step = int(ids.select(dim, 1).reshape(-1)[0] - first) if length > 1 else 0
-        if step in steps and dim not in channel_dims:
-            if steps[step] >= 0:
+    found = {NEXT_IMAGE: -1, cols: -1, 1: -1}
+    for dim, step in enumerate(steps):
+        if step in found and numbers.shape[dim] > 1 and dim not in channel_dims:
+            if found[step] >= 0:
                 return None
-            steps[step] = dim
-    site_dims = (steps[NEXT_IMAGE], steps[cols], steps[1])
+            found[step] = dim
+    site_dims = (found[NEXT_IMAGE], found[cols], found[1])
     if min(site_dims) < 0:
         return None
-    feature_dims = tuple(d for d in range(ids.dim()) if d not in site_dims)
-    order = (*site_dims, *feature_dims)
-    shape = [ids.shape[d] for d in site_dims]
-    rectangle = table.rectangle(ids.permute(order).reshape(*shape, -1))
-    if rectangle is None or (rectangle.row1 - rectangle.row0, rectangle.col1 - rectangle.col0) != tuple(shape[1:]):
+    layout = PlainLayout(tuple(numbers.shape), site_dims, 0, 0)
+    rectangle = table.rectangle(layout.gather(numbers))
+    if rectangle is None or (rectangle.row1 - rectangle.row0, rectangle.col1 - rectangle.col0) != layout.size[1:3]:
         return None
-    index = np.arange(ids.numel()).reshape(tuple(ids.shape)).transpose(order).reshape(*shape, -1)
-    return Layout(index, int(rectangle.corner.row[0]), int(rectangle.corner.col[0]), feature_dims)
+    return replace(layout, row0=int(rectangle.corner.row[0]), col0=int(rectangle.corner.col[0]))
+
+
+def _first_steps(numbers: Tensor) -> tuple[int, tuple[int, ...]]:
+    """The first number, and how much the second one along each dimension adds to it."""
+    if numbers.is_meta:
+        return int(numbers.storage_offset()), numbers.stride()
+    first = numbers[(0,) * numbers.dim()]
+    seconds = [numbers.select(dim, min(1, size - 1)).reshape(-1)[0] for dim, size in enumerate(numbers.shape)]
+    return int(first), tuple(int(second - first) for second in seconds)
 
 
 def _moves(places: list[Places], dim: int) -> bool:

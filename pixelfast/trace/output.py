@@ -17,7 +17,7 @@ from ..graph import Graph
 from ..heads import Head
 from .builder import Origin
 from .convert import Converted
-from .elements import Value
+from .elements import Value, all_elements, written_out
 
 LAYOUTS = (
     "NKCHW", "NCHWK", "NCKHW", "NHWCK", "NHWKC", "N(KC)HW", "N(CK)HW", "NHW(CK)", "NHW(KC)", "NKC(HW)", "NCK(HW)",
@@ -146,7 +146,7 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
     """
     builder = converted.builder
     output = converted.output
-    assert output.ids is not None
+    assert output.numbers is not None
     images = 2
     size = layout.channels * layout.parameters
 
@@ -155,16 +155,17 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
 
     ids = maps(output.ids)
     at = Origin("output", "")
-    if not bool((ids > 0).all()):
-        positions = maps(torch.arange(output.ids.numel()).view(output.ids.shape))
+    if not all_elements(output.numbers):
+        positions = maps(torch.arange(ids.numel()).view(output.ids.shape))
         const = output.const if output.const is not None else torch.zeros(output.ids.shape)
         if output.dynamic is not None:
             raise UnsupportedModel("parts of the output depend on the conditions alone, not on the image; not supported")
         ids = builder.pointwise(at, [Value(ids, const.reshape(-1)[positions])], [], force=True)
-    pixels = builder.table.places(ids.numpy())
-    expected = np.arange(images).reshape(-1, 1, 1, 1)
-    if (pixels.image != expected).any():
-        raise UnsupportedModel(f"the layout {layout.text!r} mixes images")
+    if builder.table.rectangle(ids) is None:
+        pixels = builder.table.places(written_out(ids).numpy())
+        expected = np.arange(images).reshape(-1, 1, 1, 1)
+        if (pixels.image != expected).any():
+            raise UnsupportedModel(f"the layout {layout.text!r} mixes images")
     size = layout.parameters
     outputs = tuple(
         builder.edge_runs(at, ids[..., channel * size : (channel + 1) * size], 0, 0) for channel in range(layout.channels)

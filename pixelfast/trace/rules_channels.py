@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 from .builder import both_images
-from .elements import Layout, Value, infer_layout
+from .elements import IndexLayout, PlainLayout, Value, all_elements, infer_layout, written_out
 from .values import array_of, shape_of
 
 if TYPE_CHECKING:
@@ -96,13 +96,17 @@ def over_channels(
     c: Converter, x: Value, dims: tuple[int, ...], node: Callable[[Tensor, int, int], Tensor], keep: bool
 ) -> Value:
     """Apply `node` to the channels in `dims`, for each channel of the other dimensions by itself."""
-    assert x.ids is not None
-    x = x if bool((x.ids > 0).all()) else c.regular(x)
-    assert x.ids is not None
-    shape = tuple(x.ids.shape)
-    layout = infer_layout(c.builder.table, [x.ids], str(c.at))
+    assert x.numbers is not None
+    x = x if all_elements(x.numbers) else c.regular(x)
+    assert x.numbers is not None
+    shape = shape_of(x)
+    layout = infer_layout(c.builder.table, [x.numbers], str(c.at))
     if not set(dims) <= set(layout.channel_dims):
         raise c.statistics("a reduction")
+    out_shape = shape if keep else tuple(1 if d in dims else size for d, size in enumerate(shape))
+    if isinstance(layout, PlainLayout) and set(dims) == set(layout.channel_dims):
+        numbers = both_images(node(layout.gather(x.numbers), layout.row0, layout.col0))
+        return Value(layout.scatter(numbers, out_shape))
     sizes = [shape[d] for d in layout.channel_dims]
     inner = [layout.channel_dims.index(d) for d in dims]
     outer = [i for i in range(len(sizes)) if i not in inner]
@@ -110,14 +114,13 @@ def over_channels(
     grid = layout.index.reshape(*layout.index.shape[:3], *sizes)
     grid = grid.transpose(0, 1, 2, *(3 + i for i in outer), *(3 + i for i in inner))
     grid = grid.reshape(*layout.index.shape[:3], -1, count)  # (images, rows, cols, outer, inner)
-    out_shape = shape if keep else tuple(1 if d in dims else size for d, size in enumerate(shape))
     positions = np.arange(int(np.prod(out_shape))).reshape(out_shape)
     targets = np.broadcast_to(positions, shape).reshape(-1)
     ids = torch.zeros(int(np.prod(out_shape)), dtype=torch.int64)
     for channel in range(grid.shape[3]):
         index = grid[:, :, :, channel]
-        part = Layout(index, layout.row0, layout.col0, ())
-        numbers = both_images(node(part.gather(x.ids), layout.row0, layout.col0))
+        part = IndexLayout(index, layout.row0, layout.col0, ())
+        numbers = both_images(written_out(node(part.gather(x.numbers), layout.row0, layout.col0)))
         written = index if keep else index[..., :1]
         inside = written >= 0
         ids[torch.from_numpy(targets[written[inside]])] = numbers[torch.from_numpy(inside)]

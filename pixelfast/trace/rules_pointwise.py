@@ -34,14 +34,14 @@ def to_copy(c: Converter, target: Any, x: Value, **kwargs: Any) -> Value:
 def mul(c: Converter, target: Any, a: Value | float, b: Value | float) -> Value:
     """A product; where a known factor is 0 the product is the constant 0, and a 0/1 mask computes nothing."""
     for x, factor in ((a, b), (b, a)):
-        if not isinstance(x, Value) or not isinstance(factor, Value) or factor.ids is not None or factor.dynamic:
+        if not isinstance(x, Value) or not isinstance(factor, Value) or factor.numbers is not None or factor.dynamic:
             continue
-        assert x.ids is not None
+        assert x.numbers is not None
         assert factor.const is not None
         zero = factor.const == 0
         if not zero.any():
             continue
-        shape = torch.broadcast_shapes(x.ids.shape, factor.const.shape)
+        shape = torch.broadcast_shapes(shape_of(x), factor.const.shape)
         ids = torch.where(zero.expand(shape), 0, x.ids.expand(shape))
         const = None if x.const is None else x.const.expand(shape) * factor.const
         if bool((factor.const[~zero] == 1).all()) and x.dynamic is None:
@@ -52,7 +52,7 @@ def mul(c: Converter, target: Any, a: Value | float, b: Value | float) -> Value:
 
 
 def where(c: Converter, target: Any, condition: Value, a: Value, b: Value) -> Value:
-    if condition.ids is None and condition.dynamic is None:
+    if condition.numbers is None and condition.dynamic is None:
         return select(c, condition, a, b)
     return c.pointwise(target, "where", (condition, a, b), {})
 
@@ -67,7 +67,7 @@ def select(c: Converter, condition: Value, a: Value, b: Value) -> Value:
     assert condition.const is not None
 
     def parts(value: Value) -> tuple[Tensor, Tensor]:
-        ids = value.ids if value.ids is not None else torch.zeros(shape_of(value), dtype=torch.int64)
+        ids = torch.zeros(shape_of(value), dtype=torch.int64) if value.numbers is None else value.ids
         return ids, value.const if value.const is not None else torch.zeros(ids.shape)
 
     if a.dynamic or b.dynamic:
@@ -96,3 +96,13 @@ def batch_norm(
         return c.constants_of(target, args, {})[0]  # type: ignore[index]
 
     return [c.expression_value(tree, leaves, constants)]
+
+
+def native_batch_norm(
+    c: Converter, target: Any, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, training: bool,
+    momentum: float, eps: float,
+) -> list[Value]:  # fmt: skip
+    if training:
+        raise c.statistics("native_batch_norm")
+    legit = aten._native_batch_norm_legit_no_training.default
+    return batch_norm(c, legit, x, weight, bias, mean, var, momentum, eps)

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
 from .builder import both_images
-from .elements import Layout, Value, infer_layout
+from .elements import IndexLayout, Value, all_elements, infer_layout
 from .values import constant_elements, mixed, shape_of
 
 if TYPE_CHECKING:
@@ -23,22 +23,22 @@ def convolution(
     c: Converter, target: Any, x: Value, weight: Value, bias: Value | None, stride: list[int], padding: list[int],
     dilation: list[int], transposed: bool, output_padding: list[int], groups: int,
 ) -> Value:  # fmt: skip
-    if weight.ids is not None or weight.dynamic is not None or weight.const is None:
+    if weight.numbers is not None or weight.dynamic is not None or weight.const is None:
         raise UnsupportedModel(f"{c.at}: a convolution whose weights depend on the image or on conditions")
     if transposed or any(step != 1 for step in stride):
         kind = "transposed convolution" if transposed else f"convolution with stride {tuple(stride)}"
         raise UnsupportedModel(f'{c.at}: a {kind} is not supported yet; engine="naive" samples such a model, slowly')
-    assert x.ids is not None
+    assert x.numbers is not None
     if weight.const.dim() == 3 and weight.const.shape[2] == 1 and groups == 1:
         return _per_position(c, x, weight.const[:, :, 0], bias)
     if weight.const.dim() != 4:
         raise UnsupportedModel(f"{c.at}: convolutions over {weight.const.dim() - 2} dimensions are not supported")
-    maps = x.ids.permute(0, 2, 3, 1)
+    maps = x.numbers.permute(0, 2, 3, 1)
     row0, col0 = c.first_pixel(maps)
     if not c.builder.is_regular(c.at, maps, row0, col0):
         x = c.regular(x)
-        assert x.ids is not None
-        maps = x.ids.permute(0, 2, 3, 1)
+        assert x.numbers is not None
+        maps = x.numbers.permute(0, 2, 3, 1)
     vector = None if bias is None else bias.const
     numbers = c.builder.conv(c.at, maps, weight.const, vector, padding, dilation, groups, row0, col0)
     result = Value(both_images(numbers).permute(0, 3, 1, 2))
@@ -59,20 +59,20 @@ def _per_position(c: Converter, x: Value, matrix: Tensor, bias: Value | None) ->
 
 
 def mm(c: Converter, target: Any, a: Value, b: Value) -> Value:
-    return linear(c, a, b, None) if b.ids is None else linear_transposed(c, a, b)
+    return linear(c, a, b, None) if b.numbers is None else linear_transposed(c, a, b)
 
 
 def addmm(c: Converter, target: Any, bias: Value, a: Value, b: Value, beta: float = 1, alpha: float = 1) -> Value:
-    if beta != 1 or alpha != 1 or bias.ids is not None or b.ids is not None:
+    if beta != 1 or alpha != 1 or bias.numbers is not None or b.numbers is not None:
         return c.add(mm(c, None, a, b), bias)
     return linear(c, a, b, bias)
 
 
 def bmm(c: Converter, target: Any, a: Value, b: Value) -> Value:
-    shared, other = (b, a) if b.ids is None else (a, b)
+    shared, other = (b, a) if b.numbers is None else (a, b)
     if shared.dynamic is not None:
         raise UnsupportedModel(f"{c.at}: a matrix that depends on conditions multiplies the image; not supported")
-    if shared.ids is not None or shared.const is None or other.ids is None:
+    if shared.numbers is not None or shared.const is None or other.numbers is None:
         raise UnsupportedModel(
             f"{c.at}: a product of two tensors that depend on the image (attention) is not supported yet; "
             'engine="naive" samples such a model, slowly'
@@ -81,7 +81,7 @@ def bmm(c: Converter, target: Any, a: Value, b: Value) -> Value:
         raise UnsupportedModel(f"{c.at}: a batched product with different matrices is not supported")
     matrix = Value(None, shared.const[0])
     if other is a:
-        batch, rows, inner = other.ids.shape
+        batch, rows, inner = shape_of(other)
         flat = c.reshaped(other, (batch * rows, inner))
         return c.reshaped(linear(c, flat, matrix, None), (batch, rows, -1))
     assert matrix.const is not None
@@ -95,15 +95,15 @@ def linear(c: Converter, x: Value, weight: Value, bias: Value | None) -> Value:
     """x (M, I) times weight (I, O): every row of x holds the channels of one pixel."""
     if weight.dynamic is not None or weight.const is None:
         raise UnsupportedModel(f"{c.at}: a matrix that depends on conditions multiplies the image; not supported")
-    assert x.ids is not None
-    layout = infer_layout(c.builder.table, [x.ids], str(c.at), (1,))
+    assert x.numbers is not None
+    layout = infer_layout(c.builder.table, [x.numbers], str(c.at), (1,))
     if layout.channel_dims != (1,):
-        raise UnsupportedModel(f"{c.at} multiplies along rows, columns or images (shape {tuple(x.ids.shape)})")
-    maps = layout.gather(x.ids)
+        raise UnsupportedModel(f"{c.at} multiplies along rows, columns or images (shape {shape_of(x)})")
+    maps = layout.gather(x.numbers)
     if not c.builder.is_regular(c.at, maps, layout.row0, layout.col0):
         x = c.regular(x)
-        assert x.ids is not None
-        maps = layout.gather(x.ids)
+        assert x.numbers is not None
+        maps = layout.gather(x.numbers)
     matrix = weight.const.t().reshape(weight.const.shape[1], weight.const.shape[0], 1, 1)
     known_bias = bias.const if bias is not None and bias.dynamic is None and bias.const is not None else None
     if known_bias is not None and known_bias.numel() not in (1, matrix.shape[0]):
@@ -113,7 +113,7 @@ def linear(c: Converter, x: Value, weight: Value, bias: Value | None) -> Value:
     shape = (shape_of(x)[0], matrix.shape[0])
     first = layout.index[..., :1]
     index = np.where(first >= 0, first // shape_of(x)[1] * shape[1] + np.arange(shape[1]), -1)
-    result = Value(Layout(index, layout.row0, layout.col0, (1,)).scatter(both_images(numbers), shape))
+    result = Value(IndexLayout(index, layout.row0, layout.col0, (1,)).scatter(both_images(numbers), shape))
     if x.const is not None:
         known = Value(None, constant_elements(x), c.masked_dynamic(x))
         result = c.add_constant(result, c.fold(aten.mm.default, (known, weight), {}))
@@ -122,7 +122,7 @@ def linear(c: Converter, x: Value, weight: Value, bias: Value | None) -> Value:
 
 def linear_transposed(c: Converter, weight: Value, x: Value) -> Value:
     """weight (O, I) times x (I, M)."""
-    if weight.ids is not None or weight.const is None:
+    if weight.numbers is not None or weight.const is None:
         raise UnsupportedModel(
             f"{c.at}: a product of two tensors that depend on the image (attention) is not supported yet; "
             'engine="naive" samples such a model, slowly'
@@ -134,10 +134,10 @@ def linear_transposed(c: Converter, weight: Value, x: Value) -> Value:
 
 def embedding(c: Converter, target: Any, weight: Value, index: Value, *_: Any, **__: Any) -> Value:
     """A look-up of image values: features that are tables of one value."""
-    assert index.ids is not None
+    assert index.numbers is not None
     assert weight.const is not None
     ids = c.builder.embedding(c.at, index.ids, weight.const)
-    if index.const is None and bool((ids > 0).all()):
+    if index.const is None and all_elements(ids):
         return Value(ids)
     return mixed(ids, *_embedding_constant(c, target, weight, index))
 

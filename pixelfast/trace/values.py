@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from .elements import Value
+from .elements import Value, all_elements
 
 
 def values_in(tree: Any) -> list[Value]:
@@ -35,24 +35,23 @@ def replace_values(tree: Any, change: Callable[[Value], Any]) -> Any:
     return tree
 
 
-def mixed(ids: Tensor, const: Tensor | None, dynamic: fx.Node | None) -> Value:
+def mixed(numbers: Tensor, const: Tensor | None, dynamic: fx.Node | None) -> Value:
     """A value of elements and constants; forgets constants that no element needs."""
-    if not (ids > 0).any():
-        return Value(None, torch.zeros(ids.shape) if const is None else const, dynamic)
-    if const is None or bool((ids > 0).all()) or (dynamic is None and not const[ids == 0].any()):
-        return Value(ids)
-    return Value(ids, const, dynamic)
+    if not numbers.numel() or not (numbers.is_meta or numbers.any()):
+        return Value(None, torch.zeros(numbers.shape) if const is None else const, dynamic)
+    if const is None or all_elements(numbers) or (dynamic is None and not const[numbers == 0].any()):
+        return Value(numbers)
+    return Value(numbers, const, dynamic)
 
 
 def constant_elements(x: Value) -> Tensor:
     """The constant part of a value, with zeros where its elements come from the image."""
-    assert x.ids is not None
-    const = torch.zeros(x.ids.shape) if x.const is None else x.const
+    const = torch.zeros(shape_of(x)) if x.const is None else x.const
     return torch.where(x.ids > 0, torch.zeros((), dtype=const.dtype), const)
 
 
 def shape_of(value: Value) -> tuple[int, ...]:
-    tensor = value.ids if value.ids is not None else value.const
+    tensor = value.numbers if value.numbers is not None else value.const
     assert tensor is not None
     return tuple(tensor.shape)
 
