@@ -1,36 +1,72 @@
 // Floats that start at a cache line and are all zero at first.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
-#include <cstring>
+#include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <new>
+#include <vector>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace pixelfast {
 
 class AlignedFloats {
  public:
   AlignedFloats() = default;
-  explicit AlignedFloats(size_t count) : count_(count), data_(allocate(count)) { clear(); }
+  explicit AlignedFloats(size_t count) : count_(count) {
+    if (count > SIZE_MAX / sizeof(float) / 2) throw std::bad_alloc();
+    // From calloc, since large pieces of it cost nothing until they are touched.
+    const size_t bytes = count * sizeof(float), align = bytes < kHugePage ? kLine : kHugePage;
+    memory_.reset(std::calloc(bytes + align, 1));
+    if (!memory_) throw std::bad_alloc();
+    void* start = memory_.get();
+    size_t space = bytes + align;
+    data_ = static_cast<float*>(std::align(align, bytes, start, space));
+#ifdef MADV_HUGEPAGE
+    // Weights and rows of many layers are more than the processor has translations of small pages for.
+    if (align == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
+  }
 
-  float* data() const { return data_.get(); }
+  float* data() const { return data_; }
   size_t size() const { return count_; }
-  void clear() const {
-    if (count_) std::memset(data_.get(), 0, count_ * sizeof(float));
+
+ private:
+  static constexpr size_t kLine = 64, kHugePage = size_t{1} << 21;
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+
+  size_t count_ = 0;
+  std::unique_ptr<void, Free> memory_;
+  float* data_ = nullptr;
+};
+
+// Hands out floats, zero at first, from large pieces: what is used one after another lies so, and on huge pages.
+class Arena {
+ public:
+  // Pieces of at least `piece` floats.
+  explicit Arena(size_t piece = 0) : piece_(piece) {}
+
+  float* take(size_t count) {
+    count = (count + 15) / 16 * 16;
+    if (pieces_.empty() || pieces_.back().size() - used_ < count) {
+      pieces_.emplace_back(std::max(count, piece_));
+      used_ = 0;
+    }
+    float* start = pieces_.back().data() + used_;
+    used_ += count;
+    return start;
   }
 
  private:
-  static constexpr std::align_val_t kLine{64};
-  struct Free {
-    void operator()(float* p) const { ::operator delete(p, kLine); }
-  };
-  static float* allocate(size_t count) {
-    if (count > SIZE_MAX / sizeof(float)) throw std::bad_alloc();
-    return static_cast<float*>(::operator new(count * sizeof(float), kLine));
-  }
-
-  size_t count_ = 0;
-  std::unique_ptr<float, Free> data_;
+  size_t piece_, used_ = 0;
+  std::vector<AlignedFloats> pieces_;
 };
 
 }  // namespace pixelfast

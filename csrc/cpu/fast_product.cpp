@@ -58,7 +58,7 @@ class Packer {
     return kMargin * static_cast<double>(cells * fast) < static_cast<double>(columns * direct);
   }
 
-  PackedFastProduct pack(const Kernels& kernels) const {
+  PackedFastProduct pack(const Kernels& kernels, Arena& weights) const {
     PackedFastProduct packed;
     packed.columns = cell_, packed.grids = grids_, packed.points = 0, packed.outputs = outputs_;
     ptrdiff_t first = 0;
@@ -67,7 +67,7 @@ class Packer {
       packed.pieces.push_back({part.grid, part.shift, first});
       first += part.count;
     }
-    pack_weights(kernels, packed);
+    pack_weights(kernels, weights, packed);
     return packed;
   }
 
@@ -106,15 +106,15 @@ class Packer {
   }
 
   // For each panel and point (K, vectors * width), where K runs over the pieces that use the point.
-  void pack_weights(const Kernels& kernels, PackedFastProduct& packed) const {
+  void pack_weights(const Kernels& kernels, Arena& weights, PackedFastProduct& packed) const {
     const int width = kernels.width, vectors = (outputs_ + width - 1) / width;
     ptrdiff_t rows = 0;
     for (const Part& part : parts_) rows += points_of(part.width) * part.count;
-    packed.weights = AlignedFloats(static_cast<size_t>(rows) * vectors * width);
+    packed.floats = static_cast<size_t>(rows) * vectors * width;
     packed.zeros = AlignedFloats(static_cast<size_t>(kernels.most_vectors) * width);
     packed.bias = AlignedFloats(product_.bias.empty() ? 0 : static_cast<size_t>(vectors) * width);
     std::copy(product_.bias.begin(), product_.bias.end(), packed.bias.data());
-    float* next = packed.weights.data();
+    float* next = weights.take(packed.floats);
     int channel = 0;
     for (int wide : panel_widths(vectors, kernels.most_vectors)) {
       const int step = wide * width, count = std::min(step, outputs_ - channel);
@@ -153,10 +153,10 @@ class Packer {
 }  // namespace
 
 std::optional<PackedFastProduct> pack_fast_product(const Product& product, int outputs, int cell, int columns,
-                                                   const Kernels& kernels) {
+                                                   const Kernels& kernels, Arena& weights) {
   Packer packer(product, outputs, cell);
   if (!packer.pays(columns, kernels.width)) return std::nullopt;
-  return packer.pack(kernels);
+  return packer.pack(kernels, weights);
 }
 
 }  // namespace pixelfast

@@ -48,12 +48,13 @@ struct PackedFastProduct {
   std::vector<FastGrid> grids;
   std::vector<FastPiece> pieces;       // widest first, so that a point is used by the first few
   std::vector<Panel> panels;           // (panel, point)
-  AlignedFloats weights, zeros, bias;  // bias (outputs, rounded up), empty: add to what is there
+  size_t floats = 0;                   // of weights
+  AlignedFloats zeros, bias;           // bias (outputs, rounded up), empty: add to what is there
 };
 
 // With cells of 2 or 4 columns; nothing if that does not pay for `columns` columns.
 std::optional<PackedFastProduct> pack_fast_product(const Product& product, int outputs, int cell, int columns,
-                                                   const Kernels& kernels);
+                                                   const Kernels& kernels, Arena& weights);
 
 // Columns of one row of some images, from the first column of a cell on. A call takes any number of chunks, which share
 // one pass over the weights: together at most kFastRows cells x images, if all had as many cells as the widest.

@@ -6,7 +6,7 @@
 namespace pixelfast {
 namespace {
 
-// From the first to the last instruction of a pixel that touches a buffer, counted over all steps.
+// From the first to the last instruction that touches a buffer, counted within a row's, and over the steps of a pixel.
 struct Life {
   bool local = true;
   int first = std::numeric_limits<int>::max(), last = -1;
@@ -20,33 +20,41 @@ bool contains(const Rect& outer, const Rect& inner) {
 
 class Finder {
  public:
-  explicit Finder(const Program& program) : program_(program), lives_(program.buffers.size()) {}
+  Finder(const Program& program, bool rows) : program_(program), rows_(rows), lives_(program.buffers.size()) {}
 
   Locals find() {
-    for (const Instruction& instruction : program_.row) {
-      lives_[instruction.out.buffer].local = false;
-      each_source(instruction, [&](const Slot& slot) { lives_[slot.buffer].local = false; });
-    }
     int time = 0;
+    for (const Instruction& instruction : program_.row) use(instruction, rows_, time);
     for (int k = 0; k < program_.channels; k++) {
-      for (const Instruction& instruction : program_.steps[k]) {
-        lives_[instruction.out.buffer].touch(time);
-        each_source(instruction, [&](const Slot& slot) { read(slot, instruction.rect, time); });
-        time++;
-      }
-      read(program_.draws[k].source, Rect{0, program_.height, 0, program_.width}, time++);
+      for (const Instruction& instruction : program_.steps[k]) use(instruction, !rows_, time);
+      if (rows_) lives_[program_.draws[k].source.buffer].local = false;
+      else read(program_.draws[k].source, Rect{0, program_.height, 0, program_.width}, time++);
       for (const Encode& encode : program_.encodes[k]) lives_[encode.out.buffer].local = false;
     }
     return place();
   }
 
  private:
+  // `may`: whether buffers that this instruction touches may be among those that are looked for.
+  void use(const Instruction& instruction, bool may, int& time) {
+    if (!may) {
+      lives_[instruction.out.buffer].local = false;
+      each_source(instruction, [&](const Slot& slot) { lives_[slot.buffer].local = false; });
+      return;
+    }
+    lives_[instruction.out.buffer].touch(time);
+    each_source(instruction, [&](const Slot& slot) { read(slot, instruction.rect, time); });
+    time++;
+  }
+
   // Beyond its domain a buffer reads as zero, which takes storage.
   void read(const Slot& slot, const Rect& rect, int time) {
     Life& life = lives_[slot.buffer];
     const Rect run{std::max(rect.row0, program_.first_row), std::min(rect.row1, program_.height),
                    std::max(rect.col0, program_.col0), std::min(rect.col1, program_.col1)};
-    if (slot.row != 0 || slot.col != 0 || !contains(program_.buffers[slot.buffer].domain, run)) life.local = false;
+    const Rect seen{run.row0, run.row1, run.col0 + slot.col, run.col1 + slot.col};
+    const bool here = slot.row == 0 && (rows_ || slot.col == 0);
+    if (!here || !contains(program_.buffers[slot.buffer].domain, seen)) life.local = false;
     life.touch(time);
   }
 
@@ -72,12 +80,12 @@ class Finder {
     std::sort(order.begin(), order.end(), [&](int a, int b) { return lives_[a].first < lives_[b].first; });
     std::vector<int> placed;
     for (int buffer : order) {
-      int offset = 0;
+      ptrdiff_t offset = 0;
       for (bool moved = true; moved;) {
         moved = false;
         for (int other : placed) {
           const bool together = lives_[buffer].first <= lives_[other].last && lives_[other].first <= lives_[buffer].last;
-          const int end = locals.offset[other] + size(other);
+          const ptrdiff_t end = locals.offset[other] + size(other);
           if (together && offset < end && locals.offset[other] < offset + size(buffer)) offset = end, moved = true;
         }
       }
@@ -89,14 +97,20 @@ class Finder {
   }
 
   // Whole cache lines.
-  int size(int buffer) const { return (program_.buffers[buffer].features + 15) / 16 * 16; }
+  ptrdiff_t size(int buffer) const {
+    const Buffer& b = program_.buffers[buffer];
+    return (static_cast<ptrdiff_t>(b.features) * (rows_ ? b.col1 - b.col0 : 1) + 15) / 16 * 16;
+  }
 
   const Program& program_;
+  const bool rows_;
   std::vector<Life> lives_;
 };
 
 }  // namespace
 
-Locals find_locals(const Program& program) { return Finder(program).find(); }
+Locals find_locals(const Program& program) { return Finder(program, false).find(); }
+
+Locals find_row_scratch(const Program& program) { return Finder(program, true).find(); }
 
 }  // namespace pixelfast

@@ -25,6 +25,8 @@ class Planner final : SlotNumbers {
     p.first_row = program_.first_row, p.col0 = program_.col0, p.col1 = program_.col1;
     p.buffers = program_.buffers, p.fields = program_.fields;
     p.locals = find_locals(program_);
+    p.row_scratch = find_row_scratch(program_);
+    p.weights = Arena(weights_of(program_));
     p.row = steps(program_.row, p.row_effort);
     cell_ = 0;  // steps run column by column
     for (const auto& list : program_.steps) p.steps.push_back(steps(list, p.pixel_effort));
@@ -57,6 +59,17 @@ class Planner final : SlotNumbers {
                 std::max(r.col0, program_.col0), std::min(r.col1, program_.col1)};
   }
 
+  static size_t weights_of(const Program& program) {
+    size_t floats = 0;
+    const auto add = [&](const std::vector<Instruction>& instructions) {
+      for (const Instruction& instruction : instructions)
+        if (auto* product = std::get_if<Product>(&instruction.body)) floats += product->weights.size();
+    };
+    add(program.row);
+    for (const auto& list : program.steps) add(list);
+    return floats;
+  }
+
   bool runs(const Instruction& instruction) const {
     Rect rect = clip(instruction.rect);
     return rect.row0 < rect.row1 && rect.col0 < rect.col1;
@@ -87,9 +100,9 @@ class Planner final : SlotNumbers {
       step.last_source = static_cast<int>(plan_->slots.size());
       effort.instructions++;
       if (auto* product = std::get_if<PackedProduct>(&step.body))
-        effort.vectors += static_cast<double>(product->storage.size()) / plan_->kernels->width;
+        effort.vectors += static_cast<double>(product->floats) / plan_->kernels->width;
       if (auto* product = std::get_if<PackedFastProduct>(&step.body))
-        effort.vectors += static_cast<double>(product->weights.size()) / plan_->kernels->width / product->columns;
+        effort.vectors += static_cast<double>(product->floats) / plan_->kernels->width / product->columns;
       planned.push_back(std::move(step));
     }
     return planned;
@@ -98,9 +111,9 @@ class Planner final : SlotNumbers {
   void plan_body(const Product& product, int outputs, Step& step) {
     for (const Slot& tap : product.taps) number(tap);
     const int columns = step.rect.col1 - step.rect.col0;
-    auto fast = cell_ ? pack_fast_product(product, outputs, cell_, columns, *plan_->kernels) : std::nullopt;
+    auto fast = cell_ ? pack_fast_product(product, outputs, cell_, columns, *plan_->kernels, plan_->weights) : std::nullopt;
     if (fast) step.body = std::move(*fast);
-    else step.body = pack_product(product, outputs, *plan_->kernels);
+    else step.body = pack_product(product, outputs, *plan_->kernels, plan_->weights);
     plan_->most_taps = std::max(plan_->most_taps, product.taps.size());
   }
 
@@ -155,7 +168,7 @@ std::vector<int> panel_widths(int vectors, int most) {
   return widths;
 }
 
-PackedProduct pack_product(const Product& product, int outputs, const Kernels& kernels) {
+PackedProduct pack_product(const Product& product, int outputs, const Kernels& kernels, Arena& weights) {
   PackedProduct packed;
   ptrdiff_t rows = 0;  // K
   for (const Slot& tap : product.taps) {
@@ -163,8 +176,8 @@ PackedProduct pack_product(const Product& product, int outputs, const Kernels& k
     rows += tap.count;
   }
   const int width = kernels.width, vectors = (outputs + width - 1) / width;
-  packed.storage = AlignedFloats(static_cast<size_t>(rows + 1) * vectors * width);
-  float* next = packed.storage.data();
+  packed.floats = static_cast<size_t>(rows + 1) * vectors * width;
+  float* next = weights.take(packed.floats);
   int channel = 0;
   for (int wide : panel_widths(vectors, kernels.most_vectors)) {
     const int step = wide * width, count = std::min(step, outputs - channel);

@@ -16,7 +16,7 @@ namespace pixelfast {
 struct PackedProduct {
   std::vector<Panel> panels;
   std::vector<ptrdiff_t> first;  // of each tap: its first row of the packed weights
-  AlignedFloats storage;
+  size_t floats = 0;             // of weights
 };
 
 struct PackedLookup {
@@ -77,8 +77,9 @@ struct Plan {
   const Kernels* kernels;
   int channels, height, width, levels, parameters, first_row, col0, col1;
   Distribution head;
+  Arena weights;  // of all products, in the order in which they run
   std::vector<Buffer> buffers;
-  Locals locals;
+  Locals locals, row_scratch;
   std::vector<Field> fields;
   std::vector<Slot> slots;
   std::vector<Step> row;
@@ -104,7 +105,7 @@ std::unique_ptr<const Plan> make_plan(const Program& program, const Kernels* ker
 // How many vectors each panel of `vectors` takes: as even as possible, since a wide block wants about `most` of them.
 std::vector<int> panel_widths(int vectors, int most);
 
-PackedProduct pack_product(const Product& product, int outputs, const Kernels& kernels);
+PackedProduct pack_product(const Product& product, int outputs, const Kernels& kernels, Arena& weights);
 
 // `slot_of` numbers a slot.
 struct SlotNumbers {

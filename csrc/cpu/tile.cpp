@@ -16,16 +16,17 @@ Tile::Tile(const Plan& plan, const Call& call, int most_images, int more_rows)
   for (size_t i = 0; i < plan.buffers.size(); i++) {
     const Buffer& b = plan.buffers[i];
     offsets_.push_back(total);
-    if (plan.locals.offset[i] >= 0) continue;
-    total += (static_cast<size_t>(ring_rows(b)) * (b.col1 - b.col0) * b.features + 15) / 16 * 16;
+    if (is_stored(i)) total += (static_cast<size_t>(ring_rows(b)) * (b.col1 - b.col0) * b.features + 15) / 16 * 16;
   }
+  stored_ = total;
+  if (more_rows == 0) total += plan.row_scratch.floats;
   storage_ = AlignedFloats(total * most_images);
   if (call.log_prob) log_prob_.resize(static_cast<size_t>(most_images) * plan.height);
 }
 
 void Tile::start(int first, int images) {
   first_ = first, images_ = images;
-  storage_.clear();
+  std::fill_n(storage_.data(), stored_ * images, 0.0f);
   const size_t begin = subpixel(0, 0, 0, 0), end = subpixel(images, 0, 0, 0);
   if (call_.given) std::copy(call_.given + begin, call_.given + end, call_.values + begin);
   else std::fill(call_.values + begin, call_.values + end, -1);
@@ -43,7 +44,7 @@ void Tile::finish() {
 void Tile::begin_row(int row) {
   for (size_t i = 0; i < plan_.buffers.size(); i++) {
     const Buffer& b = plan_.buffers[i];
-    if (plan_.locals.offset[i] >= 0) continue;
+    if (!is_stored(i)) continue;
     // Slots of rows above the domain were never written; those of rows below it need clearing once.
     if (row < b.domain.row1 || row >= b.domain.row1 + ring_rows(b)) continue;
     const size_t floats = static_cast<size_t>(b.col1 - b.col0) * b.features * images_;
@@ -67,9 +68,11 @@ void Tile::bind(const Slot& slot, int row, Bound& bound) const {
   const bool live = b.domain.row0 <= row && row < b.domain.row1;
   bound.stride = b.features;
   bound.col_stride = bound.stride * images_;
-  bound.origin = storage_.data() + static_cast<ptrdiff_t>(offsets_[slot.buffer]) * images_ + slot.channel +
-                 (static_cast<ptrdiff_t>(wrap(row, ring_rows(b))) * (b.col1 - b.col0) + slot.col - b.col0) *
-                     bound.col_stride;
+  const bool stored = is_stored(slot.buffer);
+  const size_t start = stored ? offsets_[slot.buffer] : stored_ + plan_.row_scratch.offset[slot.buffer];
+  const ptrdiff_t ring_row = stored ? wrap(row, ring_rows(b)) : 0;
+  bound.origin = storage_.data() + static_cast<ptrdiff_t>(start) * images_ + slot.channel +
+                 (ring_row * (b.col1 - b.col0) + slot.col - b.col0) * bound.col_stride;
   bound.col0 = b.domain.col0 - slot.col;
   bound.col1 = live ? b.domain.col1 - slot.col : bound.col0;
   bound.count = slot.count;

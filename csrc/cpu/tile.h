@@ -76,12 +76,17 @@ class Tile {
 
  private:
   void bind(const Slot& slot, int row, Bound& bound) const;
+  // Rows that overlap need what whole rows can share.
+  bool is_stored(size_t buffer) const {
+    return plan_.locals.offset[buffer] < 0 && (more_rows_ > 0 || plan_.row_scratch.offset[buffer] < 0);
+  }
   int ring_rows(const Buffer& buffer) const { return buffer.rows + more_rows_; }
 
   const Plan& plan_;
   const Call& call_;
   const int more_rows_;
   std::vector<size_t> offsets_;  // of each buffer, for one image
+  size_t stored_ = 0;            // floats of an image in rows and columns; what rows share lies behind them
   AlignedFloats storage_;
   std::vector<double> log_prob_;  // (images, rows), if they are asked for
   int first_ = 0, images_ = 0;
