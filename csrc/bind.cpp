@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "cpu/engine.h"
 #include "cpu/isa.h"
@@ -44,7 +45,9 @@ class PythonWatcher final : public Watcher {
   const py::object &on_row_, &values_;
 };
 
-// For tests: teams, threads of a team (0: rows one after another), "none", "rows" or "phases", columns of a chunk.
+constexpr const char* kSplits[] = {"none", "rows", "phases", "parts"};
+
+// For tests: teams, threads of a team (0: rows one after another), one of kSplits, columns of a chunk.
 using Forced = std::tuple<int, int, std::string, int>;
 
 class Engine {
@@ -66,7 +69,7 @@ class Engine {
   py::dict arrangement(int images, int threads, bool together) const {
     if (images < 1 || threads < 1) throw std::invalid_argument("images and threads must be positive");
     const Arrangement a = arrange(*plan_, images, threads, together);
-    const char* split = a.split == Split::none ? "none" : a.split == Split::rows ? "rows" : "phases";
+    const char* split = kSplits[static_cast<int>(a.split)];
     return py::dict("threads"_a = a.threads, "images"_a = a.images, "team"_a = a.team, "wave"_a = a.wave,
                     "split"_a = split, "chunk"_a = a.chunk, "skew"_a = a.skew);
   }
@@ -114,10 +117,13 @@ class Engine {
     if (!forced) return arrange(*plan_, call.images, call.threads, call.by_row);
     const auto& [teams, team, split, chunk] = *forced;
     if (team == 0) return one_after_another(call.images, call.threads, call.by_row);
-    const bool phases = split == "phases", fits = phases ? team == 2 : split == "rows" ? team > 1 : team == 1;
-    if (!plan_->waves || teams < 1 || teams > 4096 || team > 4096 || chunk < 1 || chunk > 1024 || !fits)
+    const auto found = std::find(std::begin(kSplits), std::end(kSplits), split);
+    const Split how = static_cast<Split>(found - std::begin(kSplits));
+    const bool fits = how == Split::none ? team == 1 : how == Split::phases ? team == 2 : team > 1;
+    const bool possible = plan_->waves || how == Split::parts;
+    if (found == std::end(kSplits) || !possible || teams < 1 || teams > 4096 || team > 4096 || chunk < 1 || chunk > 1024 || !fits)
       throw std::invalid_argument("there is no such arrangement");
-    const Split how = phases ? Split::phases : split == "rows" ? Split::rows : Split::none;
+    if (how == Split::parts) return in_parts(call.images, teams, team);
     return as_wave(*plan_, call.images, teams, team, how, chunk);
   }
 

@@ -42,6 +42,12 @@ double time_of_rows(const Plan& plan, int images, int threads, const Arrangement
   return tiles * plan.height * (row + width * pixel);
 }
 
+double time_of_parts(const Plan& plan, const Arrangement& a) {
+  const double width = plan.col1 - plan.col0;
+  const double row = cost(plan.row_effort, width * a.images / a.team, 1, 1) + plan.row_effort.instructions * kStep;
+  return plan.height * (row + width * cost(plan.pixel_effort, a.images, 1, 1));
+}
+
 double time_of_wave(const Plan& plan, const Arrangement& a) {
   const double width = plan.col1 - plan.col0, steps = (plan.height - 1.0) * a.skew + width + plan.most_lead;
   const int sharing = a.split == Split::rows ? a.team : 1;
@@ -60,6 +66,12 @@ Arrangement one_after_another(int images, int threads, bool together) {
   const int tiles = together ? threads : ceil_div(each, kMostImages) * threads;
   a.images = ceil_div(images, tiles);
   a.threads = std::min(threads, ceil_div(images, a.images));
+  return a;
+}
+
+Arrangement in_parts(int images, int teams, int team) {
+  Arrangement a;
+  a.split = Split::parts, a.team = team, a.threads = teams * team, a.images = ceil_div(images, teams);
   return a;
 }
 
@@ -83,19 +95,28 @@ Arrangement as_wave(const Plan& plan, int images, int teams, int team, Split spl
 Arrangement arrange(const Plan& plan, int images, int threads, bool together) {
   Arrangement best = one_after_another(images, threads, together);
   double least = time_of_rows(plan, images, threads, best) * kWorthIt;
+  const auto together_in_parts = [&](int teams, int team) {
+    const Arrangement a = in_parts(images, teams, team);
+    const double time = time_of_parts(plan, a);
+    if (time < least) least = time, best = a;
+  };
   const auto consider = [&](int teams, int team, Split split) {
+    if (!plan.waves) return;
     for (int chunk : {1, 2, 4, 8}) {
       const Arrangement a = as_wave(plan, images, teams, team, split, chunk);
       const double time = time_of_wave(plan, a);
       if (static_cast<double>(a.skew) * plan.height < kMostSteps && time < least) least = time, best = a;
     }
   };
-  for (int teams = 1; plan.waves && teams <= std::min(images, threads); teams++) {
+  for (int teams = 1; teams <= std::min(images, threads); teams++) {
     if (images > teams * kMostImages && !together) continue;
     const int most = std::min(threads / teams, kMostTeam);
     consider(teams, 1, Split::none);
     if (most > 1) consider(teams, 2, Split::phases);
-    for (int team = 2; team <= most; team++) consider(teams, team, Split::rows);
+    for (int team = 2; team <= most; team++) {
+      consider(teams, team, Split::rows);
+      together_in_parts(teams, team);
+    }
   }
   return best;
 }

@@ -10,6 +10,7 @@ enum class Split {
   none,    // one thread runs all rows
   rows,    // each thread of a team runs every so many rows
   phases,  // one thread runs the chunks of all rows, the other their pixels
+  parts,   // rows one after another: each thread runs a part of their instructions, the first one their pixels
 };
 
 struct Arrangement {
@@ -20,6 +21,9 @@ struct Arrangement {
   Split split = Split::none;
   int chunk = 1, advance = 0, lag = 1, skew = 1;  // see pixelfast/wavefront.py
   int rows_in_flight = 0;
+
+  // Whether a tile is run by several threads, or by several rows.
+  bool shared() const { return wave || team > 1; }
 };
 
 // The quickest, as far as a rough model of costs can tell, for `images` images on at most `threads` threads. `together`:
@@ -28,6 +32,9 @@ Arrangement arrange(const Plan& plan, int images, int threads, bool together);
 
 // Rows one after another, with as many images of a tile as is best.
 Arrangement one_after_another(int images, int threads, bool together);
+
+// The same with a team of threads for each of `teams` tiles.
+Arrangement in_parts(int images, int teams, int team);
 
 // A wave: `teams` tiles with a team of threads for each.
 Arrangement as_wave(const Plan& plan, int images, int teams, int team, Split split, int chunk);

@@ -23,7 +23,7 @@ class Crew {
         arrangement_(arrangement),
         tiles_((call.images + arrangement.images - 1) / arrangement.images),
         rows_(arrangement.threads, 0),
-        teams_(arrangement.wave ? tiles_ : 0) {
+        teams_(arrangement.shared() ? tiles_ : 0) {
     next_ = arrangement.threads;
   }
 
@@ -35,7 +35,7 @@ class Crew {
 
   std::optional<Position> run(Watcher& watcher) {
     make_teams();
-    const int threads = arrangement_.wave ? tiles_ * arrangement_.team : arrangement_.threads;
+    const int threads = arrangement_.shared() ? tiles_ * arrangement_.team : arrangement_.threads;
     rows_.resize(threads);
     for (int w = 0; w < threads; w++) threads_.emplace_back([this, w] { work(w); });
     int reported = 0;
@@ -65,7 +65,7 @@ class Crew {
     std::optional<Position> failure;
     std::exception_ptr error;
     try {
-      failure = arrangement_.wave ? run_member(worker) : run_tiles(worker);
+      failure = arrangement_.shared() ? run_member(worker) : run_tiles(worker);
     } catch (...) {
       error = std::current_exception();
     }
@@ -96,7 +96,9 @@ class Crew {
     const int member = worker % arrangement_.team;
     Team& team = teams_[worker / arrangement_.team];
     Worker hands(plan_, call_, arrangement_, *team.tile, stop_);
-    const auto failure = hands.run_wave(member, team.progress.get(), [&](int row) { report(worker, row); });
+    const auto finished = [&](int row) { report(worker, row); };
+    const auto failure = arrangement_.wave ? hands.run_wave(member, team.progress.get(), finished)
+                                           : hands.run_parts(member, team.progress.get(), finished);
     if (--team.busy == 0) team.tile->finish();
     return failure;
   }
@@ -145,7 +147,7 @@ class Crew {
   size_t finished_ = 0;
   std::exception_ptr error_;
   std::optional<Position> failure_;
-  std::vector<Team> teams_;  // of a wave
+  std::vector<Team> teams_;
 };
 
 }  // namespace

@@ -77,7 +77,9 @@ class FastScratch {
   // Room for calls of a product with up to `most_lanes` images, of all chunks together.
   void reserve(const PackedFastProduct& product, const Kernels& kernels, int most_lanes);
 
-  void run(const PackedFastProduct& product, const Kernels& kernels, const FastChunk* chunks, int chunk_count);
+  // Panels of outputs [first_panel, last_panel); there are product.panels.size() / product.points.
+  void run(const PackedFastProduct& product, const Kernels& kernels, const FastChunk* chunks, int chunk_count,
+           int first_panel, int last_panel);
 
  private:
   void read(const PackedFastProduct& product, const Kernels& kernels, const FastChunk* chunks, int chunk_count);

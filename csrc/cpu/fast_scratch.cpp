@@ -38,14 +38,15 @@ void FastScratch::reserve(const PackedFastProduct& product, const Kernels& kerne
 }
 
 void FastScratch::run(const PackedFastProduct& product, const Kernels& kernels, const FastChunk* chunks,
-                      int chunk_count) {
+                      int chunk_count, int first_panel, int last_panel) {
   cells_ = lanes_ = 0;
   for (int c = 0; c < chunk_count; c++) {
     cells_ = std::max(cells_, cells_of(product, chunks[c]));
     lanes_ += chunks[c].images;
   }
   read(product, kernels, chunks, chunk_count);
-  for (size_t p = 0; p < product.panels.size(); p += product.points) {
+  const size_t last = static_cast<size_t>(last_panel) * product.points;
+  for (size_t p = static_cast<size_t>(first_panel) * product.points; p < last; p += product.points) {
     for (int point = 0; point < product.points; point++) multiply(product, kernels, product.panels[p + point], point);
     write(product, kernels, product.panels[p], chunks, chunk_count);
   }

@@ -139,8 +139,9 @@ int Worker::gather_taps(const PackedProduct& product, const Step& step, Cells ce
 
 void Worker::execute(const PackedProduct& product, const Step& step, Cells cells) {
   ProductCall call{};
-  call.panels = product.panels.data();
-  call.panel_count = static_cast<int>(product.panels.size());
+  const auto [first_panel, last_panel] = own_panels(static_cast<int>(product.panels.size()));
+  call.panels = product.panels.data() + first_panel;
+  call.panel_count = last_panel - first_panel;
   call.taps = taps_.data();
   const auto run = [&](Cells part) {
     call.out = rows(step.out, part);
@@ -163,9 +164,10 @@ void Worker::execute(const PackedProduct& product, const Step& step, Cells cells
 // In strips of columns, and of images if there are many; short chunks of several rows go together.
 void Worker::execute(const PackedFastProduct& product, const Step& step, Cells cells) {
   const int grids = static_cast<int>(product.grids.size()), images = split_evenly(tile_.images(), kFastRows);
+  const auto [first_panel, last_panel] = own_panels(static_cast<int>(product.panels.size()) / product.points);
   int count = 0, lanes = 0, widest = 0;
   const auto flush = [&] {
-    if (count > 0) fast_.run(product, *plan_.kernels, chunks_.data(), count);
+    if (count > 0) fast_.run(product, *plan_.kernels, chunks_.data(), count, first_panel, last_panel);
     count = lanes = widest = 0;
   };
   for (const Cell& cell : cells) {

@@ -55,6 +55,61 @@ void Worker::run_row(int row) {
   else run_pixel_by_pixel();
 }
 
+// Every instruction of a row may read what the others wrote by the one before.
+std::optional<Position> Worker::run_parts(int member, Progress* progress, const RowFinished& row_finished) {
+  member_ = member;
+  progress[member].step.store(0, std::memory_order_release);
+  for (int row = plan_.first_row; row < plan_.height && !stopped(); row++) {
+    const bool known = may_run_known() && (row < 0 || tile_.known(row));
+    if (member == 0) tile_.begin_row(row);
+    tile_.bind(row, lanes_[0]);
+    meet(progress);
+    for (const Step& step : plan_.row) {
+      if (stopped()) break;
+      run_own_part(step);
+      meet(progress);
+    }
+    if (member == 0 && known) run_known();
+    if (member == 0 && !known) run_pixel_by_pixel();
+    meet(progress);
+    if (row >= 0 && !stopped()) row_finished(row);
+  }
+  return failure_;
+}
+
+// A share of the outputs of a product, so that each thread reads its own weights only; else a share of the columns.
+void Worker::run_own_part(const Step& step) {
+  const Cell all{&lanes_[0], step.rect.col0, step.rect.col1, 0};
+  int panels = 0;
+  if (auto* product = std::get_if<PackedProduct>(&step.body)) panels = static_cast<int>(product->panels.size());
+  if (auto* product = std::get_if<PackedFastProduct>(&step.body))
+    panels = static_cast<int>(product->panels.size()) / product->points;
+  if (panels >= arrangement_.team) {
+    parts_ = arrangement_.team;
+    execute(step, {&all, 1});
+    parts_ = 1;
+    return;
+  }
+  const int columns = all.col1 - all.col0, cells = (columns + plan_.cell - 1) / plan_.cell;
+  const auto edge = [&](int member) {  // between cells of a fast product: elsewhere rows cannot be cut
+    return all.col0 + std::min(columns, cells * member / arrangement_.team * plan_.cell);
+  };
+  const Cell own{&lanes_[0], edge(member_), edge(member_ + 1), 0};
+  execute(step, {&own, 1});
+}
+
+std::pair<int, int> Worker::own_panels(int panels) const {
+  if (parts_ == 1) return {0, panels};
+  return {panels * member_ / parts_, panels * (member_ + 1) / parts_};
+}
+
+// Waits until all members are here.
+void Worker::meet(Progress* progress) {
+  const int here = progress[member_].step.load(std::memory_order_relaxed) + 1;
+  progress[member_].step.store(here, std::memory_order_release);
+  wait_for(progress, here);
+}
+
 void Worker::run_pixel_by_pixel() {
   const Lane& lane = lanes_[0];
   for (int col = plan_.col0; col < plan_.col1 && !stopped(); col++) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <optional>
+#include <utility>
 
 #include "arrangement.h"
 #include "tile.h"
@@ -39,6 +40,8 @@ class Worker {
 
   // These return where a draw had no distribution, and leave early if `stop` is set.
   std::optional<Position> run_rows(const RowFinished& row_finished);
+  // As member `member` of the team whose progress this is: its part of each row; pixels, if it is the first.
+  std::optional<Position> run_parts(int member, Progress* progress, const RowFinished& row_finished);
   // As member `member` of the team whose progress this is. Rows whose values are given are run one after another.
   std::optional<Position> run_wave(int member, Progress* progress, const RowFinished& row_finished);
 
@@ -46,6 +49,9 @@ class Worker {
   // Rows above the image, and rows whose values are given, may have an order of their own.
   bool may_run_known() const { return !plan_.known_order.empty() && (plan_.first_row < 0 || call_.given); }
   void run_row(int row);
+  void run_own_part(const Step& step);
+  std::pair<int, int> own_panels(int panels) const;  // of a product
+  void meet(Progress* progress);
   void run_pixel_by_pixel();
   void run_known();
 
@@ -103,6 +109,7 @@ class Worker {
   std::vector<Lane> lanes_;        // of a row: lanes_[row mod size]
   std::vector<Cell> cells_, ahead_, live_;  // what a step does, moved by a lead, and what an instruction does of it
   int member_ = 0;                  // of the team
+  int parts_ = 1;                   // among which the panels of a product are shared
   std::optional<Position> failure_;
 };
 
