@@ -82,6 +82,7 @@ struct Norm {
   Slot source;
   std::vector<float> scale, shift;
   float eps;
+  bool relu = false;  // of the result; not in the stream, see cpu/fuse.cpp
 };
 
 struct Instruction {

@@ -24,7 +24,22 @@ from pixelfast.engines.known_rows import known_order
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.request import Request, Result
 from pixelfast.errors import EngineUnavailable, InvalidInput, NumericalError
-from pixelfast.program import BINARY, UNARY, Leaf, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Reduce, Slot
+from pixelfast.program import (
+    BINARY,
+    UNARY,
+    Buffer,
+    Leaf,
+    Lookup,
+    Map,
+    Norm,
+    Op,
+    Pixel,
+    Product,
+    Program,
+    Rect,
+    Reduce,
+    Slot,
+)
 from pixelfast.wavefront import wavefront
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
@@ -259,6 +274,41 @@ def test_norm_and_map_in_place() -> None:
         Map(whole, (whole, Slot(1, 0, 17)), (Op("mul", (0, 1)), Op("sub", (2, 0))), IMAGE),
     ]
     compare_instructions([normal(rng, IMAGES, HEIGHT, WIDTH, 17)], made, 17)
+
+
+def between(array: np.ndarray, domain: Rect, instructions: list, outputs: int) -> tuple[Program, tuple[np.ndarray, ...]]:
+    """The probe with one more buffer, number 2, that only `instructions` use."""
+    program, fields = probe([array], instructions, outputs)
+    return dataclasses.replace(program, buffers=(*program.buffers, Buffer("between", outputs, 1, (0, WIDTH), domain))), fields
+
+
+@pytest.mark.parametrize("known", [0.0, 1.0])
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("features", [17, 32, 64])
+def test_norm_and_relu(features: int, again: bool, known: float) -> None:
+    """Which are one instruction if nothing else reads the normalised numbers."""
+    rng = np.random.default_rng(4)
+    array = normal(rng, IMAGES, HEIGHT, WIDTH, features)
+    if known:
+        array[1, 2, 3, 4] = math.nan
+    out, source, middle = Slot(0, 0, features), Slot(1, 0, features), Slot(2, 0, features)
+    made = [
+        Norm(middle, source, normal(rng, features), normal(rng, features), 1e-5, IMAGE),
+        Map(out, (middle,), (Op("relu", (0,)),), IMAGE),
+    ]
+    if again:
+        made.append(Map(out, (out, middle), (Op("sub", (0, 1)),), IMAGE))
+    program, fields = between(array, IMAGE, made, features)
+    compare(program, request(program, rng, IMAGES, known=known, fields=fields), PROGRAM)
+
+
+@pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
+def test_zeros_beside_what_a_pixel_hands_on(known: float) -> None:
+    rng, domain = np.random.default_rng(4), Rect(1, 4, 1, 4)
+    out, source, middle = Slot(0, 0, 17), Slot(1, 0, 17), Slot(2, 0, 17)
+    made = [Map(middle, (source,), (Op("neg", (0,)),), domain), Map(out, (source, middle), (Op("add", (0, 1)),), IMAGE)]
+    program, fields = between(normal(rng, IMAGES, HEIGHT, WIDTH, 17), domain, made, 17)
+    compare(program, request(program, rng, IMAGES, known=known, fields=fields), PROGRAM)
 
 
 @pytest.mark.parametrize("drawn", [False, True])

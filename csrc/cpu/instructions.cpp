@@ -241,7 +241,7 @@ void Worker::execute(const PlannedReduce& reduce, const Step& step, Cells cells)
 void Worker::execute(const PlannedNorm& norm, const Step& step, Cells cells) {
   NormCall call{};
   call.source = Span{sources(step.first_source, cells), cells.first->lane->bound[step.first_source].count};
-  call.scale = norm.scale.data(), call.shift = norm.shift.data(), call.eps = norm.eps;
+  call.scale = norm.scale.data(), call.shift = norm.shift.data(), call.eps = norm.eps, call.relu = norm.relu;
   call.out = rows(step.out, cells);
   call.rows = count_rows(cells);
   plan_.kernels->norm(call);

@@ -1,5 +1,7 @@
 #include "locals.h"
 
+#include "../slots.h"
+
 #include <algorithm>
 #include <limits>
 
@@ -28,7 +30,7 @@ class Finder {
     for (int k = 0; k < program_.channels; k++) {
       for (const Instruction& instruction : program_.steps[k]) use(instruction, !rows_, time);
       if (rows_) lives_[program_.draws[k].source.buffer].local = false;
-      else read(program_.draws[k].source, Rect{0, program_.height, 0, program_.width}, time++);
+      else use(program_.draws[k].source, Rect{0, program_.height, 0, program_.width}, time++);
       for (const Encode& encode : program_.encodes[k]) lives_[encode.out.buffer].local = false;
     }
     return place();
@@ -38,36 +40,23 @@ class Finder {
   // `may`: whether buffers that this instruction touches may be among those that are looked for.
   void use(const Instruction& instruction, bool may, int& time) {
     if (!may) {
-      lives_[instruction.out.buffer].local = false;
-      each_source(instruction, [&](const Slot& slot) { lives_[slot.buffer].local = false; });
+      for_each_slot(instruction, [&](const Slot& slot) { lives_[slot.buffer].local = false; });
       return;
     }
-    lives_[instruction.out.buffer].touch(time);
-    each_source(instruction, [&](const Slot& slot) { read(slot, instruction.rect, time); });
+    for_each_slot(instruction, [&](const Slot& slot) { use(slot, instruction.rect, time); });
     time++;
   }
 
   // Beyond its domain a buffer reads as zero, which takes storage.
-  void read(const Slot& slot, const Rect& rect, int time) {
+  void use(const Slot& slot, const Rect& rect, int time) {
     Life& life = lives_[slot.buffer];
     const Rect run{std::max(rect.row0, program_.first_row), std::min(rect.row1, program_.height),
                    std::max(rect.col0, program_.col0), std::min(rect.col1, program_.col1)};
+    if (run.row0 >= run.row1 || run.col0 >= run.col1) return;  // never runs, and was not validated
     const Rect seen{run.row0, run.row1, run.col0 + slot.col, run.col1 + slot.col};
     const bool here = slot.row == 0 && (rows_ || slot.col == 0);
     if (!here || !contains(program_.buffers[slot.buffer].domain, seen)) life.local = false;
     life.touch(time);
-  }
-
-  template <class Use>
-  static void each_source(const Instruction& instruction, Use use) {
-    if (auto* product = std::get_if<Product>(&instruction.body))
-      for (const Slot& tap : product->taps) use(tap);
-    if (auto* map = std::get_if<Map>(&instruction.body))
-      for (const Leaf& leaf : map->leaves)
-        if (auto* slot = std::get_if<Slot>(&leaf)) use(*slot);
-    if (auto* reduce = std::get_if<Reduce>(&instruction.body))
-      for (const Slot& slot : reduce->sources) use(slot);
-    if (auto* norm = std::get_if<Norm>(&instruction.body)) use(norm->source);
   }
 
   // Each at the lowest place that is free while it lives, in the order of their beginning.

@@ -86,6 +86,7 @@ struct NormCall {
   Span source;
   const float *scale, *shift;
   float eps;
+  bool relu;  // of the result
   Rows out;
   ptrdiff_t rows;
 };

@@ -137,7 +137,7 @@ class Planner final : SlotNumbers {
 
   void plan_body(const Norm& norm, int, Step& step) {
     number(norm.source);
-    step.body = PlannedNorm{aligned(norm.scale), aligned(norm.shift), norm.eps};
+    step.body = PlannedNorm{aligned(norm.scale), aligned(norm.shift), norm.eps, norm.relu};
   }
 
   PlannedEncode plan_encode(const Encode& encode) {
@@ -192,7 +192,8 @@ PackedProduct pack_product(const Product& product, int outputs, const Kernels& k
   return packed;
 }
 
-std::unique_ptr<const Plan> make_plan(const Program& program, const Kernels* kernels, int cell) {
+std::unique_ptr<const Plan> make_plan(Program program, const Kernels* kernels, int cell) {
+  fuse(program);
   return Planner(program, kernels, cell).make();
 }
 

@@ -43,6 +43,7 @@ struct PlannedReduce {
 struct PlannedNorm {
   AlignedFloats scale, shift;
   float eps;
+  bool relu;
 };
 
 // Slots are numbers in Plan::slots; sources are slots [first_source, last_source).
@@ -100,7 +101,9 @@ struct Plan {
 };
 
 // `cell`: 2 or 4, the columns of a cell in products over whole rows (fast_product.h); 0: plain products only.
-std::unique_ptr<const Plan> make_plan(const Program& program, const Kernels* kernels, int cell);
+std::unique_ptr<const Plan> make_plan(Program program, const Kernels* kernels, int cell);
+
+void fuse(Program& program);
 
 // How many vectors each panel of `vectors` takes: as even as possible, since a wide block wants about `most` of them.
 std::vector<int> panel_widths(int vectors, int most);

@@ -91,19 +91,52 @@ void reduce(const ReduceCall& call) {
   }
 }
 
-void norm(const NormCall& call) {
+inline void norm_row(const NormCall& call, const float* x, float* out) {
   const ptrdiff_t count = call.source.count;
   const float n = static_cast<float>(count);
+  const Vec least = Vec::set(call.relu ? 0.0f : -INFINITY);
+  const Vec mean = Vec::set(sum_of(x, count, [](Vec v) { return v; }) / n);
+  const float var = sum_of(x, count, [&](Vec v) { return (v - mean) * (v - mean); }) / n;
+  const Vec rate = Vec::set(1.0f / ::sqrtf(var + call.eps));
+  for (ptrdiff_t i = 0; i < count; i += Vec::width) {
+    const ptrdiff_t left = count - i;
+    const Vec normal = (load_left(x + i, left) - mean) * rate;
+    const Vec scaled = fma(normal, load_left(call.scale + i, left), load_left(call.shift + i, left));
+    store_left(max(least, scaled), out + i, left);
+  }
+}
+
+// The same for NV whole vectors, which stay in registers.
+template <int NV>
+inline void norm_vectors(const NormCall& call, const float* x, float* out) {
+  constexpr float n = NV * Vec::width;
+  const Vec least = Vec::set(call.relu ? 0.0f : -INFINITY);
+  Vec v[NV], total = Vec::set(0.0f), squares = total;
+#pragma GCC unroll 8
+  for (int i = 0; i < NV; i++) total = total + (v[i] = Vec::load(x + i * Vec::width));
+  const Vec mean = Vec::set(sum(total) / n);
+#pragma GCC unroll 8
+  for (int i = 0; i < NV; i++) v[i] = v[i] - mean, squares = fma(v[i], v[i], squares);
+  const Vec rate = Vec::set(1.0f / ::sqrtf(sum(squares) / n + call.eps));
+#pragma GCC unroll 8
+  for (int i = 0; i < NV; i++) {
+    const ptrdiff_t at = i * Vec::width;
+    max(least, fma(v[i] * rate, Vec::load(call.scale + at), Vec::load(call.shift + at))).store(out + at);
+  }
+}
+
+void norm(const NormCall& call) {
+  const ptrdiff_t count = call.source.count;
+  const ptrdiff_t vectors = count % Vec::width ? 0 : count / Vec::width;
   for (ptrdiff_t row = 0; row < call.rows; row++) {
     const float* x = row_of(call.source.source, row);
     float* out = row_of(call.out, row);
-    const Vec mean = Vec::set(sum_of(x, count, [](Vec v) { return v; }) / n);
-    const float var = sum_of(x, count, [&](Vec v) { return (v - mean) * (v - mean); }) / n;
-    const Vec rate = Vec::set(1.0f / ::sqrtf(var + call.eps));
-    for (ptrdiff_t i = 0; i < count; i += Vec::width) {
-      const ptrdiff_t left = count - i;
-      const Vec normal = (load_left(x + i, left) - mean) * rate;
-      store_left(fma(normal, load_left(call.scale + i, left), load_left(call.shift + i, left)), out + i, left);
+    switch (vectors) {
+      case 1: norm_vectors<1>(call, x, out); break;
+      case 2: norm_vectors<2>(call, x, out); break;
+      case 4: norm_vectors<4>(call, x, out); break;
+      case 8: norm_vectors<8>(call, x, out); break;
+      default: norm_row(call, x, out);
     }
   }
 }
