@@ -10,8 +10,9 @@
 namespace pixelfast {
 namespace {
 
-// How a run of up to 7 taps is cut: into the fewest multiplications by pieces of up to 4. Wider ones lose more to rounding:
-// over 3 rows of 32 channels and 7 columns, F(2, 7) has 2.5 times the error of a plain sum, F(2, 4) and F(2, 3) 1.2 times.
+// How a run of up to 7 taps is cut: for the fewest multiplications with pieces of up to 4. Wider ones lose more to
+// rounding: over 3 rows of 7 columns and 32 channels, F(2, 7) has 2.5 times the error of a plain sum, F(2, 4) with
+// F(2, 3) has 1.2 times.
 const std::vector<int> kPieces[] = {{}, {1}, {2}, {3}, {4}, {3, 2}, {3, 3}, {4, 3}};
 constexpr int kLongest = 7;
 

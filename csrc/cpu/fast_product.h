@@ -3,23 +3,23 @@
 // A convolution's taps on one row read neighbouring columns. Such a run is cut into pieces of up to four taps, and the
 // outputs into cells of two or four neighbouring columns; then F(columns, width) of toom.h applies to each piece:
 //
-//   inputs:  of each cell, image and source channel, the numbers at the points          (grid; kernel fast_inputs)
-//   sums:    at each point, the product of all pieces' inputs with transformed weights  (kernel product)
-//   outputs: of each cell and image, the columns from the sums at the points            (kernel fast_outputs)
+//   inputs:  of each cell, image and source channel, the numbers at the points (a grid; kernel fast_inputs)
+//   sums:    at each point, the product of all pieces' inputs with transformed weights (kernel product)
+//   outputs: of each cell and image, its columns from the sums at the points (kernel fast_outputs)
 //
-// Points come in one order for all widths, so the sums at a point run over all pieces that use it, whatever their width;
-// a single tap is a piece of width 1, whose inputs are copies. Pieces whose columns differ by whole cells share a grid.
+// Points come in one order for all widths, so a sum runs over all pieces that use its point, whatever their widths;
+// a single tap is a piece of width 1. Pieces of one width whose columns differ by whole cells share a grid.
 //
 // An output depends on its row and on its column, counted from the rectangle's first, alone: neither on how many images
-// there are, nor on where a row is cut, as long as cuts lie between cells. Cells of two columns may be cut as well, since
-// their first output never reads the input that it lacks.
+// there are, nor on where a row is cut, as long as cuts lie between cells. Cells of two columns may be cut as well,
+// since their first output never reads the input that it lacks.
 //
 // An infinite input, or NaN, reaches all outputs of its cell.
 //
-// Measured on one core of a Zen 4 (AVX-512): the row products of a PixelCNN, 7 columns wide on three rows, 32 channels,
-// take 0.82 to 0.85 of the time with cells of two columns and 0.60 to 0.69 with cells of four; those of a Gated PixelCNN,
-// 3 columns wide on two rows, 128 to 256 channels, 0.74 to 0.80 and 0.58 (one image: 0.87). The logits' error against
-// float64 is 1.0 and 1.0 times that of plain products with cells of two, and 1.4 and 1.0 times with cells of four.
+// Measured on one core of a Zen 4 (AVX-512), 1 to 12 images: the row products of a PixelCNN, 7 columns wide on three
+// rows, 32 channels, take 0.82 to 0.85 of the time with cells of two columns and 0.60 to 0.69 with cells of four; those
+// of a Gated PixelCNN, 3 columns wide on two rows, 128 to 256 channels, 0.74 to 0.80 and 0.58 to 0.87. The logits' rms
+// error against float64 is 1.0 and 1.0 times that of plain products with cells of two, 1.4 and 1.0 with cells of four.
 #pragma once
 
 #include <optional>

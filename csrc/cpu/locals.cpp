@@ -1,9 +1,9 @@
 #include "locals.h"
 
-#include "../slots.h"
-
 #include <algorithm>
 #include <limits>
+
+#include "../slots.h"
 
 namespace pixelfast {
 namespace {

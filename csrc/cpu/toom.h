@@ -4,10 +4,9 @@
 //   out_i = sum_p a_p^i (weights_p . g) (inputs_p . d)      over the first M + R - 1 points a_p
 //
 // where infinity^i is 1 for i = M - 1 and 0 otherwise. It is the transposed product of two polynomials, found from its
-// values at the points: with N the product of all x - a_p, inputs_p are the coefficients of N / (x - a_p), weights_p are
-// a_p^j / N'(a_p); inputs_infinity are the coefficients of N, and weights_infinity picks the last g.
-// Which multiple of inputs_p is taken and which of weights_p makes no difference, so the inputs are small whole numbers,
-// the first of them positive.
+// values at the points. With N the product of all x - a_p, inputs_p are the coefficients of N / (x - a_p), and
+// weights_p are a_p^j / N'(a_p); inputs_infinity are the coefficients of N, and weights_infinity picks the last g.
+// Factors may move from inputs_p to weights_p: here the first of inputs_p is positive.
 #pragma once
 
 namespace {
