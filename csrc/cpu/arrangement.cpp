@@ -10,11 +10,11 @@ constexpr int kMostImages = 12;
 
 // What the choice rests on, in units of one multiply-add of a vector of weights with one row. Measured on Zen 4; the
 // choice changes no result, and within a factor of two of these numbers it hardly changes.
-constexpr double kLoad = 4;          // fetching a vector of weights
+constexpr double kLoad = 4;          // fetching a vector of weights, while nothing else is to do
 constexpr double kInstruction = 150;  // starting an instruction
 constexpr double kCell = 60;          // of that, for each row in flight
 constexpr double kStep = 1000;        // waiting for the other threads of a team
-constexpr double kWorthIt = 0.93;     // a wave must be expected to take less of the time than this
+constexpr double kWorthIt = 0.85;     // anything but rows one after another must be expected to take less than this
 
 constexpr int kMostTeam = 16;         // threads of a tile
 constexpr double kMostSteps = 1 << 30;  // of a wave; they are counted in int
@@ -23,7 +23,7 @@ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Time for some instructions at one place or over a stretch: `rows` pixels in all, weights fetched `fetches` times.
 double cost(const Effort& effort, double rows, double fetches, double cells) {
-  return effort.vectors * (rows + kLoad * fetches) + effort.instructions * fetches * (kInstruction + kCell * cells);
+  return effort.vectors * std::max(rows, kLoad * fetches) + effort.instructions * fetches * (kInstruction + kCell * cells);
 }
 
 int skew_of(const Plan& plan, int chunk, int advance, int lag) {
