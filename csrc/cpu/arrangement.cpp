@@ -45,7 +45,10 @@ double time_of_rows(const Plan& plan, int images, int threads, const Arrangement
 double time_of_parts(const Plan& plan, const Arrangement& a) {
   const double width = plan.col1 - plan.col0;
   const double row = cost(plan.row_effort, width * a.images / a.team, 1, 1) + plan.row_effort.instructions * kStep;
-  return plan.height * (row + width * cost(plan.pixel_effort, a.images, 1, 1));
+  Effort pixel = plan.pixel_effort;
+  pixel.vectors = std::max(plan.ahead.vectors, pixel.vectors - plan.ahead.vectors);
+  const double waiting = static_cast<double>(plan.ahead.items.size()) * kCell;
+  return plan.height * (row + width * (cost(pixel, a.images, 1, 1) + waiting));
 }
 
 double time_of_wave(const Plan& plan, const Arrangement& a) {

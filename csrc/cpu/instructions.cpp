@@ -99,9 +99,9 @@ ConstRows Worker::field_rows(const FieldSlot& slot, Cells cells) {
 // The taps that are not zero at a cell's first column; the cell ends where that changes.
 int Worker::gather_taps(const PackedProduct& product, const Step& step, Cell& cell) {
   const bool split = tile_.images() >= kSplitAtBorders || cell.col1 == cell.col0 + 1;
-  const int col = cell.col0;
+  const int col = cell.col0, last = last_tap_ ? step.first_source + last_tap_ : step.last_source;
   int count = 0;
-  for (int slot = step.first_source; slot < step.last_source; slot++) {
+  for (int slot = step.first_source + first_tap_; slot < last; slot++) {
     const Bound& bound = cell.lane->bound[slot];
     if (bound.col0 >= bound.col1) continue;
     if (split) {

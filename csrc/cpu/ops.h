@@ -127,6 +127,7 @@ struct FastOutputs {
 struct Kernels {
   const char* name;
   int width, most_vectors;  // floats of a vector; vectors of a panel
+  int (*sets_of_sums)(int vectors);  // into which a product with panels of so many vectors puts each output's terms
   void (*product)(const ProductCall&);
   void (*fast_inputs)(const FastInputs&);
   void (*fast_outputs)(const FastOutputs&);

@@ -24,7 +24,9 @@ inline Float* row_of(const pixelfast::RowsOf<Float>& rows, ptrdiff_t m) {
 
 namespace {
 
-constexpr pixelfast::Kernels kKernels = {kName, Vec::width, kMostVectors, product, fast_inputs, fast_outputs,
-                                         map,   reduce,     norm,         add,     draw};
+int sets(int vectors) { return sets_of_sums(vectors); }
+
+constexpr pixelfast::Kernels kKernels = {kName, Vec::width, kMostVectors, sets, product, fast_inputs, fast_outputs,
+                                         map,   reduce,     norm,         add,  draw};
 
 }  // namespace

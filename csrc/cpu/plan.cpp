@@ -45,6 +45,7 @@ class Planner final : SlotNumbers {
       p.encodes.emplace_back();
       for (const Encode& encode : list) p.encodes.back().push_back(plan_encode(encode));
     }
+    p.ahead = find_ahead(p);
     return std::move(plan_);
   }
 

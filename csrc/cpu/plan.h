@@ -7,6 +7,7 @@
 
 #include "../aligned.h"
 #include "../program.h"
+#include "ahead.h"
 #include "fast_product.h"
 #include "locals.h"
 #include "ops.h"
@@ -95,6 +96,7 @@ struct Plan {
   int cell = 1;            // rows may be cut between cells of so many columns, counted from col0
   bool waves = true;       // whether rows may overlap
   Effort row_effort, pixel_effort;
+  Ahead ahead;
 
   // The most that any instruction needs; sizes of a worker's scratch.
   size_t most_taps = 0, most_leaves = 0, most_registers = 0;

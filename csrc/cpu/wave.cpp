@@ -44,6 +44,15 @@ void Worker::wait_for(const Progress* progress, int step) const {
   }
 }
 
+void Worker::wait_for_pixels(const Progress& progress, int pixels) {
+  for (int spins = 0; seen_ < pixels && !stopped(); spins++) {
+    seen_ = progress.pixels.load(std::memory_order_acquire);
+    if (seen_ >= pixels) return;
+    if (spins < kSpins) relax();
+    else std::this_thread::yield();
+  }
+}
+
 std::optional<Position> Worker::run_wave(int member, Progress* progress, const RowFinished& row_finished) {
   const Arrangement& a = arrangement_;
   member_ = member;
@@ -55,8 +64,8 @@ std::optional<Position> Worker::run_wave(int member, Progress* progress, const R
       run_row(row);
       if (row >= 0 && !stopped()) row_finished(row);
     }
-    progress[0].step.store(begin - 1, std::memory_order_release);
   }
+  progress[member].step.store(begin - 1, std::memory_order_release);
   for (Lane& lane : lanes_) lane.row = plan_.first_row - 1;
   const bool chunks = a.split != Split::phases || member == 0, pixels = a.split != Split::phases || member == 1;
   if (!pixels) row_finished(plan_.height - 1);

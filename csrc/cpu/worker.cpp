@@ -63,6 +63,8 @@ std::optional<Position> Worker::run_parts(int member, Progress* progress, const 
     const bool known = may_run_known() && (row < 0 || tile_.known(row));
     if (member == 0) tile_.begin_row(row);
     tile_.bind(row, lanes_[0]);
+    progress[member].pixels.store(0, std::memory_order_relaxed);
+    seen_ = 0;
     meet(progress);
     for (const Step& step : plan_.row) {
       if (stopped()) break;
@@ -70,7 +72,8 @@ std::optional<Position> Worker::run_parts(int member, Progress* progress, const 
       meet(progress);
     }
     if (member == 0 && known) run_known();
-    if (member == 0 && !known) run_pixel_by_pixel();
+    if (member == 0 && !known) run_pixel_by_pixel(helps_ahead() ? progress : nullptr);
+    if (member == 1 && !known && helps_ahead()) run_ahead(progress);
     meet(progress);
     if (row >= 0 && !stopped()) row_finished(row);
   }
@@ -110,17 +113,53 @@ void Worker::meet(Progress* progress) {
   wait_for(progress, here);
 }
 
-void Worker::run_pixel_by_pixel() {
+void Worker::run_pixel_by_pixel(Progress* helped) {
   const Lane& lane = lanes_[0];
+  const Ahead& ahead = plan_.ahead;
+  const int items = static_cast<int>(ahead.items.size());
   for (int col = plan_.col0; col < plan_.col1 && !stopped(); col++) {
     const bool inside = lane.row >= 0 && 0 <= col && col < plan_.width;
     const Cell here{&lane, col, col + 1, 0};
+    int time = 0;
+    const auto tell = [&] {
+      time++;
+      if (helped && ahead.waited_for[time])
+        helped[0].pixels.store((col - plan_.col0) * ahead.times() + time, std::memory_order_release);
+    };
     for (int k = 0; k < plan_.channels; k++) {
-      for (const Step& step : plan_.steps[k]) execute(step, {&here, 1});
-      if (!inside) continue;
-      draw(plan_.draws[k], here);
+      for (const Step& step : plan_.steps[k]) {
+        if (const int item = helped ? ahead.item_of[time] : -1; item >= 0) {
+          wait_for_pixels(helped[1], (col - plan_.col0) * items + item + 1);
+          first_tap_ = ahead.items[item].taps;
+        }
+        execute(step, {&here, 1});
+        first_tap_ = 0;
+        tell();
+      }
+      if (inside) {
+        draw(plan_.draws[k], here);
+        if (stopped()) return;
+        encode(plan_.encodes[k], here);
+      }
+      tell();
+    }
+  }
+}
+
+// The part of each pixel's products that reads the pixels to its left, as soon as the first thread has written them.
+void Worker::run_ahead(Progress* progress) {
+  const Ahead& ahead = plan_.ahead;
+  int done = 0;
+  for (int col = plan_.col0; col < plan_.col1 && !stopped(); col++) {
+    const Cell here{&lanes_[0], col, col + 1, 0};
+    for (const Ahead::Item& item : ahead.items) {
+      if (item.after > 0 && col > plan_.col0)
+        wait_for_pixels(progress[0], (col - 1 - plan_.col0) * ahead.times() + item.after);
       if (stopped()) return;
-      encode(plan_.encodes[k], here);
+      last_tap_ = item.taps;
+      execute(plan_.steps[item.step][item.index], {&here, 1});
+      last_tap_ = 0;
+      progress[1].pixels.store(++done, std::memory_order_release);
     }
   }
 }

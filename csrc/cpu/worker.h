@@ -27,9 +27,10 @@ struct Cells {
   const Cell* end() const { return first + count; }
 };
 
-// How far each worker of a team is: the last step that it has finished. One cache line each.
+// How far each worker of a team is: the last step that it has finished, and how much of a row's pixels (ahead.h). One
+// cache line each.
 struct alignas(64) Progress {
-  std::atomic<int> step;
+  std::atomic<int> step, pixels{0};
 };
 
 class Worker {
@@ -52,7 +53,10 @@ class Worker {
   void run_own_part(const Step& step);
   std::pair<int, int> own_panels(int panels) const;  // of a product
   void meet(Progress* progress);
-  void run_pixel_by_pixel();
+  void run_pixel_by_pixel(Progress* helped = nullptr);  // by the second of the team whose progress this is
+  void run_ahead(Progress* progress);
+  bool helps_ahead() const { return arrangement_.team > 1 && !arrangement_.wave && !plan_.ahead.items.empty(); }
+  void wait_for_pixels(const Progress& progress, int pixels);
   void run_known();
 
   int first_wave_row() const;
@@ -109,6 +113,8 @@ class Worker {
   std::vector<Lane> lanes_;        // of a row: lanes_[row mod size]
   std::vector<Cell> cells_, ahead_, live_;  // what a step does, moved by a lead, and what an instruction does of it
   int member_ = 0;                  // of the team
+  int first_tap_ = 0, last_tap_ = 0;  // of a product: all but the first few, or only these (0: all)
+  int seen_ = 0;                    // of the other's pixels
   int parts_ = 1;                   // among which the panels of a product are shared
   std::optional<Position> failure_;
 };
