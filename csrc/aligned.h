@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 #ifdef __linux__
@@ -45,6 +47,35 @@ class AlignedFloats {
   size_t count_ = 0;
   std::unique_ptr<void, Free> memory_;
   float* data_ = nullptr;
+};
+
+// Memory that calls hand on to each other: what the system gives costs a millisecond, a small image not many more.
+class Pool {
+ public:
+  // At least `count` floats. What they hold is finite, but anything.
+  AlignedFloats take(size_t count) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (AlignedFloats& floats : free_)
+      if (floats.size() >= count && floats.size() <= 2 * count) {
+        std::swap(floats, free_.back());
+        AlignedFloats found = std::move(free_.back());
+        free_.pop_back();
+        return found;
+      }
+    return AlignedFloats(count);
+  }
+
+  void give_back(AlignedFloats floats) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (floats.size() * sizeof(float) > kMostBytes) return;
+    free_.push_back(std::move(floats));
+    if (free_.size() > kMost) free_.erase(free_.begin());
+  }
+
+ private:
+  static constexpr size_t kMost = 16, kMostBytes = size_t{1} << 25;
+  std::mutex mutex_;
+  std::vector<AlignedFloats> free_;
 };
 
 // Hands out floats, zero at first, from large pieces: what is used one after another lies so, and on huge pages.

@@ -80,6 +80,7 @@ struct Plan {
   int channels, height, width, levels, parameters, first_row, col0, col1;
   Distribution head;
   Arena weights;  // of all products, in the order in which they run
+  mutable Pool pool;  // of tiles' buffers
   std::vector<Buffer> buffers;
   Locals locals, row_scratch;
   std::vector<Field> fields;

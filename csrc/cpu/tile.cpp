@@ -20,9 +20,11 @@ Tile::Tile(const Plan& plan, const Call& call, int most_images, int more_rows)
   }
   stored_ = total;
   if (more_rows == 0) total += plan.row_scratch.floats;
-  storage_ = AlignedFloats(total * most_images);
+  storage_ = plan.pool.take(total * most_images);
   if (call.log_prob) log_prob_.resize(static_cast<size_t>(most_images) * plan.height);
 }
+
+Tile::~Tile() { plan_.pool.give_back(std::move(storage_)); }
 
 void Tile::start(int first, int images) {
   first_ = first, images_ = images;

@@ -55,6 +55,10 @@ class Tile {
   // `more_rows` in every buffer, for rows that are in flight together.
   Tile(const Plan& plan, const Call& call, int most_images, int more_rows);
 
+  ~Tile();
+  Tile(const Tile&) = delete;
+  Tile& operator=(const Tile&) = delete;
+
   // Images [first, first + images) of the call, from the beginning.
   void start(int first, int images);
   // Zeros in the slots of a row that lies outside a buffer's domain. Before anything of the row is written.
