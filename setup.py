@@ -19,7 +19,7 @@ from setuptools.errors import BaseError, CCompilerError
 COMMON = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
 QUIET = ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # g++ 12 warns about its own AVX-512 header
 X86 = {
-    "ops_avx2.cpp": ["-mavx2", "-mfma"],
+    "ops_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
     "ops_avx512.cpp": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 }
 

@@ -45,6 +45,13 @@ class PythonWatcher final : public Watcher {
   const py::object &on_row_, &values_;
 };
 
+Precision precision_of(const std::string& name) {
+  const std::vector<std::string> names = precision_names();
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end()) throw std::invalid_argument("there is no precision \"" + name + "\"");
+  return static_cast<Precision>(found - names.begin());
+}
+
 constexpr const char* kSplits[] = {"none", "rows", "phases", "parts"};
 
 // For tests: teams, threads of a team (0: rows one after another), one of kSplits, columns of a chunk.
@@ -52,10 +59,12 @@ using Forced = std::tuple<int, int, std::string, int>;
 
 class Engine {
  public:
-  Engine(const Array<int64_t>& words, const Array<float>& floats, const std::string& isa, int cell) {
+  Engine(const Array<int64_t>& words, const Array<float>& floats, const std::string& isa, int cell,
+         const std::string& precision) {
     if (cell != 0 && cell != 2 && cell != 4) throw std::invalid_argument("cell must be 0, 2 or 4");
     const Kernels* kernels = choose_kernels(isa);
-    plan_ = make_plan(parse(words.data(), words.size(), floats.data(), floats.size()), kernels, cell);
+    const Program program = parse(words.data(), words.size(), floats.data(), floats.size());
+    plan_ = make_plan(program, kernels, cell, precision_of(precision));
   }
 
   std::string isa() const { return plan_->kernels->name; }
@@ -65,6 +74,8 @@ class Engine {
       return std::holds_alternative<PackedFastProduct>(step.body);
     }));
   }
+
+  int low_products() const { return plan_->low_products; }
 
   py::dict arrangement(int images, int threads, bool together) const {
     if (images < 1 || threads < 1) throw std::invalid_argument("images and threads must be positive");
@@ -166,11 +177,13 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("reductions", &reduction_names);
   m.def("heads", &head_names);
   m.def("instructions", &instruction_names);
+  m.def("precisions", &precision_names);
   m.def("isas", &available_isas, "Instruction sets that run here, best first.");
   py::class_<Engine>(m, "Engine")
-      .def(py::init<const Array<int64_t>&, const Array<float>&, const std::string&, int>(), py::arg("words"),
-           py::arg("floats"), py::arg("isa") = "", py::arg("cell") = 4)
+      .def(py::init<const Array<int64_t>&, const Array<float>&, const std::string&, int, const std::string&>(),
+           py::arg("words"), py::arg("floats"), py::arg("isa") = "", py::arg("cell") = 4, py::arg("precision") = "fp32")
       .def_property_readonly("fast_products", &Engine::fast_products, "How many instructions are fast products.")
+      .def_property_readonly("low_products", &Engine::low_products, "How many have weights of another precision than fp32.")
       .def_property_readonly("isa", &Engine::isa)
       .def("sample", &Engine::sample, py::kw_only(), py::arg("noise").noconvert(), py::arg("given").noconvert(),
            py::arg("fields"), py::arg("values").noconvert(), py::arg("log_prob").noconvert(),

@@ -10,12 +10,14 @@ namespace pixelfast {
   X(ne) X(lt) X(le) X(gt) X(ge) X(where)
 #define PIXELFAST_REDUCTIONS(X) X(mean) X(sum) X(var) X(amax) X(amin) X(logsumexp)
 #define PIXELFAST_HEADS(X) X(categorical) X(bernoulli_logit) X(bernoulli_probability)
+#define PIXELFAST_PRECISIONS(X) X(fp32) X(fp16w)
 #define PIXELFAST_INSTRUCTIONS(X) X(Product) X(Lookup) X(Map) X(Reduce) X(Norm)
 
 #define PIXELFAST_ENUM(name) name,
 enum class Operation { PIXELFAST_OPERATIONS(PIXELFAST_ENUM) };
 enum class Reduction { PIXELFAST_REDUCTIONS(PIXELFAST_ENUM) };
 enum class Distribution { PIXELFAST_HEADS(PIXELFAST_ENUM) };
+enum class Precision { PIXELFAST_PRECISIONS(PIXELFAST_ENUM) };
 enum class Opcode { PIXELFAST_INSTRUCTIONS(PIXELFAST_ENUM) };
 #undef PIXELFAST_ENUM
 

@@ -293,6 +293,7 @@ std::vector<std::string> operation_names() { return {PIXELFAST_OPERATIONS(PIXELF
 std::vector<std::string> reduction_names() { return {PIXELFAST_REDUCTIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> head_names() { return {PIXELFAST_HEADS(PIXELFAST_NAME)}; }
 std::vector<std::string> instruction_names() { return {PIXELFAST_INSTRUCTIONS(PIXELFAST_NAME)}; }
+std::vector<std::string> precision_names() { return {PIXELFAST_PRECISIONS(PIXELFAST_NAME)}; }
 
 int arguments_of(Operation operation) {
   if (operation == Operation::where) return 3;

@@ -25,6 +25,7 @@ def compile(
     *,
     cond: Any = None,
     engine: str = "auto",
+    precision: str = "fp32",
 ) -> Sampler:
     """Compile a trained model once, to sample often.
 
@@ -35,13 +36,16 @@ def compile(
         cond: an example of what the module takes after the image. Without one, a module that needs conditions is compiled
             when `sample` first gets some.
         engine: "auto", "cpu", "reference" or "naive".
+        precision: "fp32", which is exact, or for the engine "cpu" a lower one, which is not:
+            "fp16w" stores the weights of convolutions and linear layers as float16 and computes in float32. One image of a large
+            model takes 0.8 times as long, several take as long as in float32; docs/precision.md has the numbers.
 
     Raises:
         InvalidInput, NotAutoregressive, UnsupportedModel, EngineUnavailable, NumericalError: each says what to do.
     """
     module_of(model)
-    registry.check_name(engine)
-    sampler = Sampler(model, shape_of(model, shape), head_of(model, head), engine)
+    registry.check_name(engine, precision)
+    sampler = Sampler(model, shape_of(model, shape), head_of(model, head), engine, precision)
     if sampler.engine == "naive":
         return sampler
     try:
@@ -64,6 +68,7 @@ def sample(
     shape: tuple[int, int, int] | None = None,
     head: Head | None = None,
     engine: str = "auto",
+    precision: str = "fp32",
     **options: Any,
 ) -> Any:
     """Draw n images from a trained model: `compile` and `Sampler.sample` in one; see there for all options.
@@ -76,13 +81,13 @@ def sample(
     if unknown:
         raise InvalidInput(f"sample() got unknown options {', '.join(sorted(unknown))}")
     size, distribution = shape_of(model, shape), head_of(model, head)
-    key = (size, id(distribution), engine, _fingerprint(model))
+    key = (size, id(distribution), engine, precision, _fingerprint(model))
     with _cache_lock:
         kept = _cache.get(model)
     if kept is not None and kept[0] == key:
         sampler = kept[1]
     else:
-        sampler = compile(model, size, distribution, cond=options.get("cond"), engine=engine)
+        sampler = compile(model, size, distribution, cond=options.get("cond"), engine=engine, precision=precision)
         with _cache_lock:
             _cache[model] = key, sampler
     return sampler.sample(n, **options)

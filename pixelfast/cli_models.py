@@ -21,6 +21,7 @@ from .engines import registry
 from .errors import InvalidInput
 from .heads import Bernoulli, Categorical, Encode, Head
 from .pictures import pillow
+from .precision import PRECISIONS
 
 HEADS = ("categorical", "bernoulli", "bernoulli-probability")
 DEFAULT = "digits"
@@ -80,6 +81,12 @@ def add_engine_options(parser: Any) -> None:
         default="auto",
         choices=registry.NAMES,
         help="cpu (native), reference (PyTorch) or naive (one forward for each sub-pixel). Default: auto, the fastest",
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=tuple(PRECISIONS),
+        help="of the engine cpu. " + "; ".join(f"{name}: {precision.summary}" for name, precision in PRECISIONS.items()),
     )
     add_threads_option(parser)
 

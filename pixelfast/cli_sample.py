@@ -92,7 +92,7 @@ def run_sample(args: argparse.Namespace) -> int:
     opened = open_model(args)
     labels, cond = conditions(args, opened, args.n)
     started = time.perf_counter()
-    sampler = compile(opened.module, opened.shape, opened.head, cond=cond, engine=args.engine)
+    sampler = compile(opened.module, opened.shape, opened.head, cond=cond, engine=args.engine, precision=args.precision)
     compiled = time.perf_counter()
     _announce(args.engine, sampler)
     drawing = None if args.gif is None else Drawing(sampler.head.levels, columns=args.columns, scale=args.scale)
@@ -103,8 +103,10 @@ def run_sample(args: argparse.Namespace) -> int:
     drawn = sampler.sample(args.n, return_log_prob=args.log_prob, on_row=drawing, **what, **how)
     seconds = time.perf_counter() - began
     images, log_prob = drawn if args.log_prob else (drawn, None)
+    lower = "" if sampler.precision == "fp32" else f", precision {sampler.precision}"
     print(
-        f"{opened.name}: {args.n} images of {' x '.join(map(str, sampler.shape))}, seed {args.seed}, engine {sampler.engine}\n"
+        f"{opened.name}: {args.n} images of {' x '.join(map(str, sampler.shape))}, seed {args.seed}, "
+        f"engine {sampler.engine}{lower}\n"
         f"compiled in {compiled - started:.1f} s, drawn in {seconds:.2f} s ({1000 * seconds / args.n:.3g} ms an image)"
     )
     if log_prob is not None:

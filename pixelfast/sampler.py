@@ -43,10 +43,13 @@ class Sampler:
         shape: (C, H, W) of the images.
         head: how outputs become distributions.
         engine: the engine in use: "cpu", "reference" or "naive".
+        precision: of the engine: "fp32" is exact; `pixelfast.compile` says what the others are.
     """
 
-    def __init__(self, module: nn.Module, shape: tuple[int, int, int], head: Head, engine: str = "auto") -> None:
-        self.engine = registry.choose(engine)
+    def __init__(
+        self, module: nn.Module, shape: tuple[int, int, int], head: Head, engine: str = "auto", precision: str = "fp32"
+    ) -> None:
+        self.engine, self.precision = registry.choose(engine, precision), precision
         self.shape, self.head = shape, head
         self.head.table(shape)  # refuses a wrong encoding before anything else happens
         self._module = frozen_copy(module)
@@ -70,7 +73,7 @@ class Sampler:
             if key not in self._compiled:
                 compiled = compile_program(analyse(self._module, self.shape, self.head, conditions), self.head)
                 make = registry.ENGINES[self.engine].make if self.engine != "naive" else None
-                self._compiled[key] = compiled, None if make is None else make(compiled.program)
+                self._compiled[key] = compiled, None if make is None else make(compiled.program, self.precision)
             return self._compiled[key]
 
     def _oracle(self, conditions: Conditions) -> NaiveEngine:
@@ -211,6 +214,9 @@ class Sampler:
     ) -> Verification:
         """Check images that `sample` drew against the module itself: one forward on them, and the same noise.
 
+        The module computes in float32. With a lower `precision`, the parameters must agree with the module's within what
+        `pixelfast.precision` states, and values must be the draws that the engine's own parameters give.
+
         Raises:
             VerificationError: a draw is wrong, the images are not those of this seed, or parameters differ.
         """
@@ -239,12 +245,14 @@ class Sampler:
                 torch.from_numpy(result.parameters),
                 oracle.parameters(here, part),
                 temperature,
+                self.precision,
             )
             total = found if total is None else total + found
         assert total is not None
         if not total.ok:
+            lower = "" if self.precision == "fp32" else " Or is this model too delicate for this precision?"
             raise VerificationError(
-                f"{total}. Were the images drawn with this seed, these conditions, temperature and first index, and not "
+                f"{total}.{lower} Were the images drawn with this seed, these conditions, temperature and first index, and not "
                 "changed since? If so, this is a bug of pixelfast's"
             )
         return total
@@ -275,7 +283,7 @@ class Sampler:
         program, graph = compiled.program, compiled.analysis.graph
         return "\n".join(
             [
-                f"{name}: engine {self.engine}, output layout {compiled.analysis.layout.text}",
+                f"{name}: engine {self.engine}, precision {self.precision}, output layout {compiled.analysis.layout.text}",
                 f"multiply-adds for an image: {program.macs:,} ({program.macs / max(graph.dense_macs, 1):.2f} of one forward)",
                 f"memory: {program.weight_bytes():,} bytes of weights, {program.bytes_per_image():,} bytes for each image",
                 "schedule:",

@@ -3,6 +3,10 @@
 One forward of the module on the finished images gives the parameters of every sub-pixel (teacher forcing). They must agree
 with those that the engine drew from, and each value must be the draw that the module's parameters and the same noise give,
 unless the noise lies within a hair of an edge of the cumulative distribution: such ties are counted.
+
+An engine of lower precision is held to what `pixelfast.precision` states: parameters within its tolerance of those of the
+module's float32 forward, and each value the draw that the engine's own parameters give. How many draws the module's
+parameters would have changed is counted.
 """
 
 from __future__ import annotations
@@ -13,9 +17,8 @@ import torch
 from torch import Tensor
 
 from .heads import Head
+from .precision import PRECISIONS
 
-LOGIT_TOLERANCE = 1e-4
-"""Largest difference between parameters, relative to their standard deviation over the images."""
 EDGE_TOLERANCE = 1e-5
 """Noise this close to an edge of the cumulative distribution may fall on either side."""
 
@@ -31,6 +34,8 @@ class Verification:
         wrong: draws that differ from the module's without that excuse.
         changed: sub-pixels that differ from what the engine draws with this seed.
         parameter_error: largest difference of parameters, relative to their standard deviation.
+        precision: of the engine.
+        moved: draws that float32 parameters would have given another value; 0 where that is wrong or a tie already.
     """
 
     images: int
@@ -39,10 +44,17 @@ class Verification:
     wrong: int
     changed: int
     parameter_error: float
+    precision: str = "fp32"
+    moved: int = 0
 
     @property
     def ok(self) -> bool:
-        return self.wrong == 0 and self.changed == 0 and self.parameter_error <= LOGIT_TOLERANCE
+        return self.wrong == 0 and self.changed == 0 and self.parameter_error <= self.tolerance
+
+    @property
+    def tolerance(self) -> float:
+        """The largest `parameter_error` that the precision allows."""
+        return PRECISIONS[self.precision].tolerance
 
     def __add__(self, other: Verification) -> Verification:
         return Verification(
@@ -52,14 +64,20 @@ class Verification:
             self.wrong + other.wrong,
             self.changed + other.changed,
             max(self.parameter_error, other.parameter_error),
+            self.precision,
+            self.moved + other.moved,
         )
 
     def __str__(self) -> str:
-        verdict = "exact" if self.ok else "NOT exact"
-        return (
-            f"{verdict}: {self.images} images, {self.draws} draws, {self.wrong} wrong, {self.changed} unlike this seed's, "
-            f"{self.ties} ties at a CDF edge, largest parameter error {self.parameter_error:.1e} of a standard deviation"
+        exact = "exact" if self.precision == "fp32" else f"within the tolerance of {self.precision}"
+        text = (
+            f"{'' if self.ok else 'NOT '}{exact}: {self.images} images, {self.draws} draws, {self.wrong} wrong, "
+            f"{self.changed} unlike this seed's, {self.ties} ties at a CDF edge, "
+            f"largest parameter error {self.parameter_error:.1e} of a standard deviation"
         )
+        if self.precision == "fp32":
+            return text
+        return f"{text} ({self.tolerance:.0e} allowed), {self.moved} draws moved from those of float32"
 
 
 def compare(
@@ -71,6 +89,7 @@ def compare(
     engine_parameters: Tensor,
     module_parameters: Tensor,
     temperature: float,
+    precision: str = "fp32",
 ) -> Verification:
     """Compare images with the module's own draws.
 
@@ -80,10 +99,13 @@ def compare(
         noise: float32 (N, H, W, C).
         drawn: bool (N, H, W, C), False where values were given.
         engine_parameters, module_parameters: float32 (N, H, W, C, P).
+        precision: of the engine.
     """
-    redrawn = head.draw(module_parameters, noise, temperature)
-    differs = drawn & (redrawn != values)
-    distance = head.edge_distance(module_parameters[differs], noise[differs], values[differs], temperature)
+    exact = precision == "fp32"
+    parameters = module_parameters if exact else engine_parameters
+    differs = drawn & (head.draw(parameters, noise, temperature) != values)
+    distance = head.edge_distance(parameters[differs], noise[differs], values[differs], temperature)
+    moved = 0 if exact else int((drawn & (head.draw(module_parameters, noise, temperature) != values)).sum())
     ties = int((distance <= EDGE_TOLERANCE).sum())
     return Verification(
         images=len(values),
@@ -92,6 +114,8 @@ def compare(
         wrong=int(differs.sum()) - ties,
         changed=int((values != expected).sum()),
         parameter_error=relative_error(engine_parameters, module_parameters),
+        precision=precision,
+        moved=moved,
     )
 
 

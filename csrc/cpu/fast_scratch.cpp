@@ -92,7 +92,7 @@ void FastScratch::multiply(const PackedFastProduct& product, const Kernels& kern
   }
   call.rows = static_cast<ptrdiff_t>(cells_) * lanes_;
   call.out = {sums_.data() + point * call.rows * panel.count - panel.channel, panel.count, nullptr};
-  kernels.product(call);
+  kernels.product[kFloats](call);
 }
 
 void FastScratch::write(const PackedFastProduct& product, const Kernels& kernels, const Panel& panel,

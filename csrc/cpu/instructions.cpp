@@ -146,7 +146,7 @@ void Worker::execute(const PackedProduct& product, const Step& step, Cells cells
   const auto run = [&](Cells part) {
     call.out = rows(step.out, part);
     call.rows = count_rows(part);
-    if (call.tap_count > 0 || product.panels[0].bias) plan_.kernels->product(call);
+    if (call.tap_count > 0 || product.panels[0].bias) plan_.kernels->product[product.storage](call);
   };
   if (cells.count > 1) {
     call.tap_count = gather_taps(product, step, cells);

@@ -18,6 +18,13 @@ struct RowsOf {
 using Rows = RowsOf<float>;
 using ConstRows = RowsOf<const float>;
 
+// How a product's weights are stored. Sums are float32 whatever it is.
+enum Storage { kFloats, kHalves, kStorages };
+
+struct Half {
+  uint16_t bits;  // of a float16
+};
+
 // Source channels [0, count) of a tap; they meet rows [first, first + count) of the packed weights.
 struct Tap {
   ConstRows source;
@@ -26,7 +33,8 @@ struct Tap {
 
 // Outputs [channel, channel + count): weights (K, vectors * width), bias (vectors * width) or null.
 struct Panel {
-  const float *weights, *bias;
+  const void* weights;  // stored as the function that the panel is for wants them
+  const float* bias;
   int channel, count, vectors;
 };
 
@@ -128,7 +136,7 @@ struct Kernels {
   const char* name;
   int width, most_vectors;  // floats of a vector; vectors of a panel
   int (*sets_of_sums)(int vectors);  // into which a product with panels of so many vectors puts each output's terms
-  void (*product)(const ProductCall&);
+  void (*product[kStorages])(const ProductCall&);  // for weights stored in each way
   void (*fast_inputs)(const FastInputs&);
   void (*fast_outputs)(const FastOutputs&);
   void (*map)(const MapCall&);

@@ -26,7 +26,7 @@ namespace {
 
 int sets(int vectors) { return sets_of_sums(vectors); }
 
-constexpr pixelfast::Kernels kKernels = {kName, Vec::width, kMostVectors, sets, product, fast_inputs, fast_outputs,
-                                         map,   reduce,     norm,         add,  draw};
+constexpr pixelfast::Kernels kKernels = {kName, Vec::width, kMostVectors, sets, {product<float>, product<pixelfast::Half>},
+                                         fast_inputs, fast_outputs, map, reduce, norm, add, draw};
 
 }  // namespace

@@ -13,8 +13,8 @@ AlignedFloats aligned(const std::vector<float>& values) {
 
 class Planner final : SlotNumbers {
  public:
-  Planner(const Program& program, const Kernels* kernels, int cell)
-      : program_(program), plan_(std::make_unique<Plan>()), cell_(cell) {
+  Planner(const Program& program, const Kernels* kernels, int cell, Precision precision)
+      : program_(program), plan_(std::make_unique<Plan>()), cell_(cell), precision_(precision) {
     plan_->kernels = kernels;
   }
 
@@ -101,7 +101,7 @@ class Planner final : SlotNumbers {
       step.last_source = static_cast<int>(plan_->slots.size());
       effort.instructions++;
       if (auto* product = std::get_if<PackedProduct>(&step.body))
-        effort.vectors += static_cast<double>(product->floats) / plan_->kernels->width;
+        effort.vectors += static_cast<double>(product->weights) / plan_->kernels->width;
       if (auto* product = std::get_if<PackedFastProduct>(&step.body))
         effort.vectors += static_cast<double>(product->floats) / plan_->kernels->width / product->columns;
       planned.push_back(std::move(step));
@@ -112,9 +112,14 @@ class Planner final : SlotNumbers {
   void plan_body(const Product& product, int outputs, Step& step) {
     for (const Slot& tap : product.taps) number(tap);
     const int columns = step.rect.col1 - step.rect.col0;
-    auto fast = cell_ ? pack_fast_product(product, outputs, cell_, columns, *plan_->kernels, plan_->weights) : std::nullopt;
+    const Storage storage = storage_of(product, outputs, precision_);
+    const Product as_stored = rounded(product, storage);
+    plan_->low_products += storage != kFloats;
+    // Fast products transform the rounded weights and keep them as floats: rounded again they would err again, and they are
+    // read once a row.
+    auto fast = cell_ ? pack_fast_product(as_stored, outputs, cell_, columns, *plan_->kernels, plan_->weights) : std::nullopt;
     if (fast) step.body = std::move(*fast);
-    else step.body = pack_product(product, outputs, *plan_->kernels, plan_->weights);
+    else step.body = pack_product(as_stored, outputs, storage, *plan_->kernels, plan_->weights);
     plan_->most_taps = std::max(plan_->most_taps, product.taps.size());
   }
 
@@ -156,46 +161,14 @@ class Planner final : SlotNumbers {
   const Program& program_;
   std::unique_ptr<Plan> plan_;
   int cell_;  // of fast products, 0: none
+  const Precision precision_;
 };
 
 }  // namespace
 
-std::vector<int> panel_widths(int vectors, int most) {
-  std::vector<int> widths;
-  for (int panels = (vectors + most - 1) / most; panels > 0; panels--) {
-    widths.push_back((vectors + panels - 1) / panels);
-    vectors -= widths.back();
-  }
-  return widths;
-}
-
-PackedProduct pack_product(const Product& product, int outputs, const Kernels& kernels, Arena& weights) {
-  PackedProduct packed;
-  ptrdiff_t rows = 0;  // K
-  for (const Slot& tap : product.taps) {
-    packed.first.push_back(rows);
-    rows += tap.count;
-  }
-  const int width = kernels.width, vectors = (outputs + width - 1) / width;
-  packed.floats = static_cast<size_t>(rows + 1) * vectors * width;
-  float* next = weights.take(packed.floats);
-  int channel = 0;
-  for (int wide : panel_widths(vectors, kernels.most_vectors)) {
-    const int step = wide * width, count = std::min(step, outputs - channel);
-    float* bias = next + rows * step;
-    for (ptrdiff_t k = 0; k < rows; k++)
-      std::copy_n(product.weights.data() + k * outputs + channel, count, next + k * step);
-    if (!product.bias.empty()) std::copy_n(product.bias.data() + channel, count, bias);
-    packed.panels.push_back(Panel{next, product.bias.empty() ? nullptr : bias, channel, count, wide});
-    next = bias + step;
-    channel += count;
-  }
-  return packed;
-}
-
-std::unique_ptr<const Plan> make_plan(Program program, const Kernels* kernels, int cell) {
+std::unique_ptr<const Plan> make_plan(Program program, const Kernels* kernels, int cell, Precision precision) {
   fuse(program);
-  return Planner(program, kernels, cell).make();
+  return Planner(program, kernels, cell, precision).make();
 }
 
 }  // namespace pixelfast

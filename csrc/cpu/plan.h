@@ -16,8 +16,9 @@ namespace pixelfast {
 
 struct PackedProduct {
   std::vector<Panel> panels;
+  Storage storage = kFloats;
   std::vector<ptrdiff_t> first;  // of each tap: its first row of the packed weights
-  size_t floats = 0;             // of weights
+  size_t weights = 0;            // how many, with the bias
 };
 
 struct PackedLookup {
@@ -98,20 +99,27 @@ struct Plan {
   bool waves = true;       // whether rows may overlap
   Effort row_effort, pixel_effort;
   Ahead ahead;
+  int low_products = 0;    // products with weights in the precision that was asked for, where that is not float32
 
   // The most that any instruction needs; sizes of a worker's scratch.
   size_t most_taps = 0, most_leaves = 0, most_registers = 0;
 };
 
 // `cell`: 2 or 4, the columns of a cell in products over whole rows (fast_product.h); 0: plain products only.
-std::unique_ptr<const Plan> make_plan(Program program, const Kernels* kernels, int cell);
+std::unique_ptr<const Plan> make_plan(Program program, const Kernels* kernels, int cell, Precision precision);
 
 void fuse(Program& program);
 
 // How many vectors each panel of `vectors` takes: as even as possible, since a wide block wants about `most` of them.
 std::vector<int> panel_widths(int vectors, int most);
 
-PackedProduct pack_product(const Product& product, int outputs, const Kernels& kernels, Arena& weights);
+// How a product's weights are stored: as floats where the precision would not hold them.
+Storage storage_of(const Product& product, int outputs, Precision precision);
+
+// The product whose weights are what is stored.
+Product rounded(const Product& product, Storage storage);
+
+PackedProduct pack_product(const Product& product, int outputs, Storage storage, const Kernels& kernels, Arena& weights);
 
 // `slot_of` numbers a slot.
 struct SlotNumbers {

@@ -2,6 +2,7 @@
 //
 // A block keeps its sums in registers and, for each k, multiplies MR broadcast inputs with NV vectors of weights. With
 // few rows there would be too few sums to hide the latency of a multiply-add; then a block takes several panels at once.
+// Weights are stored as W, float or Half, and are float32 once they are in a register.
 //
 // The order in which the terms of an output are added up depends on the width of its panel and on nothing else, so that
 // an image comes out the same, to the last bit, in any batch. (Taps that are left out at borders would have added 0.)
@@ -39,7 +40,7 @@ constexpr int panels_at_once(int mr, int nv) {
   return panels;
 }
 
-template <int MR, int NV, int Panels>
+template <class W, int MR, int NV, int Panels>
 struct Block {
   static constexpr int kSets = sets_of_sums(NV);
   Vec sums[kSets][Panels][MR][NV];
@@ -63,7 +64,7 @@ struct Block {
   }
 
   template <int Set>
-  inline void multiply(const float* const* source, ptrdiff_t k, const float* const* weights, ptrdiff_t at) {
+  inline void multiply(const float* const* source, ptrdiff_t k, const W* const* weights, ptrdiff_t at) {
 #pragma GCC unroll 4
     for (int p = 0; p < Panels; p++) {
       Vec w[NV];
@@ -84,11 +85,12 @@ struct Block {
 
   inline void add(const Tap& tap, ptrdiff_t row, const Panel* panels) {
     constexpr ptrdiff_t step = NV * Vec::width;
-    const float *source[MR], *weights[Panels];
+    const float* source[MR];
+    const W* weights[Panels];
 #pragma GCC unroll 16
     for (int m = 0; m < MR; m++) source[m] = row_of(tap.source, row + m);
 #pragma GCC unroll 4
-    for (int p = 0; p < Panels; p++) weights[p] = panels[p].weights + tap.first * step;
+    for (int p = 0; p < Panels; p++) weights[p] = static_cast<const W*>(panels[p].weights) + tap.first * step;
     ptrdiff_t k = 0;
     for (; k + 4 <= tap.count; k += 4) {
       multiply<0>(source, k, weights, k * step);
@@ -119,12 +121,12 @@ struct Block {
   }
 };
 
-template <int MR, int NV, int Panels>
+template <class W, int MR, int NV, int Panels>
 void run_block(const ProductCall& call, const Panel* panels, ptrdiff_t row) {
   float* out[MR];
 #pragma GCC unroll 16
   for (int m = 0; m < MR; m++) out[m] = row_of(call.out, row + m);
-  Block<MR, NV, Panels> block;
+  Block<W, MR, NV, Panels> block;
   block.start(panels, out);
   for (ptrdiff_t t = 0; t < call.tap_count; t++) block.add(call.taps[t], row, panels);
   block.finish(panels, out);
@@ -138,27 +140,29 @@ struct Blocks {
 };
 
 // Instantiates exactly the blocks that fit into the registers.
-template <int MR, int NV>
+template <class W, int MR, int NV>
 constexpr Blocks blocks() {
   if constexpr (NV <= kMostVectors && fits(MR, NV, 1))
-    return {run_block<MR, NV, 1>, run_block<MR, NV, panels_at_once(MR, NV)>, panels_at_once(MR, NV)};
+    return {run_block<W, MR, NV, 1>, run_block<W, MR, NV, panels_at_once(MR, NV)>, panels_at_once(MR, NV)};
   else return {nullptr, nullptr, 1};
 }
 
 #define PIXELFAST_BLOCKS(NV)                                                                                     \
-  {blocks<1, NV>(), blocks<2, NV>(), blocks<3, NV>(), blocks<4, NV>(), blocks<5, NV>(),                           \
-   blocks<6, NV>(), blocks<7, NV>(), blocks<8, NV>(), blocks<9, NV>()}
+  {blocks<W, 1, NV>(), blocks<W, 2, NV>(), blocks<W, 3, NV>(), blocks<W, 4, NV>(), blocks<W, 5, NV>(),            \
+   blocks<W, 6, NV>(), blocks<W, 7, NV>(), blocks<W, 8, NV>(), blocks<W, 9, NV>()}
+template <class W>
 constexpr Blocks kBlocks[4][kMostRows] = {PIXELFAST_BLOCKS(1), PIXELFAST_BLOCKS(2), PIXELFAST_BLOCKS(3),
                                           PIXELFAST_BLOCKS(4)};
 #undef PIXELFAST_BLOCKS
 
 // All rows for the panel, or for it and its neighbours; gives how many.
+template <class W>
 int run_panels(const ProductCall& call, const Panel* panels, int left) {
   const int nv = panels->vectors;
   const ptrdiff_t most = most_rows(nv);
   ptrdiff_t blocks = (call.rows + most - 1) / most;
   if (blocks == 1) {
-    const Blocks& choice = kBlocks[nv - 1][call.rows - 1];
+    const Blocks& choice = kBlocks<W>[nv - 1][call.rows - 1];
     const bool several = choice.panels <= left && panels[choice.panels - 1].vectors == nv;
     (several ? choice.several : choice.one)(call, panels, 0);
     return several ? choice.panels : 1;
@@ -166,14 +170,15 @@ int run_panels(const ProductCall& call, const Panel* panels, int left) {
   // Evenly: 5 + 5 rows, rather than 6 + 4.
   for (ptrdiff_t row = 0; blocks > 0; blocks--) {
     const ptrdiff_t rows = (call.rows - row + blocks - 1) / blocks;
-    kBlocks[nv - 1][rows - 1].one(call, panels, row);
+    kBlocks<W>[nv - 1][rows - 1].one(call, panels, row);
     row += rows;
   }
   return 1;
 }
 
+template <class W>
 void product(const ProductCall& call) {
-  for (int p = 0; p < call.panel_count;) p += run_panels(call, call.panels + p, call.panel_count - p);
+  for (int p = 0; p < call.panel_count;) p += run_panels<W>(call, call.panels + p, call.panel_count - p);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Eight floats: AVX2 and FMA. See vec_scalar.h for what each function does.
+// Eight floats: AVX2, FMA and F16C, which every processor with the other two has. See vec_scalar.h for what each function does.
 #pragma once
 
 #include <immintrin.h>
@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "ops.h"
 
 namespace {
 
@@ -24,6 +26,9 @@ struct Vec {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
   static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec load(const pixelfast::Half* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
   static Vec load_first(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
   static Vec set(float x) { return {_mm256_set1_ps(x)}; }
   void store(float* p) const { _mm256_storeu_ps(p, v); }

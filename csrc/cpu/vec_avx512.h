@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "ops.h"
+
 namespace {
 
 constexpr const char* kName = "avx512";
@@ -22,6 +24,9 @@ struct Vec {
 
   static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
   static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Vec load(const pixelfast::Half* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
   static Vec load_first(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
   static Vec set(float x) { return {_mm512_set1_ps(x)}; }
   void store(float* p) const { _mm512_storeu_ps(p, v); }

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "ops.h"
+
 namespace {
 
 constexpr const char* kName = "neon";
@@ -21,6 +23,9 @@ struct Vec {
   float32x4_t v;
 
   static Vec load(const float* p) { return {vld1q_f32(p)}; }
+  static Vec load(const pixelfast::Half* p) {
+    return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))))};
+  }
   static Vec load_first(const float* p, int n) {
     float lanes[4] = {0, 0, 0, 0};
     for (int i = 0; i < n; i++) lanes[i] = p[i];

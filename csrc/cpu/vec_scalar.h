@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "half.h"
+
 namespace {
 
 constexpr const char* kName = "scalar";
@@ -22,6 +24,7 @@ struct Vec {
   float v;
 
   static Vec load(const float* p) { return {*p}; }
+  static Vec load(const pixelfast::Half* p) { return {float_of(*p)}; }
   static Vec load_first(const float* p, int) { return {*p}; }  // lanes from n on are 0
   static Vec set(float x) { return {x}; }
   void store(float* p) const { *p = v; }

@@ -49,13 +49,14 @@ class CpuEngine:
         isa: the instruction set; None: what PIXELFAST_ISA says, or the best there is.
         cell: how many neighbouring columns products over whole rows may compute together, with fewer multiplications
             (csrc/cpu/fast_product.h): 2, 4, or 0 for plain products.
+        precision: how the weights of products are stored (`pixelfast.precision`).
 
     Raises:
         EngineUnavailable: the engine was not built, or ``isa`` does not exist here.
         ValueError: the program is malformed.
     """
 
-    def __init__(self, program: Program, isa: str | None = None, cell: int = 4) -> None:
+    def __init__(self, program: Program, isa: str | None = None, cell: int = 4, precision: str = "fp32") -> None:
         reason = available()
         if reason is None and (isa or os.environ.get("PIXELFAST_ISA", native().isas()[0])) not in native().isas():
             wanted, here = isa or os.environ["PIXELFAST_ISA"], ", ".join(native().isas())
@@ -63,7 +64,7 @@ class CpuEngine:
         if reason is not None:
             raise EngineUnavailable(reason)
         self.program = program
-        self._engine = native().Engine(*pack(program), isa=isa or "", cell=cell)
+        self._engine = native().Engine(*pack(program), isa=isa or "", cell=cell, precision=precision)
 
     @property
     def isa(self) -> str:
@@ -74,6 +75,15 @@ class CpuEngine:
     def fast_products(self) -> int:
         """How many of the program's instructions are computed with fewer multiplications."""
         return int(self._engine.fast_products)
+
+    @property
+    def low_products(self) -> int:
+        """How many have weights in the precision asked for, where that is not fp32.
+
+        float16 holds no weight beyond 65504, and keeps too little of an output whose weights are all below 6e-5: products
+        with such weights keep float32.
+        """
+        return int(self._engine.low_products)
 
     def arrangement(self, images: int, threads: int | None = None) -> dict[str, Any]:
         """How a call would be spread over threads: tiles of images, rows one after another or as a wave."""

@@ -1,0 +1,43 @@
+"""Precisions: how the weights of products are stored, and how far that may move a model's parameters.
+
+Only products (convolutions and linear layers) are concerned: everything else stays in float32, as do all sums. What the
+precisions cost and win is measured in docs/precision.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a precision does, and what is promised of it.
+
+    Attributes:
+        summary: what is stored how.
+        tolerance: largest difference between parameters and those of a float32 forward of the module, relative to their
+            standard deviation over the images.
+    """
+
+    summary: str
+    tolerance: float
+
+
+PRECISIONS: dict[str, Precision] = {
+    "fp32": Precision("float32, exact", 1e-4),
+    "fp16w": Precision("weights stored as float16, float32 arithmetic", 1e-2),
+}
+"""In the order of csrc/names.h."""
+
+
+def check_precision(name: str) -> str:
+    """The name, if there is such a precision.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if name not in PRECISIONS:
+        raise InvalidInput(f"there is no precision {name!r}; precisions are {', '.join(PRECISIONS)}")
+    return name
