@@ -37,8 +37,9 @@ def compile(
             when `sample` first gets some.
         engine: "auto", "cpu", "reference" or "naive".
         precision: "fp32", which is exact, or for the engine "cpu" a lower one, which is not:
-            "fp16w" stores the weights of convolutions and linear layers as float16 and computes in float32. One image of a large
-            model takes 0.8 times as long, several take as long as in float32; docs/precision.md has the numbers.
+            "fp16w" stores the weights of convolutions and linear layers as float16 and computes in float32. The largest
+            error of a parameter was 0.3 % of their standard deviation (none for the checkpoints that come along).
+            One image of a large model takes 0.8 times as long, several take as long as in float32: docs/precision.md.
 
     Raises:
         InvalidInput, NotAutoregressive, UnsupportedModel, EngineUnavailable, NumericalError: each says what to do.
