@@ -1,6 +1,7 @@
 # make demo   set up .venv and run the demonstration
 # make test   set up .venv and run every check, as continuous integration does
 # make fuzz   random architectures against the naive loop, 10,000 of them
+# make asan   the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer; make tsan: with ThreadSanitizer
 # make bench  the speed report, some minutes; bench-quick: under a minute; bench-micro: the engine's operations one by one
 #
 # Needs Python (3.10 or later, with venv) and, for the native engine, a C++17 compiler.
@@ -13,8 +14,12 @@ FUZZ_CASES ?= 10000
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h)
+PACKAGE := $(shell find pixelfast kernels -name '*.py')
+ENGINE_TESTS := tests/test_instructions.py tests/test_fast_products.py
+comma := ,
+RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)
 
-.PHONY: setup demo test lint pytest fuzz bench bench-quick bench-micro clean
+.PHONY: setup demo test lint pytest fuzz asan tsan bench bench-quick bench-micro clean
 
 setup: $(STAMP)
 
@@ -38,6 +43,22 @@ pytest: $(STAMP)
 
 fuzz: $(STAMP)
 	PIXELFAST_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/test_random_models.py
+
+# A package of its own, so that the fast build stays. pytest by its own name: by `python -m` it would import the one here.
+build/asan/.installed build/tsan/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
+	rm -rf $(@D)
+	PIXELFAST_SANITIZE=$(if $(findstring asan,$@),address$(comma)undefined,thread) $(BIN)/python -m pip install \
+		--disable-pip-version-check --no-deps --target $(@D) .
+	ls $(@D)/pixelfast/_cpu.*
+	@touch $@
+
+asan: build/asan/.installed
+	PYTHONPATH=build/asan LD_PRELOAD="$(call RUNTIME,asan) $(call RUNTIME,ubsan)" ASAN_OPTIONS=detect_leaks=0 \
+		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BIN)/pytest $(ENGINE_TESTS)
+
+# PyTorch's own threads are no business of ours.
+tsan: build/tsan/.installed
+	PYTHONPATH=build/tsan LD_PRELOAD=$(call RUNTIME,tsan) OMP_NUM_THREADS=1 TSAN_OPTIONS=exitcode=66 $(BIN)/pytest $(ENGINE_TESTS)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)

@@ -26,7 +26,7 @@ X86 = {
 
 def sanitizers() -> list[str]:
     names = os.environ.get("PIXELFAST_SANITIZE", "")
-    return [f"-fsanitize={names}", "-fno-omit-frame-pointer", "-g1"] if names else []
+    return [f"-fsanitize={names}", "-fno-omit-frame-pointer", "-g1", "-O1"] if names else []
 
 
 class BuildEngine(build_ext):
