@@ -637,7 +637,8 @@ def test_malformed_programs_are_refused(case: int) -> None:
 
 ARRANGEMENTS = [
     (1, 0, "none", 1), (1, 1, "none", 1), (1, 1, "none", 3), (2, 1, "none", 2), (1, 2, "rows", 1), (1, 3, "rows", 2),
-    (2, 2, "rows", 4), (1, 2, "parts", 1), (1, 3, "parts", 1), (2, 2, "parts", 1), (1, 2, "phases", 1), (1, 2, "phases", 3), (3, 2, "phases", 2),
+    (2, 2, "rows", 4), (1, 2, "parts", 1), (1, 3, "parts", 1), (2, 2, "parts", 1), (1, 2, "phases", 1), (1, 2, "phases", 3),
+    (3, 2, "phases", 2),
 ]  # fmt: skip
 
 
