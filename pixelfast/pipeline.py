@@ -76,7 +76,7 @@ def choose_layout(captured: Capture, converted: Converted, shape: tuple[int, int
     """Bind the output in the one layout that fits by shape and by causality."""
     found: list[Analysis] = []
     refused: UnsupportedModel | None = None
-    for layout in candidates(tuple(captured.output.shape), len(captured.example), shape, head):
+    for layout in candidates(captured.output_shape, len(captured.example), shape, head):
         try:
             graph = simplify(bind(converted, layout))
         except UnsupportedModel as error:
@@ -91,7 +91,7 @@ def choose_layout(captured: Capture, converted: Converted, shape: tuple[int, int
     if len(causal) > 1:
         names = " or ".join(f'layout="{analysis.layout.text}"' for analysis in causal)
         raise InvalidInput(
-            f"the model's output of shape {tuple(captured.output.shape)} can be read in {len(causal)} ways, and all are "
+            f"the model's output of shape {captured.output_shape} can be read in {len(causal)} ways, and all are "
             f"autoregressive: pass {names} to the head (N images, K parameters, C channels, H rows, W columns; brackets "
             "join axes that are flattened into one, the slower first)"
         )

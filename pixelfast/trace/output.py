@@ -108,7 +108,7 @@ def candidates(output_shape: tuple[int, ...], images: int, shape: tuple[int, int
     channels, height, width = shape
     texts = LAYOUTS if head.layout is None else (head.layout,)
     found: list[OutputLayout] = []
-    seen: set[bytes] = set()
+    seen: set[tuple[int, ...]] = set()
     for text in texts:
         layout = OutputLayout(text, channels, height, width, head.parameters)
         letters = "".join(layout.axes())
@@ -116,8 +116,8 @@ def candidates(output_shape: tuple[int, ...], images: int, shape: tuple[int, int
             continue
         if layout.shape(images) != output_shape:
             continue
-        index = layout.read(torch.arange(int(np.prod(output_shape))).view(output_shape), images)
-        key = index.contiguous().numpy().tobytes()
+        view = layout.read(torch.empty(output_shape, device="meta"), images)
+        key = tuple(stride for stride, length in zip(view.stride(), view.shape, strict=True) if length > 1)
         if key not in seen:
             seen.add(key)
             found.append(layout)
