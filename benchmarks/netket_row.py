@@ -19,7 +19,8 @@ from models import Model, Shape
 from results import Gate, Row
 from rows import NETKET
 
-from pixelfast.verify import LOGIT_TOLERANCE, relative_error
+from pixelfast.precision import PRECISIONS
+from pixelfast.verify import relative_error
 
 
 def measure(entry: Model, shape: Shape, images: int, runs: int, threads: int) -> Row:
@@ -84,7 +85,7 @@ def same_network(module: LatticeNet, model: Any, parameters: Any, spins: np.ndar
     with torch.no_grad():
         ours = module(torch.from_numpy(some).view(-1, *shape)).flatten(1)  # (N, L)
     error = relative_error(ours, theirs)
-    if error > LOGIT_TOLERANCE:
+    if error > PRECISIONS["fp32"].tolerance:
         return Gate(False, reason=f"it is another network: logits differ by {error:.1e} of their standard deviation")
     return Gate(True, parameter_error=error)
 

@@ -31,8 +31,9 @@ import pixelfast
 from pixelfast import noise
 from pixelfast.conditions import Conditions
 from pixelfast.engines import registry
+from pixelfast.precision import PRECISIONS
 from pixelfast.trace.output import OutputLayout, candidates
-from pixelfast.verify import LOGIT_TOLERANCE, relative_error
+from pixelfast.verify import relative_error
 
 SEED = 0
 SLOW = "reference"
@@ -212,7 +213,7 @@ class Worker:
         found = other.parameters(*middle)
         took = time.perf_counter() - begin
         error = relative_error(found, plain.parameters(*middle))
-        if error > LOGIT_TOLERANCE:
+        if error > PRECISIONS["fp32"].tolerance:
             raise ValueError(f"its logits differ from the module's by {error:.1e} of their standard deviation")
         other.step(*middle)
         gate = Gate(True, parameter_error=error)
