@@ -33,7 +33,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
 @functools.cache
-def library() -> ctypes.CDLL | str:
+def compiled() -> ctypes.CDLL | str:
     """The compiled `peak.cpp`, or why there is none."""
     path = os.environ.get(LIBRARY)
     if path is None:
@@ -67,7 +67,7 @@ def build(folder: Path) -> Path | str:
 
 def fma_peak(threads: int, seconds: float = PEAK_SECONDS) -> float | None:
     """float32 operations per second that so many threads reach, two for each multiply-add; None if it cannot be measured."""
-    native = library()
+    native = compiled()
     if isinstance(native, str):
         return None
     return float(native.pixelfast_peak_flops(ctypes.c_int(threads), ctypes.c_double(seconds)))
@@ -75,7 +75,7 @@ def fma_peak(threads: int, seconds: float = PEAK_SECONDS) -> float | None:
 
 def read_bandwidth(threads: int, size: int, seconds: float = PEAK_SECONDS) -> float | None:
     """Bytes per second that so many threads read, each from `size` bytes of its own; None if it cannot be measured."""
-    native = library()
+    native = compiled()
     if isinstance(native, str):
         return None
     rate = native.pixelfast_read_bandwidth(ctypes.c_int(threads), ctypes.c_int64(size), ctypes.c_double(seconds))
@@ -124,7 +124,7 @@ def available_memory() -> int:
 
 def facts(threads: int) -> dict[str, Any]:
     """Everything about the machine that belongs beside a number; JSON."""
-    native = library()
+    native = compiled()
     built = cpu.available() is None
     busy = processors_in_use()
     return {

@@ -175,7 +175,7 @@ def merged(cells: Sequence[Cell]) -> list[Cell]:
 def notes_for() -> list[str]:
     """What the reader should know beforehand."""
     notes = []
-    if isinstance(reason := machine.library(), str):
+    if isinstance(reason := machine.compiled(), str):
         notes.append(f"no fraction of the peak: {reason}")
     return notes
 

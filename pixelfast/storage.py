@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from .program import Instruction, Map, Norm, Product, Program, Rect, Reduce, Slot
+from .program import Instruction, Lookup, Map, Norm, Product, Program, Rect, Reduce, Slot
 
 
 def slots_read(instruction: Instruction) -> list[Slot]:
@@ -21,6 +21,11 @@ def slots_read(instruction: Instruction) -> list[Slot]:
             return [instruction.source]
         case _:
             return []
+
+
+def adds(instruction: Instruction) -> bool:
+    """Whether an instruction adds to what its destination holds."""
+    return isinstance(instruction, Lookup) or (isinstance(instruction, Product) and instruction.bias is None)
 
 
 def with_storage(program: Program) -> Program:

@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .program import Instruction, Lookup, Product, Program
-from .storage import slots_read
+from .program import Instruction, Lookup, Program
+from .storage import adds, slots_read
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,6 @@ def _leads(program: Program) -> list[int]:
                 if writer < index:
                     leads[writer] = max(leads[writer], leads[index])
     return leads
-
-
-def adds(instruction: Instruction) -> bool:
-    """Whether an instruction adds to what its destination holds."""
-    return isinstance(instruction, Lookup) or (isinstance(instruction, Product) and instruction.bias is None)
 
 
 def _reads_above(instruction: Instruction) -> Iterator[tuple[int, int, int | None]]:

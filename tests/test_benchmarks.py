@@ -499,7 +499,7 @@ def test_tiny_programs_run() -> None:
 def test_the_machine_is_measured() -> None:
     import machine
 
-    if isinstance(reason := machine.library(), str):
+    if isinstance(reason := machine.compiled(), str):
         pytest.skip(reason)
     assert 1e8 < machine.fma_peak(1, 0.01) < 1e13
     assert 1e7 < machine.read_bandwidth(1, 1 << 16, 0.01) < 1e13
@@ -510,6 +510,6 @@ def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert "no C++ compiler (no-such-compiler)" in machine.build(tmp_path)
-    monkeypatch.setattr(machine, "library", lambda: "no compiler")
+    monkeypatch.setattr(machine, "compiled", lambda: "no compiler")
     assert machine.fma_peak(1) is machine.read_bandwidth(1, 1000) is None
     assert machine.bandwidths(1) == {}

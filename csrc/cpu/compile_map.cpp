@@ -132,7 +132,6 @@ class Compiler {
       } else if (auto* field = std::get_if<FieldSlot>(&leaf)) {
         field_slot = *field;
         placed.broadcast = field->count != count_;
-        out_.reads_fields = true;
       } else {
         auto* vector = std::get_if<std::vector<float>>(&leaf);
         const float* number = std::get_if<float>(&leaf);

@@ -33,7 +33,6 @@ struct CompiledMap {
   std::vector<FieldSlot> fields;  // of each leaf: its field, or {-1}
   std::vector<int> leaf_registers;
   int registers = 0;
-  bool reads_fields = false;
   AlignedFloats constants;
 };
 

@@ -11,8 +11,8 @@ import heapq
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..program import Instruction, Lookup, Product, Program, Slot
-from ..storage import slots_read
+from ..program import Instruction, Program, Slot
+from ..storage import adds, slots_read
 
 Item = tuple[int, int]
 """(step, index of an instruction); the index after the last one stands for reading the parameters of the step's draw."""
@@ -57,8 +57,7 @@ def _accesses(slots: list[Slot]) -> list[_Access]:
 
 def _sources(instruction: Instruction) -> list[Slot]:
     """What an instruction reads, its own output included where it adds to it."""
-    adds = isinstance(instruction, Lookup) or (isinstance(instruction, Product) and instruction.bias is None)
-    return [*slots_read(instruction), *([instruction.out] if adds else [])]
+    return [*slots_read(instruction), *([instruction.out] if adds(instruction) else [])]
 
 
 def _constraints(reads: list[list[_Access]], writers: dict[int, list[tuple[int, _Access]]]) -> set[tuple[int, int]]:
