@@ -26,22 +26,22 @@ int written_by(const Plan& plan, const Slot& slot) {
   return last;
 }
 
-// Whether a product adds its taps one after another to what is there: then they can be added in two goes.
-bool divisible(const Plan& plan, const PackedProduct& product) {
+// Whether a product adds its taps one after another to what is there: then adding them in two goes is the same.
+bool adds_in_order(const Plan& plan, const PackedProduct& product) {
   return std::all_of(product.panels.begin(), product.panels.end(), [&](const Panel& panel) {
-    return !panel.bias && plan.kernels->sets_of_sums(panel.vectors) == 1;
+    return plan.kernels->sets_of_sums(panel.vectors) == 1;
   });
 }
 
 }  // namespace
 
-Ahead find_ahead(const Plan& plan) {
+Ahead find_ahead(Plan& plan) {
   Ahead ahead;
   for (int k = 0; k < plan.channels; k++) {
     for (size_t i = 0; i < plan.steps[k].size(); i++) {
-      const Step& step = plan.steps[k][i];
-      const auto* product = std::get_if<PackedProduct>(&step.body);
-      if (!product || !divisible(plan, *product)) continue;
+      Step& step = plan.steps[k][i];
+      auto* product = std::get_if<PackedProduct>(&step.body);
+      if (!product || product->panels[0].bias) continue;
       Ahead::Item item{k, static_cast<int>(i), 0, 0};
       ptrdiff_t inputs = 0;
       for (int s = step.first_source; s < step.last_source; s++, item.taps++) {
@@ -51,6 +51,7 @@ Ahead find_ahead(const Plan& plan) {
         inputs += slot.count;
       }
       if (item.taps == 0) continue;
+      if (!adds_in_order(plan, *product)) product->divided = item.taps;
       ahead.items.push_back(item);
       for (const Panel& panel : product->panels) ahead.vectors += static_cast<double>(inputs) * panel.vectors;
     }

@@ -25,6 +25,7 @@ struct Ahead {
   int times() const { return static_cast<int>(item_of.size()); }
 };
 
-Ahead find_ahead(const Plan& plan);
+// Also divides the products for which one thread would add up in another order (PackedProduct::divided).
+Ahead find_ahead(Plan& plan);
 
 }  // namespace pixelfast

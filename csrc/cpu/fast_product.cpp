@@ -120,12 +120,14 @@ class Packer {
     for (int wide : panel_widths(vectors, kernels.most_vectors)) {
       const int step = wide * width, count = std::min(step, outputs_ - channel);
       for (int p = 0; p < packed.points; p++) {
-        packed.panels.push_back(Panel{next, packed.zeros.data(), channel, step, wide});
+        const float* const weights_of_point = next;
         for (const Part& part : parts_) {
           if (points_of(part.width) <= p) break;
           transform(part, p, channel, count, step, next);
           next += part.count * step;
         }
+        const ptrdiff_t bytes = (next - weights_of_point) * static_cast<ptrdiff_t>(sizeof(float));
+        packed.panels.push_back(Panel{weights_of_point, packed.zeros.data(), channel, step, wide, bytes});
       }
       channel += count;
     }

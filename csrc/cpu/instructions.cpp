@@ -1,5 +1,6 @@
 // What each instruction does at some cells of the tile: columns of one row, or pixels of several rows.
 #include <algorithm>
+#include <utility>
 
 #include "worker.h"
 
@@ -119,10 +120,11 @@ int Worker::gather_taps(const PackedProduct& product, const Step& step, Cell& ce
 // offset from each other in all cells.
 int Worker::gather_taps(const PackedProduct& product, const Step& step, Cells cells) {
   const std::vector<Bound>& bounds = cells.first->lane->bound;
+  const int last = last_tap_ ? step.first_source + last_tap_ : step.last_source;
   int count = 0, like = -1;
   ConstRows found{};
   float* first = nullptr;  // of the slot that `found` belongs to
-  for (int slot = step.first_source; slot < step.last_source; slot++) {
+  for (int slot = step.first_source + first_tap_; slot < last; slot++) {
     const Slot &here = plan_.slots[slot], &before = plan_.slots[std::max(like, 0)];
     if (like < 0 || here.buffer != before.buffer || here.row != before.row) {
       like = slot;
@@ -138,6 +140,15 @@ int Worker::gather_taps(const PackedProduct& product, const Step& step, Cells ce
 }
 
 void Worker::execute(const PackedProduct& product, const Step& step, Cells cells) {
+  if (product.divided && first_tap_ == 0 && last_tap_ == 0) {
+    last_tap_ = product.divided;
+    execute(product, step, cells);
+    first_tap_ = std::exchange(last_tap_, 0);
+    next_pointer_ = 0;
+    execute(product, step, cells);
+    first_tap_ = 0;
+    return;
+  }
   ProductCall call{};
   const auto [first_panel, last_panel] = own_panels(static_cast<int>(product.panels.size()));
   call.panels = product.panels.data() + first_panel;

@@ -81,7 +81,8 @@ PackedProduct pack_product(const Product& product, int outputs, Storage storage,
     const auto pack = storage == kHalves ? pack_panel<Half> : pack_panel<float>;
     pack(product, outputs, rows, channel, count, step, next);
     if (!product.bias.empty()) std::copy_n(product.bias.data() + channel, count, bias);
-    packed.panels.push_back(Panel{next, product.bias.empty() ? nullptr : bias, channel, count, wide});
+    const ptrdiff_t bytes = (bias + step - next) * static_cast<ptrdiff_t>(sizeof(float));
+    packed.panels.push_back(Panel{next, product.bias.empty() ? nullptr : bias, channel, count, wide, bytes});
     next = bias + step;
     channel += count;
   }

@@ -19,6 +19,7 @@ struct PackedProduct {
   Storage storage = kFloats;
   std::vector<ptrdiff_t> first;  // of each tap: its first row of the packed weights
   size_t weights = 0;            // how many, with the bias
+  int divided = 0;               // so many of its taps, the first ones, are added before the others (0: all in one go)
 };
 
 struct PackedLookup {
