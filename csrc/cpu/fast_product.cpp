@@ -116,9 +116,11 @@ class Packer {
     packed.bias = AlignedFloats(product_.bias.empty() ? 0 : static_cast<size_t>(vectors) * width);
     std::copy(product_.bias.begin(), product_.bias.end(), packed.bias.data());
     float* next = weights.take(packed.floats);
+    const std::vector<int> widths = panel_widths(vectors, kernels.most_vectors);
+    packed.panels.resize(packed.points * widths.size());
     int channel = 0;
-    for (int wide : panel_widths(vectors, kernels.most_vectors)) {
-      const int step = wide * width, count = std::min(step, outputs_ - channel);
+    for (size_t i = 0; i < widths.size(); i++) {
+      const int step = widths[i] * width, count = std::min(step, outputs_ - channel);
       for (int p = 0; p < packed.points; p++) {
         const float* const weights_of_point = next;
         for (const Part& part : parts_) {
@@ -127,7 +129,8 @@ class Packer {
           next += part.count * step;
         }
         const ptrdiff_t bytes = (next - weights_of_point) * static_cast<ptrdiff_t>(sizeof(float));
-        packed.panels.push_back(Panel{weights_of_point, packed.zeros.data(), channel, step, wide, bytes});
+        packed.panels[p * widths.size() + i] =
+            Panel{weights_of_point, packed.zeros.data(), channel, step, widths[i], bytes};
       }
       channel += count;
     }

@@ -47,9 +47,11 @@ struct PackedFastProduct {
   int columns, points, outputs;
   std::vector<FastGrid> grids;
   std::vector<FastPiece> pieces;       // widest first, so that a point is used by the first few
-  std::vector<Panel> panels;           // (panel, point)
+  std::vector<Panel> panels;           // (point, panel); their weights lie as (panel, point)
   size_t floats = 0;                   // of weights
   AlignedFloats zeros, bias;           // bias (outputs, rounded up), empty: add to what is there
+
+  int panels_of_point() const { return static_cast<int>(panels.size()) / points; }
 };
 
 // With cells of 2 or 4 columns; nothing if that does not pay for `columns` columns.
@@ -77,18 +79,18 @@ class FastScratch {
   // Room for calls of a product with up to `most_lanes` images, of all chunks together.
   void reserve(const PackedFastProduct& product, const Kernels& kernels, int most_lanes);
 
-  // Panels of outputs [first_panel, last_panel); there are product.panels.size() / product.points.
+  // Panels of outputs [first_panel, last_panel) of product.panels_of_point().
   void run(const PackedFastProduct& product, const Kernels& kernels, const FastChunk* chunks, int chunk_count,
            int first_panel, int last_panel);
 
  private:
   void read(const PackedFastProduct& product, const Kernels& kernels, const FastChunk* chunks, int chunk_count);
-  void multiply(const PackedFastProduct& product, const Kernels& kernels, const Panel& panel, int point);
-  void write(const PackedFastProduct& product, const Kernels& kernels, const Panel& panel, const FastChunk* chunks,
-             int chunk_count);
+  void multiply(const PackedFastProduct& product, const Kernels& kernels, const Panel* panels, int count, int point);
+  void write(const PackedFastProduct& product, const Kernels& kernels, const Panel* panels, int count,
+             const FastChunk* chunks, int chunk_count);
 
   AlignedFloats inputs_;             // of each grid: (points, cells + extra, lanes, count)
-  AlignedFloats sums_;               // (points, cells, lanes, outputs of a panel)
+  AlignedFloats sums_;               // (points, cells, lanes, outputs of some panels)
   std::vector<const float*> grids_;  // null: zeros everywhere
   std::vector<Tap> taps_;
   int cells_ = 0, lanes_ = 0;  // of this call; a lane is one image of one chunk

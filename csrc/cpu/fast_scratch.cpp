@@ -1,5 +1,5 @@
-// How a fast product runs: the inputs of all chunks, then for each panel of outputs the sums at all points, and from
-// those its outputs. A panel's sums and a point's weights stay in the L1 cache.
+// How a fast product runs: the inputs of all chunks, then for each panel of outputs, or for a few of them if there are few
+// rows, the sums at all points, and from those the outputs. A panel's sums and a point's weights stay in the L1 cache.
 #include <algorithm>
 
 #include "fast_product.h"
@@ -45,10 +45,15 @@ void FastScratch::run(const PackedFastProduct& product, const Kernels& kernels, 
     lanes_ += chunks[c].images;
   }
   read(product, kernels, chunks, chunk_count);
-  const size_t last = static_cast<size_t>(last_panel) * product.points;
-  for (size_t p = static_cast<size_t>(first_panel) * product.points; p < last; p += product.points) {
-    for (int point = 0; point < product.points; point++) multiply(product, kernels, product.panels[p + point], point);
-    write(product, kernels, product.panels[p], chunks, chunk_count);
+  const int all = product.panels_of_point();
+  for (int p = first_panel; p < last_panel;) {
+    const Panel* panels = product.panels.data() + p;
+    const int most = kernels.panels_at_once(static_cast<ptrdiff_t>(cells_) * lanes_, panels->vectors);
+    int count = 1;
+    while (count < most && p + count < last_panel && panels[count].vectors == panels->vectors) count++;
+    for (int point = 0; point < product.points; point++) multiply(product, kernels, panels + point * all, count, point);
+    write(product, kernels, panels, count, chunks, chunk_count);
+    p += count;
   }
 }
 
@@ -78,9 +83,11 @@ void FastScratch::read(const PackedFastProduct& product, const Kernels& kernels,
   }
 }
 
-void FastScratch::multiply(const PackedFastProduct& product, const Kernels& kernels, const Panel& panel, int point) {
+// Sums of a row lie next to each other over the panels.
+void FastScratch::multiply(const PackedFastProduct& product, const Kernels& kernels, const Panel* panels, int count,
+                           int point) {
   ProductCall call{};
-  call.panels = &panel, call.panel_count = 1;
+  call.panels = panels, call.panel_count = count;
   call.taps = taps_.data();
   for (const FastPiece& piece : product.pieces) {
     const FastGrid& grid = product.grids[piece.grid];
@@ -91,21 +98,22 @@ void FastScratch::multiply(const PackedFastProduct& product, const Kernels& kern
     taps_[call.tap_count++] = Tap{{source, grid.count, nullptr}, piece.first, grid.count};
   }
   call.rows = static_cast<ptrdiff_t>(cells_) * lanes_;
-  call.out = {sums_.data() + point * call.rows * panel.count - panel.channel, panel.count, nullptr};
+  const ptrdiff_t outputs = static_cast<ptrdiff_t>(panels->count) * count;
+  call.out = {sums_.data() + point * call.rows * outputs - panels->channel, outputs, nullptr};
   kernels.product[kFloats](call);
 }
 
-void FastScratch::write(const PackedFastProduct& product, const Kernels& kernels, const Panel& panel,
+void FastScratch::write(const PackedFastProduct& product, const Kernels& kernels, const Panel* panels, int count,
                         const FastChunk* chunks, int chunk_count) {
   FastOutputs call{};
   call.columns = product.columns, call.points = product.points;
   call.sums = sums_.data();
-  call.row_stride = panel.count, call.cell_stride = lanes_ * call.row_stride;
-  call.point_stride = static_cast<ptrdiff_t>(cells_) * lanes_ * panel.count;
-  call.bias = product.bias.size() ? product.bias.data() + panel.channel : nullptr;
-  call.count = std::min(panel.count, product.outputs - panel.channel);
+  call.row_stride = static_cast<ptrdiff_t>(panels->count) * count, call.cell_stride = lanes_ * call.row_stride;
+  call.point_stride = cells_ * call.cell_stride;
+  call.bias = product.bias.size() ? product.bias.data() + panels->channel : nullptr;
+  call.count = std::min<ptrdiff_t>(call.row_stride, product.outputs - panels->channel);
   for (int c = 0; c < chunk_count; call.sums += chunks[c++].images * call.row_stride) {
-    call.out = chunks[c].out + panel.channel, call.col_stride = chunks[c].col_stride, call.stride = chunks[c].stride;
+    call.out = chunks[c].out + panels->channel, call.col_stride = chunks[c].col_stride, call.stride = chunks[c].stride;
     call.cells = cells_of(product, chunks[c]), call.last = last_of(product, chunks[c]);
     call.images = chunks[c].images;
     kernels.fast_outputs(call);

@@ -175,7 +175,7 @@ void Worker::execute(const PackedProduct& product, const Step& step, Cells cells
 // In strips of columns, and of images if there are many; short chunks of several rows go together.
 void Worker::execute(const PackedFastProduct& product, const Step& step, Cells cells) {
   const int grids = static_cast<int>(product.grids.size()), images = split_evenly(tile_.images(), kFastRows);
-  const auto [first_panel, last_panel] = own_panels(static_cast<int>(product.panels.size()) / product.points);
+  const auto [first_panel, last_panel] = own_panels(product.panels_of_point());
   int count = 0, lanes = 0, widest = 0;
   const auto flush = [&] {
     if (count > 0) fast_.run(product, *plan_.kernels, chunks_.data(), count, first_panel, last_panel);

@@ -138,6 +138,7 @@ struct Kernels {
   const char* name;
   int width, most_vectors;  // floats of a vector; vectors of a panel
   int (*sets_of_sums)(int vectors);  // into which a product with panels of so many vectors puts each output's terms
+  int (*panels_at_once)(ptrdiff_t rows, int vectors);  // that a product takes at once, if they are alike
   void (*product[kStorages])(const ProductCall&);  // for weights stored in each way
   void (*fast_inputs)(const FastInputs&);
   void (*fast_outputs)(const FastOutputs&);

@@ -26,7 +26,9 @@ namespace {
 
 int sets(int vectors) { return sets_of_sums(vectors); }
 
-constexpr pixelfast::Kernels kKernels = {kName, Vec::width, kMostVectors, sets, {product<float>, product<pixelfast::Half>},
-                                         fast_inputs, fast_outputs, map, reduce, norm, add, draw};
+int at_once(ptrdiff_t rows, int vectors) { return rows <= kMostRows ? kBlocks<float>[vectors - 1][rows - 1].most : 1; }
+
+constexpr pixelfast::Kernels kKernels = {kName, Vec::width, kMostVectors, sets, at_once,
+                                         {product<float>, product<pixelfast::Half>}, fast_inputs, fast_outputs, map, reduce, norm, add, draw};
 
 }  // namespace

@@ -41,6 +41,8 @@ constexpr int most_rows(int nv) {
   return rows;
 }
 
+constexpr int kMostRowsOf[] = {most_rows(1), most_rows(2), most_rows(3), most_rows(4)};
+
 constexpr int panels_at_once(int mr, int nv) {
   int panels = 1;
   while (panels < kMostPanels && mr * nv * panels * sets_of_sums(nv) < kEnoughSums && fits(mr, nv, panels + 1)) panels++;
@@ -194,17 +196,18 @@ constexpr Blocks kBlocks[4][kMostRows] = {PIXELFAST_BLOCKS(1), PIXELFAST_BLOCKS(
 template <class W>
 int run_panels(const ProductCall& call, const Panel* panels, int left) {
   const int nv = panels->vectors;
-  const ptrdiff_t most = most_rows(nv);
-  ptrdiff_t blocks = (call.rows + most - 1) / most;
-  if (blocks == 1 && kBlocks<W>[nv - 1][call.rows - 1].most > 1) {
+  const ptrdiff_t most = kMostRowsOf[nv - 1];
+  if (call.rows <= most && kBlocks<W>[nv - 1][call.rows - 1].most > 1) {
     const Blocks& choice = kBlocks<W>[nv - 1][call.rows - 1];
     int alike = 1;
     while (alike < left && panels[alike].vectors == nv) alike++;
-    const int groups = (alike + choice.most - 1) / choice.most, count = (alike + groups - 1) / groups;
+    // Evenly: 3 + 2 panels, rather than 4 + 1.
+    const int count = alike <= choice.most ? alike : alike < 2 * choice.most ? (alike + 1) / 2 : choice.most;
     choice.with[count - 1](call, panels, 0);
     return count;
   }
   // Evenly: 5 + 5 rows, rather than 6 + 4.
+  ptrdiff_t blocks = call.rows <= most ? 1 : (call.rows + most - 1) / most;
   for (ptrdiff_t row = 0; blocks > 0; blocks--) {
     const ptrdiff_t rows = (call.rows - row + blocks - 1) / blocks;
     const Blocks& choice = kBlocks<W>[nv - 1][rows - 1];

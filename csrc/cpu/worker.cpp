@@ -86,7 +86,7 @@ void Worker::run_own_part(const Step& step) {
   int panels = 0;
   if (auto* product = std::get_if<PackedProduct>(&step.body)) panels = static_cast<int>(product->panels.size());
   if (auto* product = std::get_if<PackedFastProduct>(&step.body))
-    panels = static_cast<int>(product->panels.size()) / product->points;
+    panels = product->panels_of_point();
   if (panels >= arrangement_.team) {
     parts_ = arrangement_.team;
     execute(step, {&all, 1});
