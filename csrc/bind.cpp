@@ -77,6 +77,13 @@ class Engine {
 
   int low_products() const { return plan_->low_products; }
 
+  // After some have been fused (cpu/fuse.cpp).
+  int instructions() const {
+    size_t count = plan_->row.size();
+    for (const auto& list : plan_->steps) count += list.size();
+    return static_cast<int>(count);
+  }
+
   py::dict arrangement(int images, int threads, bool together) const {
     if (images < 1 || threads < 1) throw std::invalid_argument("images and threads must be positive");
     const Arrangement a = arrange(*plan_, images, threads, together);
@@ -184,6 +191,7 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("words"), py::arg("floats"), py::arg("isa") = "", py::arg("cell") = 4, py::arg("precision") = "fp32")
       .def_property_readonly("fast_products", &Engine::fast_products, "How many instructions are fast products.")
       .def_property_readonly("low_products", &Engine::low_products, "How many have weights of another precision than fp32.")
+      .def_property_readonly("instructions", &Engine::instructions, "How many run at a row and at a pixel, once fused.")
       .def_property_readonly("isa", &Engine::isa)
       .def("sample", &Engine::sample, py::kw_only(), py::arg("noise").noconvert(), py::arg("given").noconvert(),
            py::arg("fields"), py::arg("values").noconvert(), py::arg("log_prob").noconvert(),

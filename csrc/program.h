@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -61,6 +62,9 @@ struct Product {
   std::vector<Slot> taps;
   std::vector<float> weights;  // (sum of the taps' counts, out.count)
   std::vector<float> bias;     // (out.count), or empty: add to what `out` holds
+  // What else happens to the sums; not in the stream, see cpu/fuse.cpp.
+  std::optional<Slot> added;
+  bool relu = false;
 };
 
 struct Lookup {

@@ -1,15 +1,22 @@
-// All slots that an instruction reads or writes.
+// All slots that an instruction reads or writes, and which of them meet.
 #pragma once
 
 #include "program.h"
 
 namespace pixelfast {
 
+// Whether two slots share channels of a buffer, in whatever rows and columns.
+inline bool overlap(const Slot& a, const Slot& b) {
+  return a.buffer == b.buffer && a.channel < b.channel + b.count && b.channel < a.channel + a.count;
+}
+
 template <class F>
 void for_each_slot(const Instruction& instruction, F f) {
   f(instruction.out);
-  if (auto* product = std::get_if<Product>(&instruction.body))
+  if (auto* product = std::get_if<Product>(&instruction.body)) {
     for (const Slot& tap : product->taps) f(tap);
+    if (product->added) f(*product->added);
+  }
   if (auto* reduce = std::get_if<Reduce>(&instruction.body))
     for (const Slot& source : reduce->sources) f(source);
   if (auto* norm = std::get_if<Norm>(&instruction.body)) f(norm->source);

@@ -2,14 +2,11 @@
 
 #include <algorithm>
 
+#include "../slots.h"
 #include "plan.h"
 
 namespace pixelfast {
 namespace {
-
-bool overlap(const Slot& a, const Slot& b) {
-  return a.buffer == b.buffer && a.channel < b.channel + b.count && b.channel < a.channel + a.count;
-}
 
 // How far a pixel must have come so that what `slot` reads of it is final.
 int written_by(const Plan& plan, const Slot& slot) {
@@ -24,6 +21,21 @@ int written_by(const Plan& plan, const Slot& slot) {
       if (overlap(plan.slots[encode.out], slot)) last = time;
   }
   return last;
+}
+
+// Whether an instruction before (k, index) of the same pixel touches `slot`: it must not find other numbers there, and what
+// it writes comes first.
+bool touched_before(const Plan& plan, const Slot& slot, int k, size_t index) {
+  for (int earlier = 0; earlier <= k; earlier++)
+    for (size_t i = 0; i < (earlier < k ? plan.steps[earlier].size() : index); i++) {
+      const Step& step = plan.steps[earlier][i];
+      if (overlap(plan.slots[step.out], slot)) return true;
+      for (int s = step.first_source; s < step.last_source; s++)
+        if (overlap(plan.slots[s], slot)) return true;
+      const auto* product = std::get_if<PackedProduct>(&step.body);
+      if (product && product->added >= 0 && overlap(plan.slots[product->added], slot)) return true;
+    }
+  return false;
 }
 
 // Whether a product adds its taps one after another to what is there: then adding them in two goes is the same.
@@ -41,7 +53,7 @@ Ahead find_ahead(Plan& plan) {
     for (size_t i = 0; i < plan.steps[k].size(); i++) {
       Step& step = plan.steps[k][i];
       auto* product = std::get_if<PackedProduct>(&step.body);
-      if (!product || product->panels[0].bias) continue;
+      if (!product || product->panels[0].bias || touched_before(plan, plan.slots[step.out], k, i)) continue;
       Ahead::Item item{k, static_cast<int>(i), 0, 0};
       ptrdiff_t inputs = 0;
       for (int s = step.first_source; s < step.last_source; s++, item.taps++) {

@@ -154,9 +154,11 @@ void Worker::execute(const PackedProduct& product, const Step& step, Cells cells
   call.panels = product.panels.data() + first_panel;
   call.panel_count = last_panel - first_panel;
   call.taps = taps_.data();
+  call.relu = product.relu;
   const auto run = [&](Cells part) {
     call.out = rows(step.out, part);
     call.rows = count_rows(part);
+    if (product.added >= 0) call.adds = true, call.added = sources(product.added, part);
     if (call.tap_count > 0 || product.panels[0].bias) plan_.kernels->product[product.storage](call);
   };
   if (cells.count > 1) {

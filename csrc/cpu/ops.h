@@ -40,7 +40,7 @@ struct Panel {
   ptrdiff_t next;
 };
 
-// out = (bias, or what `out` holds) + sum over taps of weights^T . source
+// out = (bias, or what `out` holds) + sum over taps of weights^T . source + (added), and then its relu
 struct ProductCall {
   const Panel* panels;
   int panel_count;
@@ -48,6 +48,8 @@ struct ProductCall {
   ptrdiff_t tap_count;
   Rows out;
   ptrdiff_t rows;
+  bool adds, relu;
+  ConstRows added;
 };
 
 // What a Map is made of: the operations of program.h by position, and a few that stand for several of them.

@@ -100,8 +100,10 @@ class Planner final : SlotNumbers {
       std::visit([&](const auto& body) { plan_body(body, instruction.out.count, step); }, instruction.body);
       step.last_source = static_cast<int>(plan_->slots.size());
       effort.instructions++;
-      if (auto* product = std::get_if<PackedProduct>(&step.body))
+      if (auto* product = std::get_if<PackedProduct>(&step.body)) {
         effort.vectors += static_cast<double>(product->weights) / plan_->kernels->width;
+        plan_epilogue(std::get<Product>(instruction.body), *product);
+      }
       if (auto* product = std::get_if<PackedFastProduct>(&step.body))
         effort.vectors += static_cast<double>(product->floats) / plan_->kernels->width / product->columns;
       planned.push_back(std::move(step));
@@ -121,6 +123,11 @@ class Planner final : SlotNumbers {
     if (fast) step.body = std::move(*fast);
     else step.body = pack_product(as_stored, outputs, storage, *plan_->kernels, plan_->weights);
     plan_->most_taps = std::max(plan_->most_taps, product.taps.size());
+  }
+
+  void plan_epilogue(const Product& product, PackedProduct& packed) {
+    packed.relu = product.relu;
+    if (product.added) packed.added = number(*product.added);
   }
 
   void plan_body(const Lookup& lookup, int, Step& step) {

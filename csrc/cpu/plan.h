@@ -20,6 +20,8 @@ struct PackedProduct {
   std::vector<ptrdiff_t> first;  // of each tap: its first row of the packed weights
   size_t weights = 0;            // how many, with the bias
   int divided = 0;               // so many of its taps, the first ones, are added before the others (0: all in one go)
+  int added = -1;                // a slot of what is added to the sums, or -1
+  bool relu = false;             // of all that
 };
 
 struct PackedLookup {

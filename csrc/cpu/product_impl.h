@@ -130,22 +130,29 @@ struct Block {
     for (; k < tap.count; k++) multiply<0>(source, k, weights, k * step);
   }
 
-  inline void finish(const Panel* panels, float* const* out) {
+  inline void finish(const ProductCall& call, ptrdiff_t row, const Panel* panels, float* const* out) {
+    const Vec least = Vec::set(call.relu ? 0.0f : -INFINITY);
 #pragma GCC unroll 4
     for (int p = 0; p < Panels; p++) {
       const Panel& panel = panels[p];
       const int tail = panel.count - (NV - 1) * Vec::width;
 #pragma GCC unroll 16
-      for (int m = 0; m < MR; m++)
+      for (int m = 0; m < MR; m++) {
+        const float* added = call.adds ? row_of(call.added, row + m) + panel.channel : nullptr;
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) {
+          const bool whole = v < NV - 1 || tail == Vec::width;
           Vec total = sums[0][p][m][v];
 #pragma GCC unroll 4
           for (int s = 1; s < kSets; s++) total = total + sums[s][p][m][v];
+          const float* more = added + v * Vec::width;
+          if (added) total = total + (whole ? Vec::load(more) : Vec::load_first(more, tail));
+          total = max(least, total);  // NaN stays NaN
           float* held = out[m] + panel.channel + v * Vec::width;
-          if (v < NV - 1 || tail == Vec::width) total.store(held);
+          if (whole) total.store(held);
           else total.store_first(held, tail);
         }
+      }
     }
   }
 };
@@ -159,7 +166,7 @@ void run_block(const ProductCall& call, const Panel* panels, ptrdiff_t row) {
   block.next = panels->next;
   block.start(panels, out);
   for (ptrdiff_t t = 0; t < call.tap_count; t++) block.add(call.taps[t], row, panels);
-  block.finish(panels, out);
+  block.finish(call, row, panels, out);
 }
 
 using BlockFunction = void (*)(const ProductCall&, const Panel*, ptrdiff_t);

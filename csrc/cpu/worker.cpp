@@ -23,7 +23,7 @@ Worker::Worker(const Plan& plan, const Call& call, const Arrangement& arrangemen
   // Several cells need pointers to the rows of every slot; one cell only for fields, which may lie at no stride.
   const size_t columns = plan.col1 - plan.col0, lanes = lanes_.size();
   const size_t one = (plan.most_leaves + 1) * columns;
-  const size_t several = (std::max(plan.most_taps, plan.most_leaves) + 1) * lanes * arrangement.chunk;
+  const size_t several = (std::max(plan.most_taps, plan.most_leaves) + 2) * lanes * arrangement.chunk;
   pointers_.resize(std::max(one, arrangement.wave ? several : 0) * arrangement.images);
   for (Lane& lane : lanes_) lane.bound.reserve(plan.slots.size());
   local_rows_ = (may_run_known() ? std::max(columns, lanes) : lanes) * arrangement.images;

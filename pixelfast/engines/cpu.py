@@ -85,6 +85,11 @@ class CpuEngine:
         """
         return int(self._engine.low_products)
 
+    @property
+    def instructions(self) -> int:
+        """How many instructions run, of a row and of a pixel together: endings of others are fused with them."""
+        return int(self._engine.instructions)
+
     def arrangement(self, images: int, threads: int | None = None) -> dict[str, Any]:
         """How a call would be spread over threads: tiles of images, rows one after another or as a wave."""
         return dict(self._engine.arrangement(images, usable_threads() if threads is None else threads))
