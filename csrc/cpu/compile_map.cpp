@@ -12,7 +12,7 @@ constexpr int kDead = -1;
 struct Node {
   int code;
   int arguments;
-  int args[3];
+  int args[kMostArguments];
 };
 
 class Compiler {
@@ -20,10 +20,10 @@ class Compiler {
   Compiler(const Map& map, int count, SlotNumbers& slots)
       : map_(map), count_(count), slots_(slots), leaves_(static_cast<int>(map.leaves.size())) {
     for (const Op& op : map.ops) {
-      Node node{static_cast<int>(op.name), arguments_of(op.name), {op.args[0], op.args[1], op.args[2]}};
+      Node node{static_cast<int>(op.name), arguments_of(op.name), {op.args[0], op.args[1], op.args[2], 0}};
       nodes_.push_back(node);
     }
-    if (nodes_.empty()) nodes_.push_back(Node{kCopy, 1, {0, 0, 0}});
+    if (nodes_.empty()) nodes_.push_back(Node{kCopy, 1, {0}});
   }
 
   CompiledMap run() {
@@ -77,16 +77,22 @@ class Compiler {
       for (int swap = 0; swap < 2; swap++) {
         const int a = node.args[swap], b = node.args[1 - swap];
         if (node.code == static_cast<int>(Operation::mul) && once(a, Operation::tanh) && once(b, Operation::sigmoid))
-          node = Node{kGate, 2, {op(a)->args[0], op(b)->args[0], 0}};
+          node = gate(op(a)->args[0], op(b)->args[0], once);
         else if (node.code == static_cast<int>(Operation::add) && once(a, Operation::mul))
-          node = Node{kMulAdd, 3, {op(a)->args[0], op(a)->args[1], b}};
+          node = Node{kMulAdd, 3, {op(a)->args[0], op(a)->args[1], b, 0}};
       }
       const int x = node.args[0];
       if (node.code == static_cast<int>(Operation::relu) && once(x, Operation::add))
-        node = Node{kAddRelu, 2, {op(x)->args[0], op(x)->args[1], 0}};
+        node = Node{kAddRelu, 2, {op(x)->args[0], op(x)->args[1]}};
       else if (is_elu(node))
-        node = Node{kElu, 1, {node.args[1], 0, 0}};
+        node = Node{kElu, 1, {node.args[1]}};
     }
+  }
+
+  template <class Once>
+  Node gate(int a, int b, Once once) {
+    if (!once(a, Operation::add) || !once(b, Operation::add)) return Node{kGate, 2, {a, b}};
+    return Node{kGateOfSums, 4, {op(a)->args[0], op(a)->args[1], op(b)->args[0], op(b)->args[1]}};
   }
 
   // where(x > 0, x, expm1(x))
@@ -154,8 +160,8 @@ class Compiler {
     for (size_t i = 0; i < nodes_.size(); i++) {
       const Node& node = nodes_[i];
       if (node.code == kDead) continue;
-      MapOp made{node.code, -1, {0, 0, 0}};
-      for (int a = 0; a < 3; a++) {
+      MapOp made{node.code, -1, {}};
+      for (int a = 0; a < kMostArguments; a++) {
         const int arg = node.args[a < node.arguments ? a : 0];
         made.args[a] = arg < leaves_ ? ~arg : place[arg - leaves_];
         if (a < node.arguments && --left[arg] == 0 && arg >= leaves_) free_.push_back(place[arg - leaves_]);

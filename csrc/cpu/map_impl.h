@@ -28,34 +28,43 @@ template <class F>
 inline void each(const Target& t, const Operand* x, F function) {
   for (ptrdiff_t r = 0; r < t.rows; r++) {
     const float *a = row_of(x[0].source, r) + x[0].first, *b = row_of(x[1].source, r) + x[1].first;
-    const float* c = row_of(x[2].source, r) + x[2].first;
+    const float *c = row_of(x[2].source, r) + x[2].first, *d = row_of(x[3].source, r) + x[3].first;
     float* out = row_of(t.out, r) + t.first;
     ptrdiff_t i = 0;
     for (; i + Vec::width <= t.count; i += Vec::width)
-      function([&](const float* p) { return Vec::load(p + i); }, a, b, c).store(out + i);
+      function([&](const float* p) { return Vec::load(p + i); }, a, b, c, d).store(out + i);
     if (i < t.count) {
       int left = static_cast<int>(t.count - i);
-      function([&](const float* p) { return Vec::load_first(p + i, left); }, a, b, c).store_first(out + i, left);
+      function([&](const float* p) { return Vec::load_first(p + i, left); }, a, b, c, d).store_first(out + i, left);
     }
   }
 }
 
 template <class F>
 inline void unary(const Target& t, const Operand* x, F f) {
-  each(t, x, [&](auto load, const float* a, const float*, const float*) { return f(load(a)); });
+  each(t, x, [&](auto load, const float* a, auto...) { return f(load(a)); });
 }
 template <class F>
 inline void binary(const Target& t, const Operand* x, F f) {
-  each(t, x, [&](auto load, const float* a, const float* b, const float*) { return f(load(a), load(b)); });
+  each(t, x, [&](auto load, const float* a, const float* b, auto...) { return f(load(a), load(b)); });
 }
 template <class F>
 inline void ternary(const Target& t, const Operand* x, F f) {
-  each(t, x, [&](auto load, const float* a, const float* b, const float* c) { return f(load(a), load(b), load(c)); });
+  each(t, x, [&](auto load, const float* a, const float* b, const float* c, auto...) {
+    return f(load(a), load(b), load(c));
+  });
+}
+
+inline void gate_of_sums(const Target& t, const Operand* x) {
+  each(t, x, [](auto load, const float* a, const float* b, const float* c, const float* d) {
+    return gate(load(a) + load(b), load(c) + load(d));
+  });
 }
 
 void fused(int code, const Target& t, const Operand* x) {
   switch (code) {
     case pixelfast::kGate: return binary(t, x, [](Vec a, Vec b) { return gate(a, b); });
+    case pixelfast::kGateOfSums: return gate_of_sums(t, x);
     case pixelfast::kMulAdd: return ternary(t, x, [](Vec a, Vec b, Vec c) { return fma(a, b, c); });
     case pixelfast::kAddRelu: return binary(t, x, [](Vec a, Vec b) { return relu(a + b); });
     case pixelfast::kElu: return unary(t, x, [](Vec a) { return elu(a); });
@@ -135,18 +144,18 @@ void map_channels(const MapCall& call, ptrdiff_t first, ptrdiff_t count) {
     }
     for (int i = 0; i < call.op_count; i++) {
       const MapOp& op = call.ops[i];
-      Operand x[3];
-      for (int a = 0; a < 3; a++) {
+      Operand x[pixelfast::kMostArguments];
+      bool whole = true;
+      for (int a = 0; a < pixelfast::kMostArguments; a++) {
         const int arg = op.args[a];
         const MapLeaf* leaf = arg < 0 ? &call.leaves[~arg] : nullptr;
         if (leaf && !leaf->broadcast) x[a] = {from_row(leaf->source, row), first};
         else x[a] = {{call.registers + (leaf ? call.leaf_registers[~arg] : arg) * kMapBlock, count, nullptr}, 0};
+        whole = whole && solid(x[a].source, count);
       }
       Target target = {{call.registers + op.out * kMapBlock, count, nullptr}, 0, rows, count};
       if (op.out < 0) target = {from_row(call.out, row), first, rows, count};
-      if (solid(target.out, count) && solid(x[0].source, count) && solid(x[1].source, count) &&
-          solid(x[2].source, count))
-        target.rows = 1, target.count = rows * count;
+      if (whole && solid(target.out, count)) target.rows = 1, target.count = rows * count;
       compute(op.code, target, x);
     }
   }

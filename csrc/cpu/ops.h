@@ -53,12 +53,21 @@ struct ProductCall {
 };
 
 // What a Map is made of: the operations of program.h by position, and a few that stand for several of them.
-enum MapCode { kGate = 1000, kMulAdd, kAddRelu, kElu, kCopy };  // tanh(a) sigmoid(b), a b + c, relu(a + b), elu(a)
+enum MapCode {
+  kGate = 1000,  // tanh(a) sigmoid(b)
+  kGateOfSums,   // tanh(a + b) sigmoid(c + d): layers with a condition
+  kMulAdd,       // a b + c
+  kAddRelu,      // relu(a + b)
+  kElu,
+  kCopy,
+};
+
+constexpr int kMostArguments = 4;
 
 struct MapOp {
   int code;
   int out;      // a register, or -1: the destination
-  int args[3];  // >= 0: a register; ~leaf otherwise
+  int args[kMostArguments];  // >= 0: a register; ~leaf otherwise
 };
 
 struct MapLeaf {
