@@ -2,11 +2,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "worker.h"
+#include "executor.h"
 
 namespace pixelfast {
 
-void Worker::encode(const std::vector<PlannedEncode>& encodes, const Cell& cell) {
+void Executor::encode(const std::vector<PlannedEncode>& encodes, const Cell& cell) {
   const int row = cell.lane->row;
   for (const PlannedEncode& encode : encodes) {
     if (row < encode.rect.row0 || row >= encode.rect.row1) continue;
@@ -19,7 +19,7 @@ void Worker::encode(const std::vector<PlannedEncode>& encodes, const Cell& cell)
   }
 }
 
-void Worker::record(const PlannedDraw& draw, const Cell& cell) {
+void Executor::record(const PlannedDraw& draw, const Cell& cell) {
   if (!call_.parameters) return;
   const ptrdiff_t stride = cell.lane->bound[draw.source].stride;
   const float* parameters = start_of(draw.source, cell);
@@ -29,8 +29,7 @@ void Worker::record(const PlannedDraw& draw, const Cell& cell) {
                   call_.parameters + tile_.subpixel(i, cell.lane->row, col, draw.channel) * plan_.parameters);
 }
 
-// At the cell's first column.
-void Worker::draw(const PlannedDraw& draw, const Cell& cell) {
+std::optional<Position> Executor::draw(const PlannedDraw& draw, const Cell& cell, Tile& tile) {
   record(draw, cell);
   const int row = cell.lane->row;
   const ptrdiff_t stride = cell.lane->bound[draw.source].stride;
@@ -40,16 +39,16 @@ void Worker::draw(const PlannedDraw& draw, const Cell& cell) {
     if (call_.values[here] >= 0) continue;
     double log_prob = 0.0;
     if (draw_one(parameters, here, log_prob)) {
-      if (call_.log_prob) tile_.add_log_prob(i, row, log_prob);
+      if (call_.log_prob) tile.add_log_prob(i, row, log_prob);
       continue;
     }
-    failure_ = Position{tile_.first() + i, row, cell.col0, draw.channel};
-    return;
+    return Position{tile_.first() + i, row, cell.col0, draw.channel};
   }
+  return std::nullopt;
 }
 
 // False: the parameters describe no distribution.
-bool Worker::draw_one(const float* parameters, size_t subpixel, double& log_prob) {
+bool Executor::draw_one(const float* parameters, size_t subpixel, double& log_prob) {
   const double noise = call_.noise[subpixel];
   if (plan_.head == Distribution::categorical) {
     DrawCall call{parameters,   plan_.parameters, static_cast<float>(std::min(1.0 / call_.temperature, 1e38)), noise,

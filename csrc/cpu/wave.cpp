@@ -1,25 +1,10 @@
 // Rows that overlap: step by step through the wave of pixelfast/wavefront.py, alone or as one of a team.
 #include <algorithm>
-#include <thread>
 
 #include "worker.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace pixelfast {
 namespace {
-
-constexpr int kSpins = 2000;  // about 50 microseconds; then the processor may have better things to do
-
-inline void relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 int floor_div(int a, int b) { return a / b - (a % b < 0); }
 int modulo(int a, int b) { return a - floor_div(a, b) * b; }
@@ -32,25 +17,6 @@ int Worker::first_wave_row() const {
   int row = std::min(plan_.first_row, 0);
   while (row < plan_.height && (row < 0 || tile_.known(row))) row++;
   return row;
-}
-
-void Worker::wait_for(const Progress* progress, int step) const {
-  for (int other = 0; other < arrangement_.team; other++) {
-    if (other == member_) continue;
-    for (int spins = 0; progress[other].step.load(std::memory_order_acquire) < step && !stopped(); spins++) {
-      if (spins < kSpins) relax();
-      else std::this_thread::yield();
-    }
-  }
-}
-
-void Worker::wait_for_pixels(const Progress& progress, int pixels) {
-  for (int spins = 0; seen_ < pixels && !stopped(); spins++) {
-    seen_ = progress.pixels.load(std::memory_order_acquire);
-    if (seen_ >= pixels) return;
-    if (spins < kSpins) relax();
-    else std::this_thread::yield();
-  }
 }
 
 std::optional<Position> Worker::run_wave(int member, Progress* progress, const RowFinished& row_finished) {
@@ -115,7 +81,7 @@ void Worker::run_chunks(int step, int first_row) {
     const int lead = plan_.leads[i];
     ahead_.assign(cells_.begin(), cells_.end());
     for (Cell& cell : ahead_) cell.col0 += lead, cell.col1 += lead;
-    execute(plan_.row[i], {ahead_.data(), static_cast<int>(ahead_.size())});
+    executor_.execute(plan_.row[i], {ahead_.data(), static_cast<int>(ahead_.size())});
   }
 }
 
@@ -128,12 +94,10 @@ void Worker::run_pixels(int step, int first_row) {
   if (cells_.empty()) return;
   for (int k = 0; k < plan_.channels; k++) {
     for (const Step& instruction : plan_.steps[k])
-      execute(instruction, {cells_.data(), static_cast<int>(cells_.size())});
+      executor_.execute(instruction, {cells_.data(), static_cast<int>(cells_.size())});
     for (const Cell& cell : cells_) {
-      if (cell.lane->row < 0 || cell.col0 < 0 || cell.col0 >= plan_.width) continue;
-      draw(plan_.draws[k], cell);
+      draw_and_encode(k, cell);
       if (stopped()) return;
-      encode(plan_.encodes[k], cell);
     }
   }
 }

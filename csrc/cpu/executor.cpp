@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "worker.h"
+#include "executor.h"
 
 namespace pixelfast {
 namespace {
@@ -24,7 +24,31 @@ const float* field_start(const FieldView& view, const Field& field, const FieldS
 
 }  // namespace
 
-void Worker::execute(const Step& step, Cells cells) {
+Executor::Executor(const Plan& plan, const Call& call, const Tile& tile, int most_images, int lanes, int chunk)
+    : plan_(plan),
+      call_(call),
+      tile_(tile),
+      registers_(plan.most_registers * kMapBlock),
+      exps_((static_cast<size_t>(plan.levels) + 63) / 64 * 64),
+      sums_(static_cast<size_t>(plan.levels) / 64 + 1),
+      taps_(plan.most_taps),
+      leaves_(plan.most_leaves),
+      spans_(plan.most_taps),
+      tables_(plan.most_taps) {
+  // Several cells need pointers to the rows of every slot; one cell only for fields, which may lie at no stride.
+  const size_t columns = plan.col1 - plan.col0;
+  const size_t one = (plan.most_leaves + 1) * columns;
+  const size_t several = (std::max(plan.most_taps, plan.most_leaves) + 2) * lanes * chunk;
+  pointers_.resize(std::max(one, lanes > 1 ? several : 0) * most_images);
+  local_rows_ = (may_run_known(plan, call) ? std::max<size_t>(columns, lanes) : lanes) * most_images;
+  locals_ = AlignedFloats(plan.locals.floats * local_rows_);
+  live_.reserve(lanes);
+  for (const Step& step : plan.row)
+    if (const auto* product = std::get_if<PackedFastProduct>(&step.body)) fast_.reserve(*product, *plan.kernels, kFastRows);
+  chunks_.resize(kFastRows), fast_sources_.resize(kFastRows * plan.most_taps);
+}
+
+void Executor::execute(const Step& step, Cells cells, const Portion& portion) {
   const Rect& rect = step.rect;
   const auto inside = [&](const Cell& cell) {
     const int row = cell.lane->row;
@@ -41,17 +65,17 @@ void Worker::execute(const Step& step, Cells cells) {
     cells = {live_.data(), static_cast<int>(live_.size())};
   }
   next_pointer_ = 0;
-  std::visit([&](const auto& body) { execute(body, step, cells); }, step.body);
+  std::visit([&](const auto& body) { execute(body, step, cells, portion); }, step.body);
 }
 
-ptrdiff_t Worker::count_rows(Cells cells) const {
+ptrdiff_t Executor::count_rows(Cells cells) const {
   ptrdiff_t columns = 0;
   for (const Cell& cell : cells) columns += cell.col1 - cell.col0;
   return columns * tile_.images();
 }
 
 // Where a slot's channels begin: the cell's first column, the tile's first image.
-float* Worker::start_of(int slot, const Cell& cell) const {
+float* Executor::start_of(int slot, const Cell& cell) const {
   const Bound& bound = cell.lane->bound[slot];
   if (bound.origin) return bound.at(cell.col0);
   const Slot& s = plan_.slots[slot];
@@ -59,7 +83,7 @@ float* Worker::start_of(int slot, const Cell& cell) const {
          static_cast<ptrdiff_t>(cell.local) * tile_.images() * bound.stride;
 }
 
-Rows Worker::rows(int slot, Cells cells) {
+Rows Executor::rows(int slot, Cells cells) {
   const ptrdiff_t stride = cells.first->lane->bound[slot].stride;
   float* const start = start_of(slot, *cells.first);
   const Cell& last = cells.first[cells.count - 1];
@@ -74,12 +98,12 @@ Rows Worker::rows(int slot, Cells cells) {
   return {nullptr, 0, each};
 }
 
-ConstRows Worker::sources(int slot, Cells cells) {
+ConstRows Executor::sources(int slot, Cells cells) {
   const Rows found = rows(slot, cells);
   return {found.base, found.stride, found.each};
 }
 
-ConstRows Worker::field_rows(const FieldSlot& slot, Cells cells) {
+ConstRows Executor::field_rows(const FieldSlot& slot, Cells cells) {
   const FieldView& view = call_.fields[slot.field];
   const Field& field = plan_.fields[slot.field];
   const Cell& first = *cells.first;
@@ -98,11 +122,11 @@ ConstRows Worker::field_rows(const FieldSlot& slot, Cells cells) {
 }
 
 // The taps that are not zero at a cell's first column; the cell ends where that changes.
-int Worker::gather_taps(const PackedProduct& product, const Step& step, Cell& cell) {
+int Executor::gather_taps(const PackedProduct& product, const Step& step, Cell& cell, const Portion& portion) {
   const bool split = tile_.images() >= kSplitAtBorders || cell.col1 == cell.col0 + 1;
-  const int col = cell.col0, last = last_tap_ ? step.first_source + last_tap_ : step.last_source;
+  const int col = cell.col0, last = portion.last_tap ? step.first_source + portion.last_tap : step.last_source;
   int count = 0;
-  for (int slot = step.first_source + first_tap_; slot < last; slot++) {
+  for (int slot = step.first_source + portion.first_tap; slot < last; slot++) {
     const Bound& bound = cell.lane->bound[slot];
     if (bound.col0 >= bound.col1) continue;
     if (split) {
@@ -118,13 +142,13 @@ int Worker::gather_taps(const PackedProduct& product, const Step& step, Cell& ce
 
 // The taps of several cells: what is zero in one of them may not be in another. Taps of one buffer and row lie at the same
 // offset from each other in all cells.
-int Worker::gather_taps(const PackedProduct& product, const Step& step, Cells cells) {
+int Executor::gather_taps(const PackedProduct& product, const Step& step, Cells cells, const Portion& portion) {
   const std::vector<Bound>& bounds = cells.first->lane->bound;
-  const int last = last_tap_ ? step.first_source + last_tap_ : step.last_source;
+  const int last = portion.last_tap ? step.first_source + portion.last_tap : step.last_source;
   int count = 0, like = -1;
   ConstRows found{};
   float* first = nullptr;  // of the slot that `found` belongs to
-  for (int slot = step.first_source + first_tap_; slot < last; slot++) {
+  for (int slot = step.first_source + portion.first_tap; slot < last; slot++) {
     const Slot &here = plan_.slots[slot], &before = plan_.slots[std::max(like, 0)];
     if (like < 0 || here.buffer != before.buffer || here.row != before.row) {
       like = slot;
@@ -139,18 +163,18 @@ int Worker::gather_taps(const PackedProduct& product, const Step& step, Cells ce
   return count;
 }
 
-void Worker::execute(const PackedProduct& product, const Step& step, Cells cells) {
-  if (product.divided && first_tap_ == 0 && last_tap_ == 0) {
-    last_tap_ = product.divided;
-    execute(product, step, cells);
-    first_tap_ = std::exchange(last_tap_, 0);
+void Executor::execute(const PackedProduct& product, const Step& step, Cells cells, const Portion& portion) {
+  if (product.divided && portion.first_tap == 0 && portion.last_tap == 0) {
+    Portion part = portion;
+    part.last_tap = product.divided;
+    execute(product, step, cells, part);
     next_pointer_ = 0;
-    execute(product, step, cells);
-    first_tap_ = 0;
+    part.first_tap = std::exchange(part.last_tap, 0);
+    execute(product, step, cells, part);
     return;
   }
   ProductCall call{};
-  const auto [first_panel, last_panel] = own_panels(static_cast<int>(product.panels.size()));
+  const auto [first_panel, last_panel] = portion.panels(static_cast<int>(product.panels.size()));
   call.panels = product.panels.data() + first_panel;
   call.panel_count = last_panel - first_panel;
   call.taps = taps_.data();
@@ -162,22 +186,22 @@ void Worker::execute(const PackedProduct& product, const Step& step, Cells cells
     if (call.tap_count > 0 || product.panels[0].bias) plan_.kernels->product[product.storage](call);
   };
   if (cells.count > 1) {
-    call.tap_count = gather_taps(product, step, cells);
+    call.tap_count = gather_taps(product, step, cells, portion);
     run(cells);
     return;
   }
   Cell part = *cells.first;
   for (; part.col0 < cells.first->col1; part.local += part.col1 - part.col0, part.col0 = part.col1) {
     part.col1 = cells.first->col1;
-    call.tap_count = gather_taps(product, step, part);
+    call.tap_count = gather_taps(product, step, part, portion);
     run({&part, 1});
   }
 }
 
 // In strips of columns, and of images if there are many; short chunks of several rows go together.
-void Worker::execute(const PackedFastProduct& product, const Step& step, Cells cells) {
+void Executor::execute(const PackedFastProduct& product, const Step& step, Cells cells, const Portion& portion) {
   const int grids = static_cast<int>(product.grids.size()), images = split_evenly(tile_.images(), kFastRows);
-  const auto [first_panel, last_panel] = own_panels(product.panels_of_point());
+  const auto [first_panel, last_panel] = portion.panels(product.panels_of_point());
   int count = 0, lanes = 0, widest = 0;
   const auto flush = [&] {
     if (count > 0) fast_.run(product, *plan_.kernels, chunks_.data(), count, first_panel, last_panel);
@@ -204,7 +228,7 @@ void Worker::execute(const PackedFastProduct& product, const Step& step, Cells c
   flush();
 }
 
-void Worker::execute(const PackedLookup& lookup, const Step& step, Cells cells) {
+void Executor::execute(const PackedLookup& lookup, const Step& step, Cells cells, const Portion&) {
   for (const Cell& cell : cells) {
     const Bound& bound = cell.lane->bound[step.out];
     const size_t floats = static_cast<size_t>(plan_.levels) * bound.count;  // of a tap's table
@@ -223,7 +247,7 @@ void Worker::execute(const PackedLookup& lookup, const Step& step, Cells cells) 
   }
 }
 
-void Worker::execute(const CompiledMap& map, const Step& step, Cells cells) {
+void Executor::execute(const CompiledMap& map, const Step& step, Cells cells, const Portion&) {
   for (size_t i = 0; i < map.leaves.size(); i++) {
     leaves_[i] = map.leaves[i];
     if (map.leaf_slots[i] >= 0) leaves_[i].source = sources(map.leaf_slots[i], cells);
@@ -239,7 +263,7 @@ void Worker::execute(const CompiledMap& map, const Step& step, Cells cells) {
   plan_.kernels->map(call);
 }
 
-void Worker::execute(const PlannedReduce& reduce, const Step& step, Cells cells) {
+void Executor::execute(const PlannedReduce& reduce, const Step& step, Cells cells, const Portion&) {
   int count = 0;
   for (int slot = step.first_source; slot < step.last_source; slot++)
     spans_[count++] = Span{sources(slot, cells), cells.first->lane->bound[slot].count};
@@ -251,7 +275,7 @@ void Worker::execute(const PlannedReduce& reduce, const Step& step, Cells cells)
   plan_.kernels->reduce(call);
 }
 
-void Worker::execute(const PlannedNorm& norm, const Step& step, Cells cells) {
+void Executor::execute(const PlannedNorm& norm, const Step& step, Cells cells, const Portion&) {
   NormCall call{};
   call.source = Span{sources(step.first_source, cells), cells.first->lane->bound[step.first_source].count};
   call.scale = norm.scale.data(), call.shift = norm.shift.data(), call.eps = norm.eps, call.relu = norm.relu;
