@@ -14,13 +14,13 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-import models
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from results import Cell, Row, Run
 from rows import ROWS
+from sweeps import SIZED, TOGETHER, by_images, by_size, pixels, published
 from texts import significant
 
 STYLES: dict[str, tuple[str, str, str]] = {
@@ -88,11 +88,7 @@ def speedup(run: Run) -> Figure | None:
 
 def time_by_images(run: Run) -> Figure | None:
     """Time of one image against how many are drawn together, one panel for each model with several numbers of images."""
-    groups = [
-        group
-        for model in dict.fromkeys(cell.model for cell in run.cells)
-        if len(group := [cell for cell in published(run) if cell.model == model]) > 1
-    ]
+    groups = by_images(run)
     if not groups:
         return None
     figure, panels = grid(len(groups))
@@ -113,10 +109,8 @@ def time_by_images(run: Run) -> Figure | None:
 
 def time_by_size(run: Run) -> Figure | None:
     """Time of one image against its number of pixels, for the model that is measured at several sizes."""
-    images = models.SWEEP_IMAGES
-    cells = [cell for cell in run.cells if cell.model == models.SWEEP_MODEL and cell.images == images]
-    cells.sort(key=pixels)
-    if len({pixels(cell) for cell in cells}) < 2:
+    cells = by_size(run)
+    if not cells:
         return None
     figure, axes = pyplot.subplots(figsize=(8.4, 5.4), layout="constrained")
     lines(axes, cells, [pixels(cell) for cell in cells], per_image=True)
@@ -124,7 +118,7 @@ def time_by_size(run: Run) -> Figure | None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("size of the image in pixels (logarithmic)")
     axes.set_ylabel("time for each image")
-    title = f"Time for each image against its size: model {models.SWEEP_MODEL}, {images} together"
+    title = f"Time for each image against its size: model {SIZED}, {TOGETHER} together"
     finish(figure, run, title, [*names_in(cells), "forward"])
     return figure
 
@@ -301,20 +295,8 @@ def shape_text(cell: Cell) -> str:
     return "×".join(map(str, cell.shape))
 
 
-def pixels(cell: Cell) -> int:
-    return cell.shape[1] * cell.shape[2]
-
-
 def compared(cell: Cell) -> list[Row]:
     return [row for row in cell.rows if row.status == "ok" and row.name != "naive"]
-
-
-def published(run: Run) -> list[Cell]:
-    """The cells without those that are there for the sweep over sizes: each model's first shape."""
-    first: dict[str, tuple[int, int, int]] = {}
-    for cell in run.cells:
-        first.setdefault(cell.model, cell.shape)
-    return [cell for cell in run.cells if cell.shape == first[cell.model]]
 
 
 def largest(run: Run) -> list[Cell]:
