@@ -34,6 +34,7 @@ import sweeps
 import worker
 from job import Job
 from results import Cell, Row, Run, cell_from, run_from, to_json
+from surroundings import BUSY
 
 from pixelfast.engines.cpu import usable_threads
 
@@ -43,8 +44,6 @@ BUDGET, QUICK_BUDGET = 120.0, 3.0
 """Seconds for the runs of one number of images of one model, as it comes and tuned each."""
 QUICK_STEPS = 2
 QUICK_IMAGES = (4,)
-BUSY = 0.2
-"""So many processors in use by other programs spoil the times."""
 
 Start = Callable[[Job], list[Cell]]
 

@@ -344,6 +344,116 @@ def test_the_traffic_of_a_program() -> None:
     assert roofline.traffic(made.program, images=6, threads=4) == expected + 4 * pixels * 3 * weights
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(2e-5, "20 µs"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (110.4, "110 s"), (1234.0, "20.6 min"), (1e6, "11.6 days")],
+)
+def test_times_are_written_for_people(seconds: float, text: str) -> None:
+    import texts
+
+    assert texts.duration(seconds) == text
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+def test_lower_precisions_are_measured_where_they_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rows
+    import run
+
+    monkeypatch.setattr(rows, "runs_here", lambda name: True)
+
+    def jobs(*arguments: str) -> Any:
+        args = run.arguments().parse_args(["--sweep", "none", *arguments])
+        names = args.models or ["a", "b"]
+        return {job.model: job for job in run.jobs(args, names, rows.find(args.engines), run.common_job(args))}
+
+    found = jobs()
+    assert "cpu-fp16w" in rows.LOWER
+    assert set(rows.LOWER).isdisjoint(found["a"].rows)
+    assert set(rows.LOWER) < set(found["b"].rows)
+    assert list(found["b"].rows) == rows.in_order(list(found["b"].rows))
+    assert found["b"].lower == 1
+    asked = jobs("--models", "a", "--engines", "cpu-fp16w,cpu", "--n", "3")["a"]
+    assert (asked.rows, asked.images, asked.lower > 3) == (("cpu", "cpu-fp16w"), (3,), True)
+
+
+def test_sweeps_measure_what_is_missing(results: ModuleType) -> None:
+    import job
+    import sweeps
+
+    common = job.Job("", (1, 1, 1), (), (), runs=7, threads=1)
+    rows = ("naive", "reference", "cpu", "cpu-fp16w")
+    done = [replace(common, model="a", shape=(1, 28, 28), images=(1, 64, 256)), replace(common, model="b", images=(4,))]
+    found = sweeps.jobs("short", common, ["a", "b"], rows, done)
+    assert [(each.shape[1], each.images) for each in found] == [(28, (4,)), *((side, (4,)) for side in sweeps.SIDES["short"])]
+    assert {(each.rows, each.sweep, each.verified) for each in found} == {(("cpu",), True, sweeps.VERIFIED)}
+    assert [each.yardstick for each in found[:2]] == ["none", "default"]
+    assert sweeps.jobs("none", common, ["a"], rows, []) == sweeps.jobs("long", common, ["a"], ("naive", "reference"), []) == []
+
+
+@pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+def test_a_sweep_verifies_some_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    import job
+    import worker
+
+    tiny_model(monkeypatch)
+    asked = job.Job("tiny", (1, 7, 5), (9,), ("cpu",), runs=1, threads=1, verified=2, yardstick="none", sweep=True)
+    (cell,) = worker.Worker(asked).run()
+    assert (cell.sweep, cell.forward, cell.row("cpu").gate.draws) == (True, None, 2 * 35)
+    assert cell.row("cpu").times.median > 0
+
+
+@pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+def test_a_lower_precision_is_held_to_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import job
+    import worker
+
+    tiny_model(monkeypatch)
+    asked = job.Job("tiny", (1, 7, 5), (3, 4), ("cpu", "cpu-fp16w"), runs=1, threads=1, lower=3, yardstick="none")
+    both, exact = worker.Worker(asked).run()
+    assert [row.name for row in exact.rows] == ["cpu"]
+    low = both.row("cpu-fp16w")
+    assert low.status == "ok"
+    assert 1e-6 < low.gate.parameter_error < 1e-2
+
+
+# ---------------------------------------------------------------- the run as a whole
+
+
+def test_growth_is_told(results: ModuleType) -> None:
+    import report
+
+    def cell(images: int, seconds: float, **changes: Any) -> Any:
+        row = replace(cell_of(results).row("cpu"), times=results.Times((seconds,)), tuned=None)
+        return cell_of(results, images=images, rows=(row,), tuned=None, sweep=True, **changes)
+
+    cells = [cell(1, 1.0), cell(64, 6.4), cell(4096, 512.0), cell(4, 2.0), cell(4, 32.0, shape=(1, 28, 20))]
+    text = report.closing_text(run_of(results, *cells))
+    found = [line.split() for line in text.splitlines()]
+    assert ["a", "4,096", "cpu", "8.53", "min", "125", "ms", "1.25"] in found
+    assert ["a", "1", "cpu", "1", "s", "1", "s", "10.00"] in found
+    assert ["a", "28x20", "4", "cpu", "8", "s", "14.3", "ms", "2", "s"] in found
+    assert ["a", "7x5", "4", "cpu", "500", "ms", "14.3", "ms", "2", "s"] in found
+    whole = report.markdown(run_of(results, *cells), None, [])
+    assert "## Time by the number of images: a" in whole
+    assert "### a:" not in whole  # no table for each
+
+
+def test_targets_are_compared(results: ModuleType) -> None:
+    import targets
+
+    cell = cell_of(results, images=16, rows=(replace(cell_of(results).row("cpu"), flops=8e8),))
+    found = targets.table(run_of(results, cell))
+    assert found[1:] == [("a", "16", "cpu", "0.50", "0.50", "80%", "75%", "met")]
+    slow = replace(cell.row("cpu"), flops=7e8)
+    assert targets.table(run_of(results, replace(cell, rows=(slow,))))[1][-1] == "MISSED"
+    late = replace(slow, tuned=results.Times((0.4,)), flops=8e8)
+    assert targets.table(run_of(results, replace(cell, rows=(late,))))[1][-1] == "MISSED"
+    assert targets.table(run_of(results, replace(cell, model="vq"))) == found[:1]
+    assert targets.compile_lines(run_of(results, cell)) == ["compiling a takes 2 s, at most 5 s: met"]
+
+
 # ---------------------------------------------------------------- comparison
 
 
