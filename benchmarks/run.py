@@ -102,7 +102,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--engines", type=names_of, metavar="NAME,...", help="rows of the report; default: all that can run")
     parser.add_argument("--n", type=counts_of, metavar="N,...", help="numbers of images; default: some for each model")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="results.json of an earlier run to compare with")
-    parser.add_argument("--threads", type=positive, help="default: as many as this process may use")
+    parser.add_argument("--threads", type=positive, help="default: as many as this process may use, with --quick 1")
     parser.add_argument("--runs", type=positive, help=f"runs of each measurement; default: {RUNS}, with --quick {QUICK_RUNS}")
     parser.add_argument(
         "--budget",
@@ -137,7 +137,7 @@ def positive(text: str) -> int:
 
 def common_job(args: argparse.Namespace) -> Job:
     """What all jobs have in common."""
-    threads = args.threads or usable_threads()
+    threads = args.threads or (1 if args.quick else usable_threads())  # threads that share tiny tensors wait for each other
     job = Job("", (1, 1, 1), (), (), args.runs or RUNS, threads, args.budget or BUDGET)
     if not args.quick:
         return job

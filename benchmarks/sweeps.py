@@ -97,7 +97,7 @@ def images_table(group: Sequence[Cell]) -> list[tuple[str, ...]]:
     for cell, row, seconds in points:
         if cell.images >= FLAT_FROM:
             flat.setdefault(row.name, seconds)
-    head = ("model", "n", "row", "time", "for each image", f"over that of the first n from {FLAT_FROM} on")
+    head: tuple[str, ...] = ("model", "n", "row", "time", "for each image", f"over that of the first n from {FLAT_FROM} on")
     return [head] + [
         (
             cell.model,
@@ -114,7 +114,7 @@ def images_table(group: Sequence[Cell]) -> list[tuple[str, ...]]:
 def size_table(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     """Time of a pixel by the size of the image."""
     points = [(cell, row, row.times.median / cell.images) for cell in cells for row in _native(cell) if row.times]
-    head = ("model", "size", "n", "row", "for each image", "for each pixel", "compile")
+    head: tuple[str, ...] = ("model", "size", "n", "row", "for each image", "for each pixel", "compile")
     return [head] + [
         (
             cell.model,

@@ -40,7 +40,7 @@ COMPILE_SECONDS = {"a": 5.0, "b": 10.0}
 
 def table(run: Run) -> list[tuple[str, ...]]:
     """The targets that the run has numbers for, the header first."""
-    found = [("model", "n", "row", "R tuned", "at most", "of peak", "at least", "")]
+    found: list[tuple[str, ...]] = [("model", "n", "row", "R tuned", "at most", "of peak", "at least", "")]
     for target in TARGETS:
         cell = target.cell(run)
         row = cell.row(target.row) if cell else None

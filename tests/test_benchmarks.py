@@ -482,10 +482,12 @@ def test_a_comparison_says_what_makes_it_doubtful(results: ModuleType) -> None:
 
     then = run_of(results, cell_of(results))
     failed = results.withhold(cell_of(results).row("cpu"), results.Gate(False, reason="wrong"))
-    now = run_of(results, cell_of(results, rows=(failed,)), threads=2, peak_flops=1e9)
+    now = run_of(results, cell_of(results, rows=(failed,)), threads=2, peak_flops=1e9, busy_processors=1.3)
     text = baseline.text(then, now)
     assert "the threads differs: 1 then, 2 now" in text
     assert "0.50 times the multiply-adds of then" in text
+    assert "other programs used 1.3 processors now" in text
+    assert "processors then" not in text
     assert "GONE: a, n = 4, cpu: was measured then, now failed" in text
     other = run_of(results, cell_of(results, model="b"))
     assert "no row was measured in both runs" in baseline.text(then, other)
