@@ -139,8 +139,11 @@ class Engines:
             if gate.ok:
                 program = sampler.prepare(drawing.cond).program
                 moved = traffic(program, images, self.job.threads)
-                row = replace(row, memory=self.memory(name, took), flops=2.0 * program.macs * images, traffic=moved)
-                row = replace(row, steps=drawing.steps if isinstance(drawing, PartDrawing) else 0)
+                row = replace(row, flops=2.0 * program.macs * images, traffic=moved)
+                if isinstance(drawing, PartDrawing):
+                    row = replace(row, steps=drawing.steps)
+                else:
+                    row = replace(row, memory=self.memory(name, took))
                 drawings[name], self.verified[name] = drawing, drawing.last
             found[name] = row
         return found, drawings

@@ -17,7 +17,7 @@ from results import Times
 
 LEAST = 3
 """Runs that are made even if the budget is spent."""
-BRIEF = 2.0
+BRIEF = 1.0
 """Seconds after which a brief task stops."""
 PAUSE = 0.01
 """Seconds between tasks, in which the threads of the task before fall asleep."""

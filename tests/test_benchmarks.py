@@ -443,14 +443,16 @@ def test_growth_is_told(results: ModuleType) -> None:
 def test_targets_are_compared(results: ModuleType) -> None:
     import targets
 
-    cell = cell_of(results, images=16, rows=(replace(cell_of(results).row("cpu"), flops=8e8),))
+    rows = (replace(cell_of(results).row("cpu"), flops=8e8),)
+    cell = cell_of(results, images=16, shape=(1, 28, 28), rows=rows)
     found = targets.table(run_of(results, cell))
     assert found[1:] == [("a", "16", "cpu", "0.50", "0.50", "80%", "75%", "met")]
     slow = replace(cell.row("cpu"), flops=7e8)
     assert targets.table(run_of(results, replace(cell, rows=(slow,))))[1][-1] == "MISSED"
     late = replace(slow, tuned=results.Times((0.4,)), flops=8e8)
     assert targets.table(run_of(results, replace(cell, rows=(late,))))[1][-1] == "MISSED"
-    assert targets.table(run_of(results, replace(cell, model="vq"))) == found[:1]
+    for other in ({"model": "vq"}, {"images": 17}, {"shape": (1, 10, 10)}):
+        assert targets.table(run_of(results, replace(cell, **other))) == found[:1]
     assert targets.compile_lines(run_of(results, cell)) == ["compiling a takes 2 s, at most 5 s: met"]
 
 
