@@ -16,7 +16,7 @@ from results import Cell, Row, Run
 from texts import duration
 
 COUNTS: dict[str, dict[str, tuple[int, ...]]] = {
-    "short": {"a": (4, 256), "digits": (4, 16, 256, 1024, 4096), "lattice": (1, 4, 16, 256, 4096)},
+    "short": {"a": (4, 256), "digits": (4, 16, 256, 1024), "lattice": (1, 4, 16, 256, 4096)},
     "long": {"a": (4, 256, 1024, 4096), "digits": (4, 16, 256, 1024, 4096), "lattice": (1, 4, 16, 256, 4096)},
 }
 """Numbers of images by length of the sweep and by model, beside those that the report has anyway."""
