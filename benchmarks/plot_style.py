@@ -58,7 +58,7 @@ def finish(figure: Figure, run: Run, title: str, names: Sequence[str]) -> None:
     handles = []
     for name in names:
         if name == "forward":
-            handles.append(pyplot.Line2D([], [], color=FORWARD[0], linestyle="--", label=FORWARD[1]))
+            handles.append(pyplot.Line2D([], [], color=FORWARD[0], marker=".", linestyle="--", label=FORWARD[1]))
         else:
             colour, marker, text = style(name)
             handles.append(pyplot.Line2D([], [], color=colour, marker=marker, linewidth=1.2, label=text))

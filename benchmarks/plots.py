@@ -122,9 +122,11 @@ def lines(axes: Axes, cells: Sequence[Cell], along: Sequence[float], per_image: 
     forwards = [(x, cell.tuned or cell.forward, cell.images) for x, cell in zip(along, cells, strict=True)]
     points = [(x, f.times.median / (n if per_image else 1)) for x, f, n in forwards if f is not None]
     if points:
-        axes.plot(*zip(*points, strict=True), color=FORWARD[0], linestyle="--", linewidth=1.5)
+        axes.plot(*zip(*points, strict=True), color=FORWARD[0], marker=".", linestyle="--", linewidth=1.5)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))  # what is flat must look flat
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: time_tick(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="#e5e5e5", linewidth=0.7)

@@ -191,7 +191,7 @@ def _sections(run: Run) -> list[tuple[str, list[tuple[str, ...]], list[str]]]:
     """Titles, tables and remarks."""
     found = [("Targets", targets.table(run), targets.compile_lines(run))]
     for group in sweeps.by_images(run):
-        if any(cell.sweep for cell in group):
+        if any(cell.sweep for cell in group) and len(sweeps.images_table(group)) > 2:
             found.append((f"Time by the number of images: {group[0].model}", sweeps.images_table(group), []))
     if cells := sweeps.by_size(run):
         found.append(("Time by the size of the images", sweeps.size_table(cells), []))

@@ -71,7 +71,8 @@ def published(run: Run) -> list[Cell]:
 def by_images(run: Run) -> list[list[Cell]]:
     """Cells of the models that have several numbers of images, a list for each."""
     groups: dict[str, list[Cell]] = {}
-    for cell in sorted(published(run), key=lambda cell: cell.images):
+    timed = [cell for cell in published(run) if any(row.times for row in cell.rows)]
+    for cell in sorted(timed, key=lambda cell: cell.images):
         groups.setdefault(cell.model, []).append(cell)
     order = dict.fromkeys(cell.model for cell in run.cells)
     return [groups[model] for model in order if len(groups.get(model, [])) > 1]

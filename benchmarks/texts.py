@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TIMES = (("µs", 1e-6, 1e-4), ("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 360_000.0))
+TIMES = (("µs", 1e-6, 1e-3), ("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 360_000.0))
 """Units, their seconds, and the times from which on the next one is used."""
 
 

@@ -346,7 +346,7 @@ def test_the_traffic_of_a_program() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(2e-5, "20 µs"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (110.4, "110 s"), (1234.0, "20.6 min"), (1e6, "11.6 days")],
+    [(2e-4, "200 µs"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (110.4, "110 s"), (1234.0, "20.6 min"), (1e6, "11.6 days")],
 )
 def test_times_are_written_for_people(seconds: float, text: str) -> None:
     import texts
