@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from results import Cell, Row, Run, Times
+from surroundings import BUSY
 from texts import duration
 
 Verdict = Literal["faster", "slower", "same"]
@@ -79,6 +80,9 @@ def warnings(before: Run, now: Run) -> list[str]:
         for what in ("processor", "threads", "versions")
         if before.facts.get(what) != now.facts.get(what)
     ]
+    for when, run in (("then", before), ("now", now)):
+        if (busy := run.facts.get("busy_processors") or 0) > BUSY:
+            found.append(f"other programs used {busy:.1f} processors {when}")
     then, here = before.facts.get("peak_flops"), now.facts.get("peak_flops")
     if then and here and not 0.9 < here / then < 1.1:
         found.append(f"the machine itself reaches {here / then:.2f} times the multiply-adds of then")

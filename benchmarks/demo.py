@@ -13,22 +13,18 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from results import Times
+from surroundings import BUSY, conditions, processors_in_use
+from texts import duration
 from torch import Tensor
 
 import pixelfast
@@ -43,22 +39,6 @@ TRIES = 3
 STEPS = 3
 """Sub-pixels of the usual loop that are measured."""
 BATCHES = (64, 16)
-BUSY = 0.2
-"""So many processors in use by other programs spoil the times."""
-
-
-@dataclass(frozen=True)
-class Times:
-    """Seconds of repeated runs."""
-
-    runs: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.runs)
-
-    def __str__(self) -> str:
-        return f"{seconds(self.median)} (median of {len(self.runs)}: {seconds(min(self.runs))} to {seconds(max(self.runs))})"
 
 
 @dataclass(frozen=True)
@@ -136,14 +116,14 @@ def measure(
     found = sampler.verify(images, seed=0, cond=labels)
     ratio, speedup = sampling.median / forward.median, naive_s / sampling.median
     print(f"\n{name}: {IMAGES} images of {channels} x {height} x {width}, engine {sampler.engine}, {threads} threads")
-    print(f"  compile:          {seconds(compile_s)}, once for a model")
-    print(f"  sample:           {sampling}, {seconds(sampling.median / IMAGES)} an image")
-    print(f"  one forward:      {forward}, eager PyTorch over the same images, {batch} at once")
+    print(f"  compile:          {duration(compile_s)}, once for a model")
+    print(f"  sample:           {described(sampling)}, {duration(sampling.median / IMAGES)} an image")
+    print(f"  one forward:      {described(forward)}, eager PyTorch over the same images, {batch} at once")
     print(f"  R = {ratio:.2f}          sampling takes {ratio:.2f} times as long as one forward")
-    print(f"  the usual loop:   {seconds(naive_s)}, extrapolated from {STEPS} of its {channels * height * width} steps")
+    print(f"  the usual loop:   {duration(naive_s)}, extrapolated from {STEPS} of its {channels * height * width} steps")
     print(f"  speed-up:         {float(f'{speedup:.2g}'):,.0f} times")
     print(f"  verify:           {found}")
-    spread = min(sampling.runs), max(sampling.runs)
+    spread = sampling.least, sampling.most
     errors = (found.wrong + found.changed, found.ties, found.parameter_error)
     numbers = (compile_s, sampling.median, *spread, forward.median, batch, naive_s, speedup, ratio, *errors)
     return Line(name, IMAGES, channels, height, width, sampler.engine, threads, *numbers), images
@@ -198,9 +178,14 @@ def complete(out: Path, sampler: pixelfast.Sampler, threads: int) -> None:
         found = sampler.sample(len(images), seed=seed, cond=labels, given=half, threads=threads)
         took = time.perf_counter() - begin
         checked = sampler.verify(found, seed=seed, cond=labels, given=half)
-        print(f"  seed {seed}: {seconds(took / len(images))} an image; {checked}")
+        print(f"  seed {seed}: {duration(took / len(images))} an image; {checked}")
         rows.append(found.int())
     grid(torch.cat(rows), sampler.head.levels, columns=len(images), scale=2).save(out / "completed.png")
+
+
+def described(times: Times) -> str:
+    """A median with what it is the median of."""
+    return f"{duration(times.median)} (median of {len(times.runs)}: {duration(times.least)} to {duration(times.most)})"
 
 
 def timed(call: Callable[[], object], runs: int) -> Times:
@@ -211,57 +196,6 @@ def timed(call: Callable[[], object], runs: int) -> Times:
         call()
         found.append(time.perf_counter() - begin)
     return Times(tuple(found))
-
-
-def seconds(value: float) -> str:
-    """A time in a unit that suits it."""
-    if value >= 120:
-        return f"{value / 60:.0f} min"
-    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
-
-
-def conditions(threads: int) -> dict[str, str]:
-    """Machine, versions, commit and date."""
-    return {
-        "machine": f"{processor()}, {threads} of {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
-        "versions": f"pixelfast {pixelfast.__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"numpy {np.__version__}",
-        "commit": commit(),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-    }
-
-
-def processors_in_use() -> float:
-    """How many processors work at the moment, while this program waits; nan where there is no /proc/stat."""
-
-    def worked() -> float:
-        user, nice, system, _, _, *others = Path("/proc/stat").read_text().splitlines()[0].split()[1:8]
-        return sum(map(int, (user, nice, system, *others))) / os.sysconf("SC_CLK_TCK")
-
-    if not Path("/proc/stat").exists():
-        return math.nan
-    before, begin = worked(), time.perf_counter()
-    time.sleep(0.5)
-    return (worked() - before) / (time.perf_counter() - begin)
-
-
-def processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown processor"
-
-
-def commit() -> str:
-    """The commit of the source, if it is a repository and git is there."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def write_csv(path: Path, facts: dict[str, str], lines: Sequence[Line]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from demo import conditions, processor, processors_in_use
+from surroundings import conditions, processor, processors_in_use
 
 from pixelfast.engines import cpu
 

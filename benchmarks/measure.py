@@ -1,7 +1,7 @@
 """How times and memory are measured: tasks in turns, medians over rounds, and the high-water mark of memory.
 
 Numerator and denominator of a ratio, and the machine's peak, take turns within one process, since the clock of a machine
-drifts from minute to minute. Tasks that take long run fewer times; each result says how often.
+drifts from minute to minute. What takes long is run fewer times; each result says how often.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 
 from results import Times
 
-LONG = 20.0
-"""Seconds from which on a task counts as long."""
-LONG_RUNS = 3
-BRIEF = 5.0
-"""Seconds that a brief task may take in all before it stops."""
+LEAST = 3
+"""Runs that are made even if the budget is spent."""
+BRIEF = 1.0
+"""Seconds after which a brief task stops."""
 PAUSE = 0.01
 """Seconds between tasks, in which the threads of the task before fall asleep."""
 
-Task = Callable[[], object]
+Task = Callable[[], float | None]
+"""Does something that is timed. One that does a part of it only returns the seconds that the whole would take."""
 
 
 def turns(
@@ -31,40 +31,42 @@ def turns(
     runs: int,
     beside: Callable[[], float | None] = lambda: None,
     brief: Collection[str] = (),
+    budget: float = float("inf"),
 ) -> tuple[dict[str, Times], dict[str, tuple[float, ...]]]:
     """Run the tasks in turns, `runs` times each; the caller has warmed them up.
 
     Args:
-        runs: rounds; a task whose first run takes longer than `LONG` stops after `LONG_RUNS`.
         beside: measured right before each run of each task.
-        brief: tasks that nobody is measured against: they stop after `BRIEF` seconds in all, but not before the first run.
+        brief: tasks that nobody is measured against: they stop after `BRIEF` seconds, but not before the first run.
+        budget: seconds of all tasks; once they are spent, tasks stop that have had `LEAST` runs.
 
     Returns:
         The times of each task, and what `beside` gave next to them.
     """
     times: dict[str, list[float]] = {name: [] for name in tasks}
     noted: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(runs):
+    spent = dict.fromkeys(tasks, 0.0)
+    for made in range(runs):
+        if made >= LEAST and sum(spent.values()) > budget:
+            break
         for name, task in tasks.items():
-            if len(times[name]) >= allowed(times[name], runs) or (name in brief and sum(times[name]) > BRIEF):
+            if name in brief and spent[name] > BRIEF:
                 continue
             time.sleep(PAUSE)
             if (found := beside()) is not None:
                 noted[name].append(found)
-            times[name].append(timed(task))
+            seconds, took = timed(task)
+            times[name].append(seconds)
+            spent[name] += took
     return {name: Times(tuple(found)) for name, found in times.items()}, {k: tuple(v) for k, v in noted.items()}
 
 
-def allowed(found: list[float], runs: int) -> int:
-    """How many runs a task with these times may have."""
-    return min(runs, LONG_RUNS) if found and found[0] > LONG else runs
-
-
-def timed(task: Task) -> float:
-    """Seconds that a task takes."""
+def timed(task: Task) -> tuple[float, float]:
+    """Seconds of the whole that a task stands for, and those that it took."""
     begin = time.perf_counter()
-    task()
-    return time.perf_counter() - begin
+    whole = task()
+    took = time.perf_counter() - begin
+    return (took if whole is None else whole), took
 
 
 @dataclass(frozen=True)

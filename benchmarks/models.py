@@ -39,6 +39,7 @@ class Model:
         family: "own" (the package's models), "shipped" (its checkpoints) or "borrowed" (other people's idioms).
         compiled: measure it under torch.compile, too, which takes long to compile.
         netket: NetKet has the same network.
+        lower: measure the lower precisions, too, for up to so many images.
     """
 
     build: Callable[[Shape], nn.Module]
@@ -50,6 +51,7 @@ class Model:
     family: str = "own"
     compiled: bool = False
     netket: bool = False
+    lower: int = 0
 
     def make(self, shape: Shape) -> tuple[nn.Module, Head]:
         """The module in eval mode, always with the same weights, and its head."""
@@ -85,6 +87,7 @@ MODELS: dict[str, Model] = {
         "Gated PixelCNN, class-conditional, 15 layers of 128 features, 256 levels, RGB: van den Oord et al. 2016b, CIFAR",
         (1, 4, 16),
         classes=10,
+        lower=1,
     ),
     "vq": Model(
         lambda shape: GatedPixelCNN(shape, levels=512, features=64, layers=15, classes=10),
@@ -157,10 +160,6 @@ MODELS: dict[str, Model] = {
 
 QUICK = ("a", "lattice")
 """Models of --quick, with images of `QUICK_SIDE` rows and columns."""
-SWEEP_SIDES = (16, 32, 64)
-"""Rows and columns of the images on which `SWEEP_MODEL` is measured, `SWEEP_IMAGES` at once: time against image size."""
-SWEEP_MODEL = "a"
-SWEEP_IMAGES = 4
 
 
 def find(names: list[str] | None, quick: bool = False) -> list[str]:

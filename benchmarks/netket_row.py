@@ -45,7 +45,7 @@ def measure(entry: Model, shape: Shape, images: int, runs: int, threads: int) ->
     variables = model.init(jax.random.PRNGKey(0), spins, 0, method=model.conditional)
     parameters = {name: value for name, value in variables.items() if name != "cache"}
     state = Sampling(netket, hilbert, model, parameters, images)
-    compile_s = timed(state)
+    compile_s = timed(state)[0]
     gate = same_network(module, model, parameters, np.asarray(state.drawn, np.float32), shape)
     if not gate.ok:
         return Row(NETKET, "failed", gate.reason, gate=gate)

@@ -1,42 +1,24 @@
-"""The pictures of a report: speed-up by model, time against n and against image size, and the roofline.
-
-Colours are those of Okabe and Ito, which people with any colour vision tell apart; each row also has a marker of its own.
-"""
+"""The pictures of a report: speed-up by model, time against n and against image size, and the roofline."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
-import models
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from plot_roofline import roofline
+from plot_style import COLUMNS, DPI, FORWARD, STYLES, finish, grid, only_ticks, plain_log, style, time_tick
 from results import Cell, Row, Run
 from rows import ROWS
+from sweeps import SIZED, TOGETHER, by_images, by_size, pixels, published
 from texts import significant
-
-STYLES: dict[str, tuple[str, str, str]] = {
-    "naive": ("#000000", "o", "usual loop (extrapolated)"),
-    "naive-cropped": ("#56B4E9", "v", "usual loop, rows so far (extrapolated)"),
-    "naive-compiled": ("#CC79A7", "^", "usual loop, torch.compile (extrapolated)"),
-    "netket": ("#009E73", "P", "NetKet, cached"),
-    "reference": ("#E69F00", "s", "eager PyTorch, cached"),
-    "cpu": ("#D55E00", "D", "pixelfast, cpu"),
-}
-"""Colour, marker and name of each row."""
-OTHERS = ("#0072B2", "X")
-FORWARD = ("#0072B2", "one forward, eager (tuned)")
-PANEL = (3.9, 3.1)
-COLUMNS = 3
-DPI = 150
 
 
 def draw(folder: Path, run: Run) -> list[str]:
@@ -88,19 +70,14 @@ def speedup(run: Run) -> Figure | None:
 
 def time_by_images(run: Run) -> Figure | None:
     """Time of one image against how many are drawn together, one panel for each model with several numbers of images."""
-    groups = [
-        group
-        for model in dict.fromkeys(cell.model for cell in run.cells)
-        if len(group := [cell for cell in published(run) if cell.model == model]) > 1
-    ]
+    groups = by_images(run)
     if not groups:
         return None
     figure, panels = grid(len(groups))
     for axes, group in zip(panels, groups, strict=True):
         lines(axes, group, [cell.images for cell in group], per_image=True)
         axes.set_title(f"{group[0].model}, {shape_text(group[0])}", fontsize=10)
-        axes.set_xticks([cell.images for cell in group], [str(cell.images) for cell in group])
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        only_ticks(axes, {cell.images: f"{cell.images:,}" for cell in group})
     for place, axes in enumerate(panels):
         if place % COLUMNS == 0:
             axes.set_ylabel("time for each image")
@@ -113,98 +90,18 @@ def time_by_images(run: Run) -> Figure | None:
 
 def time_by_size(run: Run) -> Figure | None:
     """Time of one image against its number of pixels, for the model that is measured at several sizes."""
-    images = models.SWEEP_IMAGES
-    cells = [cell for cell in run.cells if cell.model == models.SWEEP_MODEL and cell.images == images]
-    cells.sort(key=pixels)
-    if len({pixels(cell) for cell in cells}) < 2:
+    cells = by_size(run)
+    if not cells:
         return None
     figure, axes = pyplot.subplots(figsize=(8.4, 5.4), layout="constrained")
     lines(axes, cells, [pixels(cell) for cell in cells], per_image=True)
-    axes.set_xticks([pixels(cell) for cell in cells], [f"{cell.shape[1]}×{cell.shape[2]}" for cell in cells])
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    only_ticks(axes, {pixels(cell): f"{cell.shape[1]}×{cell.shape[2]}" for cell in cells})
+    proportional(axes, cells)
     axes.set_xlabel("size of the image in pixels (logarithmic)")
     axes.set_ylabel("time for each image")
-    title = f"Time for each image against its size: model {models.SWEEP_MODEL}, {images} together"
+    title = f"Time for each image against its size: model {SIZED}, {TOGETHER} together"
     finish(figure, run, title, [*names_in(cells), "forward"])
     return figure
-
-
-def roofline(run: Run) -> Figure | None:
-    """Operations per second against operations per byte, below what the machine can do."""
-    points = [
-        (cell, row)
-        for cell in published(run)
-        for row in cell.rows
-        if row.times is not None and row.flops and row.traffic and row.name != "reference"
-    ]
-    peaks = [peak for _, row in points for peak in row.peaks]
-    if not points or not peaks:
-        return None
-    peak, rates = statistics.median(peaks), run.facts["bandwidth"]
-    figure, axes = pyplot.subplots(figsize=(8.4, 5.6), layout="constrained")
-    intensities = [row.flops / row.traffic for _, row in points if row.flops and row.traffic]
-    low = min([*intensities, *(peak / rate for rate in rates.values())]) / 3
-    high = max([*intensities, *(peak / rate for rate in rates.values())]) * 3
-    shown = list(dict.fromkeys(cell.model for cell, _ in points))
-    for cell, row in points:
-        assert row.flops
-        assert row.traffic
-        assert row.times
-        colour = pyplot.get_cmap("cividis")(shown.index(cell.model) / max(1, len(shown) - 1))
-        marker = MARKERS[shown.index(cell.model) % len(MARKERS)]
-        at = row.flops / row.traffic, row.flops / row.times.median / 1e9
-        axes.scatter(*at, s=marker_size(cell.images), color=colour, marker=marker, edgecolor="black", linewidth=0.6, zorder=3)
-    for model in shown:
-        colour = pyplot.get_cmap("cividis")(shown.index(model) / max(1, len(shown) - 1))
-        marker = MARKERS[shown.index(model) % len(MARKERS)]
-        axes.plot([], [], marker, color=colour, markeredgecolor="black", label=model)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    plain_log(axes.xaxis)
-    plain_log(axes.yaxis, between=True)
-    axes.set_xlim(low, high)
-    reached = [row.flops / row.times.median for _, row in points if row.flops and row.times]
-    bottom = min(*reached, peak / 20) / 1.5
-    axes.set_ylim(bottom / 1e9, max(*reached, peak) / 1e9 * 1.5)
-    roofs(axes, peak, rates, (low, high), bottom)
-    axes.set_xlabel("arithmetic intensity: operations for each byte between registers and caches (logarithmic)")
-    axes.set_ylabel("GFLOP/s, float32 (logarithmic)")
-    axes.grid(color="#eeeeee", linewidth=0.7)
-    axes.legend(title="model (larger: more images)", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    finish(figure, run, "Roofline of the cpu engine", [])
-    return figure
-
-
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
-
-
-def roofs(axes: Axes, peak: float, rates: dict[str, float], across: tuple[float, float], bottom: float) -> None:
-    """The measured peak, and one slope for each level of memory, with their names along them."""
-    low, high = across
-    axes.plot([low, high], [peak / 1e9] * 2, color="black", linewidth=1.5)
-    beside: dict[str, Any] = {"xytext": (-4, 4), "textcoords": "offset points", "ha": "right", "fontsize": 9}
-    axes.annotate(f"multiply-adds: {peak / 1e9:.0f} GFLOP/s", (high, peak / 1e9), **beside)
-    slowest = min(rates.values(), default=0)
-    for (name, rate), dash in zip(rates.items(), ("-", "--", ":"), strict=False):
-        axes.plot([low, peak / rate], [low * rate / 1e9, peak / 1e9], color="#555555", linestyle=dash, linewidth=1.2)
-        begin = 1.15 * max(low, bottom / rate)
-        below = rate == slowest  # else its name might lie upon that of the line above
-        aside = 0.92 if below else 1.06
-        axes.text(
-            begin,
-            begin * rate / 1e9 * aside,
-            f"{name}: {rate / 1e9:.0f} GB/s",
-            rotation=math.degrees(math.atan(rate / 1e9 * aside)),  # the slope in numbers of the axes
-            rotation_mode="anchor",
-            transform_rotates_text=True,
-            va="top" if below else "bottom",
-            fontsize=9,
-        )
-
-
-def marker_size(images: int) -> float:
-    """Area of a point, in square points."""
-    return 30 + 16 * math.log2(images)
 
 
 def lines(axes: Axes, cells: Sequence[Cell], along: Sequence[float], per_image: bool) -> None:
@@ -225,72 +122,26 @@ def lines(axes: Axes, cells: Sequence[Cell], along: Sequence[float], per_image: 
     forwards = [(x, cell.tuned or cell.forward, cell.images) for x, cell in zip(along, cells, strict=True)]
     points = [(x, f.times.median / (n if per_image else 1)) for x, f, n in forwards if f is not None]
     if points:
-        axes.plot(*zip(*points, strict=True), color=FORWARD[0], linestyle="--", linewidth=1.5)
+        axes.plot(*zip(*points, strict=True), color=FORWARD[0], marker=".", linestyle="--", linewidth=1.5)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))  # what is flat must look flat
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: time_tick(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="#e5e5e5", linewidth=0.7)
 
 
-def time_tick(value: float) -> str:
-    """A power of ten of seconds."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= size * 0.999:
-            return f"{value / size:,.0f} {unit}"
-    return f"{value:.0e} s"
-
-
-def grid(panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, at most `COLUMNS` in a row."""
-    cols = min(COLUMNS, panels)
-    rows = -(-panels // cols)
-    figure, axes = pyplot.subplots(
-        rows, cols, figsize=(PANEL[0] * cols, PANEL[1] * rows + 1.2), layout="constrained", squeeze=False
-    )
-    flat = list(axes.flat)
-    for unused in flat[panels:]:
-        unused.set_axis_off()
-    return figure, flat[:panels]
-
-
-def finish(figure: Figure, run: Run, title: str, names: Sequence[str]) -> None:
-    """Title, the legend of the rows below, and the conditions in small print."""
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    handles = []
-    for name in names:
-        if name == "forward":
-            handles.append(pyplot.Line2D([], [], color=FORWARD[0], linestyle="--", label=FORWARD[1]))
-        else:
-            colour, marker, text = style(name)
-            handles.append(pyplot.Line2D([], [], color=colour, marker=marker, linewidth=1.2, label=text))
-    facts = run.facts
-    threads = f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}"
-    conditions = f"{facts['processor']}, {threads}, commit {facts['commit']}, {facts['date']}"
-    if handles:
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=min(3, len(handles)),
-            frameon=False,
-            fontsize=9,
-            title=conditions,
-            title_fontsize=8,
-        )
-    else:
-        figure.supxlabel(conditions, fontsize=8)
-
-
-def plain_log(axis: Any, between: bool = False) -> None:
-    """Powers of ten as plain numbers; 2 and 5 between them, if asked."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if between else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def style(name: str) -> tuple[str, str, str]:
-    """Colour, marker and name of a row; engines of the future look alike until they get their own."""
-    return STYLES.get(name, (*OTHERS, f"pixelfast, {name}"))
+def proportional(axes: Axes, cells: Sequence[Cell]) -> None:
+    """A line through the fastest row of the largest image along which time grows with the number of pixels."""
+    last = cells[-1]
+    seconds = min((row.times.median for row in last.rows if row.times is not None), default=None)
+    if seconds is not None:
+        ends = [pixels(cells[0]), pixels(last)]
+        times = [seconds / last.images * count / pixels(last) for count in ends]
+        axes.plot(ends, times, color="#999999", linestyle=":", linewidth=1.5, zorder=1)
+        middle = math.sqrt(ends[0] * ends[1]), math.sqrt(times[0] * times[1])
+        axes.annotate("proportional to H·W", middle, (14, -4), textcoords="offset points", color="#666666", fontsize=9)
 
 
 def label(cell: Cell) -> str:
@@ -301,26 +152,15 @@ def shape_text(cell: Cell) -> str:
     return "×".join(map(str, cell.shape))
 
 
-def pixels(cell: Cell) -> int:
-    return cell.shape[1] * cell.shape[2]
-
-
 def compared(cell: Cell) -> list[Row]:
     return [row for row in cell.rows if row.status == "ok" and row.name != "naive"]
 
 
-def published(run: Run) -> list[Cell]:
-    """The cells without those that are there for the sweep over sizes: each model's first shape."""
-    first: dict[str, tuple[int, int, int]] = {}
-    for cell in run.cells:
-        first.setdefault(cell.model, cell.shape)
-    return [cell for cell in run.cells if cell.shape == first[cell.model]]
-
-
 def largest(run: Run) -> list[Cell]:
     """Of each model the cell with the most images."""
-    found = {cell.model: cell for cell in sorted(published(run), key=lambda cell: cell.images)}
-    return [found[model] for model in dict.fromkeys(cell.model for cell in run.cells)]
+    cells = [cell for cell in published(run) if not cell.sweep]
+    found = {cell.model: cell for cell in sorted(cells, key=lambda cell: cell.images)}
+    return [found[model] for model in dict.fromkeys(cell.model for cell in cells)]
 
 
 def names_in(cells: Sequence[Cell], without: Sequence[str] = ()) -> list[str]:

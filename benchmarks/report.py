@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import baseline
+import sweeps
+import targets
 from models import MODELS
 from results import Cell, Forward, Row, Run
-from rows import ROWS
+from rows import ROWS, USUAL
 from texts import duration, significant, size
 
 COLUMNS = (
@@ -17,8 +19,8 @@ COLUMNS = (
 )  # fmt: skip
 
 LEGEND = """\
-- **time**: median to sample all images, as a user calls it, warm; `~`: extrapolated from measured steps spread over the image.
-- **spread**: half of the range of the runs; **runs**: how many there were.
+- **time**: median to sample all images, as a user calls it, warm; `~`: extrapolated from steps that were measured.
+- **spread**: half of the range of the runs; **runs**: how many there were, fewer where they take long.
 - **speed-up**: over the usual loop, one full forward for each sub-pixel, in the batch that suits PyTorch best.
 - **R**: time to sample over the time of one eager float32 forward of the module over the same images, same threads, best batch.
   **R tuned**: the same against the better of NCHW and channels_last, once glibc has been told to keep large blocks
@@ -30,7 +32,8 @@ LEGEND = """\
 - **compile**: once for a model, not part of the time.
 - **logit error**: largest error of a logit against one forward of the module over the finished images, relative to the logits'
   standard deviation. **draws that differ**: from what the module would have drawn from the same random numbers; a tie is a
-  number within 1e-5 of an edge of the distribution function. A row that fails this check shows no speed.
+  number within 1e-5 of an edge of the distribution function. A row that fails this check shows no speed. A lower precision is
+  held to the error that it states instead, and to the draws that its own logits give.
 """
 
 
@@ -88,7 +91,7 @@ def row_texts(cell: Cell, row: Row) -> tuple[str, ...]:
         str(len(times.runs)) + (f" x {row.steps} steps" if row.extrapolated else ""),
         "" if (rate := cell.images_per_second(row)) is None else significant(rate),
         times_text(cell.speedup(row), row),
-        _two(cell.ratio_default(row)) if not row.extrapolated else "",
+        "" if row.name in USUAL else ("~" if row.extrapolated else "") + _two(cell.ratio_default(row)),
         _two(cell.ratio_tuned(row)),
         "" if (found := row.fraction_of_peak()) is None else f"{found:.0%}",
         "" if row.memory is None else size(row.memory),
@@ -116,7 +119,7 @@ def _correctness(row: Row) -> tuple[str, str]:
 
 
 def _two(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{value:.2f}" if value < 100 else significant(value)
 
 
 def cell_text(cell: Cell) -> str:
@@ -145,9 +148,11 @@ def markdown(run: Run, before: Run | None, pictures: Sequence[str]) -> str:
     lines += ["", *(f"![{_stem(name)}]({name})" for name in pictures)]
     lines += ["", "## What the columns mean", "", LEGEND]
     lines += ["Rows:", "", *(f"- `{name}`: {ROWS[name]}" for name in _named(run)), ""]
-    for model in dict.fromkeys(cell.model for cell in run.cells):
+    lines += closing(run)
+    shown = [cell for cell in run.cells if not cell.sweep]
+    for model in dict.fromkeys(cell.model for cell in shown):
         lines += [f"## {model}", "", f"{MODELS[model].note}." if model in MODELS else "", ""]
-        for cell in run.cells:
+        for cell in shown:
             if cell.model == model:
                 lines += [
                     f"### {cell_title(cell)}",
@@ -164,6 +169,38 @@ def markdown(run: Run, before: Run | None, pictures: Sequence[str]) -> str:
         lines += [f"- GONE: {line}" for line in baseline.missing(before, run)]
         lines += ["", *_markdown_table(baseline.table(baseline.compare(before, run)))]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def closing(run: Run) -> list[str]:
+    """What the run says as a whole, in Markdown: targets, and how times grow."""
+    lines: list[str] = []
+    for title, found, notes in _sections(run):
+        lines += [f"## {title}", "", *_markdown_table(found), "", *(f"- {note}" for note in notes), *([""] if notes else [])]
+    return lines
+
+
+def closing_text(run: Run) -> str:
+    """The same for the terminal."""
+    lines: list[str] = []
+    for title, found, notes in _sections(run):
+        lines += ["", title, *_aligned(found), *(f"  {note}" for note in notes)]
+    return "\n".join(lines)
+
+
+def _sections(run: Run) -> list[tuple[str, list[tuple[str, ...]], list[str]]]:
+    """Titles, tables and remarks."""
+    found = [("Targets", targets.table(run), targets.compile_lines(run))]
+    for group in sweeps.by_images(run):
+        if any(cell.sweep for cell in group) and len(sweeps.images_table(group)) > 2:
+            found.append((f"Time by the number of images: {group[0].model}", sweeps.images_table(group), []))
+    if cells := sweeps.by_size(run):
+        found.append(("Time by the size of the images", sweeps.size_table(cells), []))
+    return [section for section in found if len(section[1]) > 1]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _sentence(text: str) -> str:

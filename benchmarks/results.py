@@ -67,7 +67,7 @@ class Row:
         name: a name of `rows.ROWS`.
         times: of all N images; None where nothing was measured, or a gate stays shut.
         tuned: the same, measured in turns with the tuned forward.
-        steps: sub-pixels of the usual loop that were measured, if the times are extrapolated; 0: they are not.
+        steps: sub-pixels that were measured, if the times are extrapolated from them; 0: they are not.
         peaks: float32 operations per second that the machine reached next to each time.
         flops: multiply-adds of the program times two, for all images; None: there is no program.
         traffic: bytes that the program moves for all images, see `roofline.traffic`.
@@ -125,6 +125,7 @@ class Cell:
     Attributes:
         forward: PyTorch as it comes.
         tuned: the better of NCHW and channels_last, with an allocator that keeps large blocks; None: not measured.
+        sweep: it is there to show how times grow, and stands in no table of its own.
     """
 
     model: str
@@ -133,6 +134,7 @@ class Cell:
     rows: tuple[Row, ...]
     forward: Forward | None = None
     tuned: Forward | None = None
+    sweep: bool = False
 
     def row(self, name: str) -> Row | None:
         return next((row for row in self.rows if row.name == name), None)
@@ -239,7 +241,8 @@ def cell_from(data: Mapping[str, Any]) -> Cell:
     """A cell from what `to_json` gave."""
     rows = tuple(map(_row_from, data["rows"]))
     shape = data["shape"][0], data["shape"][1], data["shape"][2]
-    return Cell(data["model"], shape, data["images"], rows, _forward_from(data["forward"]), _forward_from(data["tuned"]))
+    forwards = _forward_from(data["forward"]), _forward_from(data["tuned"])
+    return Cell(data["model"], shape, data["images"], rows, *forwards, sweep=data["sweep"])
 
 
 def _row_from(data: Mapping[str, Any]) -> Row:

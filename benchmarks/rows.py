@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from pixelfast.engines import registry
+from pixelfast.precision import PRECISIONS
 
 USUAL = {
     "naive": "the usual loop: one full forward for each sub-pixel",
@@ -14,12 +15,29 @@ USUAL = {
 """What a user has today."""
 
 NETKET = "netket"
+SLOW = "reference"
+"""The engine that is there to be compared with: some of its rows of pixels are measured, and not against the tuned forward."""
+
+ENGINES: dict[str, tuple[str, str]] = {
+    name if precision == "fp32" else f"{name}-{precision}": (name, precision)
+    for name, entry in sorted(registry.ENGINES.items(), key=lambda item: item[0] != SLOW)
+    for precision in entry.precisions
+}
+"""Engine and precision of the rows that are pixelfast's."""
+LOWER = tuple(row for row, (_, precision) in ENGINES.items() if precision != "fp32")
+"""Rows that are not exact: by default only of models that ask for them."""
+
+
+def _described(engine: str, precision: str) -> str:
+    if engine == SLOW:
+        return "eager PyTorch with cached features: the same schedule, as a good user would write it (extrapolated)"
+    return f"pixelfast's {engine}: {registry.ENGINES[engine].summary}, {PRECISIONS[precision].summary}"
+
 
 ROWS: dict[str, str] = {
     **USUAL,
     NETKET: "NetKet's cached sampler (JAX) of the same network",
-    "reference": "eager PyTorch with cached features: the same schedule, as a good user would write it",
-    **{name: f"pixelfast's {name}: {entry.summary}" for name, entry in registry.ENGINES.items() if name != "reference"},
+    **{row: _described(*made) for row, made in ENGINES.items()},
 }
 """Name and description of every row, from slow to fast."""
 
@@ -27,7 +45,7 @@ QUICK = tuple(name for name in ROWS if name not in ("naive-compiled", NETKET))
 
 
 def find(names: list[str] | None, quick: bool = False) -> list[str]:
-    """The rows asked for, or all, in the order of the report.
+    """The rows asked for, or all that are exact, in the order of the report.
 
     Raises:
         ValueError: a name is unknown; the text lists the known ones.
@@ -38,15 +56,20 @@ def find(names: list[str] | None, quick: bool = False) -> list[str]:
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"there is no engine or row {name!r}: {hint}there are {', '.join(ROWS)}")
     if names is None:
-        return [name for name in (QUICK if quick else ROWS) if name not in registry.ENGINES or runs_here(name)]
+        return [name for name in (QUICK if quick else ROWS) if name not in LOWER and runs_here(name)]
+    return in_order(names)
+
+
+def in_order(names: list[str]) -> list[str]:
+    """The names as the report has them."""
     return [name for name in ROWS if name in names]
 
 
-def runs_here(name: str) -> bool:
-    """Whether an engine can run on this machine."""
-    return registry.ENGINES[name].unavailable() is None
+def runs_here(row: str) -> bool:
+    """Whether the row's engine, if it has one, can run on this machine."""
+    return row not in ENGINES or registry.ENGINES[ENGINES[row][0]].unavailable() is None
 
 
-def engines(names: list[str]) -> list[str]:
-    """Those of the rows that are engines of the package."""
-    return [name for name in names if name in registry.ENGINES]
+def native(names: list[str]) -> list[str]:
+    """Those of the rows that are engines of the package which are meant to be fast."""
+    return [name for name in names if name in ENGINES and name != SLOW]

@@ -26,22 +26,26 @@ from typing import Any
 
 import baseline
 import machine
+import measure
 import models
 import report
 import rows
+import sweeps
 import worker
+from job import Job
 from results import Cell, Row, Run, cell_from, run_from, to_json
+from surroundings import BUSY
 
 from pixelfast.engines.cpu import usable_threads
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, QUICK_RUNS = 7, 2
-STEPS, QUICK_STEPS = 5, 2
+BUDGET, QUICK_BUDGET = 120.0, 3.0
+"""Seconds for the runs of one number of images of one model, as it comes and tuned each."""
+QUICK_STEPS = 2
 QUICK_IMAGES = (4,)
-BUSY = 0.2
-"""So many processors in use by other programs spoil the times."""
 
-Start = Callable[[worker.Job], list[Cell]]
+Start = Callable[[Job], list[Cell]]
 
 
 def main(argv: Sequence[str] | None = None, start: Start | None = None) -> int:
@@ -53,23 +57,27 @@ def main(argv: Sequence[str] | None = None, start: Start | None = None) -> int:
         before = None if args.baseline is None else read_baseline(args.baseline)
     except ValueError as error:
         parser.error(str(error))
-    threads = args.threads or usable_threads()
+    common = common_job(args)
+    todo = jobs(args, names, engines, common)
     begin = time.perf_counter()
-    facts = machine.facts(threads)
+    facts = machine.facts(common.threads)
     print(report.heading(facts), flush=True)
     if (facts["busy_processors"] or 0) > BUSY:
         print(f"OTHER PROGRAMS USE {facts['busy_processors']:.1f} PROCESSORS: the times below are not to be trusted")
     cells, notes = [], notes_for()
-    for job in jobs(args, names, engines, threads):
+    for job in todo:
         for cell in (start or in_process)(job):
             cells.append(cell)
-            print(report.cell_text(cell), flush=True)
+            if not cell.sweep:
+                print(report.cell_text(cell), flush=True)
     cells = merged(cells)
     options = {
         "quick": args.quick,
         "models": names,
         "engines": engines,
-        "runs": args.runs,
+        "runs": common.runs,
+        "budget": common.budget,
+        "sweep": args.sweep,
         "seconds": time.perf_counter() - begin,
     }
     run = Run(facts, options, tuple(cells), tuple(notes))
@@ -77,6 +85,7 @@ def main(argv: Sequence[str] | None = None, start: Start | None = None) -> int:
     write(folder, run, before, pictures=not args.no_plots)
     if before is not None:
         print(f"\n{baseline.text(before, run)}")
+    print(report.closing_text(run))
     print(f"\nreport.md, results.json and pictures are in {folder}/; all of this took {time.perf_counter() - begin:.0f} s")
     for cell, row in run.failed:
         print(f"FAILED: {cell.model}, {cell.images} images, {row.name}: {row.reason}", file=sys.stderr)
@@ -93,11 +102,22 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--engines", type=names_of, metavar="NAME,...", help="rows of the report; default: all that can run")
     parser.add_argument("--n", type=counts_of, metavar="N,...", help="numbers of images; default: some for each model")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="results.json of an earlier run to compare with")
-    parser.add_argument("--threads", type=positive, help="default: as many as this process may use")
+    parser.add_argument("--threads", type=positive, help="default: as many as this process may use, with --quick 1")
     parser.add_argument("--runs", type=positive, help=f"runs of each measurement; default: {RUNS}, with --quick {QUICK_RUNS}")
+    parser.add_argument(
+        "--budget",
+        type=positive,
+        metavar="SECONDS",
+        help=f"of runs for each table, and again for its tuned columns; {measure.LEAST} are made even if it is spent; "
+        f"default: {BUDGET:.0f}, with --quick {QUICK_BUDGET:.0f}",
+    )
     parser.add_argument("--out", type=Path, help="folder; default: benchmarks/results/<date>-<processor>-<commit>")
     parser.add_argument("--no-plots", action="store_true", help="leave the pictures out")
-    parser.add_argument("--no-sweep", action="store_true", help="leave time against image size out")
+    parser.add_argument(
+        "--sweep",
+        choices=sweeps.LENGTHS,
+        help="how times grow with the number and the size of images; default: short, with --quick none",
+    )
     return parser
 
 
@@ -115,48 +135,50 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def jobs(args: argparse.Namespace, names: list[str], engines: list[str], threads: int) -> list[worker.Job]:
+def common_job(args: argparse.Namespace) -> Job:
+    """What all jobs have in common."""
+    threads = args.threads or (1 if args.quick else usable_threads())  # threads that share tiny tensors wait for each other
+    job = Job("", (1, 1, 1), (), (), args.runs or RUNS, threads, args.budget or BUDGET)
+    if not args.quick:
+        return job
+    return replace(job, runs=args.runs or QUICK_RUNS, budget=args.budget or QUICK_BUDGET, steps=QUICK_STEPS, peak_seconds=0.01)
+
+
+def jobs(args: argparse.Namespace, names: list[str], engines: list[str], common: Job) -> list[Job]:
     """What is to be measured, one job for each process."""
-    common: dict[str, Any] = {
-        "runs": args.runs or (QUICK_RUNS if args.quick else RUNS),
-        "threads": threads,
-        "steps": QUICK_STEPS if args.quick else STEPS,
-    }
-    if args.quick:
-        common["peak_seconds"] = 0.01
-    own = tuple(name for name in engines if name != rows.NETKET)
-    plain = tuple(name for name in own if name != "naive-compiled")  # which would compile anew for each size
+    own = [name for name in engines if name != rows.NETKET]
+    lower = [name for name in rows.LOWER if rows.runs_here(name) and args.engines is None]
     found = []
     for name in names:
         entry = models.MODELS[name]
-        shape = entry.quick_shape() if args.quick else entry.shape
-        images = args.n or (QUICK_IMAGES if args.quick else entry.images)
+        here = replace(
+            common,
+            model=name,
+            shape=entry.quick_shape() if args.quick else entry.shape,
+            images=args.n or (QUICK_IMAGES if args.quick else entry.images),
+        )
         if own:
-            found.append(worker.Job(name, shape, images, own, **common))
+            here = replace(here, lower=entry.lower) if lower else here
+            found.append(replace(here, rows=tuple(rows.in_order([*own, *lower] if entry.lower else own))))
         if rows.NETKET in engines and entry.netket:
-            found.append(worker.Job(name, shape, images, (rows.NETKET,), **common))
-    if models.SWEEP_MODEL in names and plain and not args.no_sweep and not args.quick:
-        done = {job.shape for job in found if job.model == models.SWEEP_MODEL}
-        for side in models.SWEEP_SIDES:
-            shape = models.MODELS[models.SWEEP_MODEL].shape[0], side, side
-            if shape not in done:
-                found.append(worker.Job(models.SWEEP_MODEL, shape, (models.SWEEP_IMAGES,), plain, **common))
-    return found
+            found.append(replace(here, rows=(rows.NETKET,)))
+    length = args.sweep or ("none" if args.quick else "short")
+    return found + sweeps.jobs(length, common, names, engines, found)
 
 
-def in_process(job: worker.Job) -> list[Cell]:
+def in_process(job: Job) -> list[Cell]:
     """The cells of a job, from a process of its own; one that dies gives failed rows."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "cells.json"
         command = [sys.executable, str(Path(worker.__file__)), str(target)]
         paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        ended = subprocess.run(command, input=worker.job_json(job), text=True, env=environment, check=False)
+        ended = subprocess.run(command, input=job.to_json(), text=True, env=environment, check=False)
         if ended.returncode == 0 and target.exists():
             return [cell_from(data) for data in json.loads(target.read_text(encoding="utf-8"))]
     reason = f"the measuring process ended with code {ended.returncode}"
     lost = tuple(Row(name, "failed", reason) for name in job.rows)
-    return [Cell(job.model, job.shape, images, lost) for images in job.images]
+    return [Cell(job.model, job.shape, images, lost, sweep=job.sweep) for images in job.images]
 
 
 def merged(cells: Sequence[Cell]) -> list[Cell]:
@@ -167,7 +189,7 @@ def merged(cells: Sequence[Cell]) -> list[Cell]:
         if key in found:
             first = found[key]
             together = sorted([*first.rows, *cell.rows], key=lambda row: list(rows.ROWS).index(row.name))
-            cell = replace(first if first.forward else cell, rows=tuple(together))
+            cell = replace(first if first.forward else cell, rows=tuple(together), sweep=first.sweep and cell.sweep)
         found[key] = cell
     return list(found.values())
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+TIMES = (("µs", 1e-6, 1e-3), ("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 360_000.0))
+"""Units, their seconds, and the times from which on the next one is used."""
+
 
 def duration(seconds: float) -> str:
     """A time in a unit that suits it, with three digits."""
-    for unit, size, most in (("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 360_000.0)):
+    for unit, size, most in TIMES:
         if seconds < most:
             return f"{significant(seconds / size)} {unit}"
     return f"{significant(seconds / 86400)} days"

@@ -7,11 +7,13 @@ to sample over the time of the best of these.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from measure import Memory, peak_memory, timed
+from measure import Memory, Task, peak_memory, timed
 from torch import Tensor, nn
 
 from pixelfast.conditions import Conditions
@@ -21,6 +23,16 @@ BATCHES = (1, 4, 16, 64, 256)
 MEMORY_SHARE = 0.5
 """No forward may take more of the memory that is free."""
 TRIES = 2
+LONG = 2.0
+"""Seconds from which on warming up is try enough."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A forward of some images at once: seconds for each of them, and bytes in all; None: not measured."""
+
+    seconds: float
+    memory: int | None
 
 
 class EagerForward:
@@ -56,32 +68,44 @@ class EagerForward:
         rows = torch.arange(count).split(batch)
         self.parts = [(self.inputs[part[0] : part[-1] + 1], self.conditions.rows(part, count)) for part in rows]
 
-    def choose_batch(self, memory: int | None = None, most: int = BATCHES[-1]) -> int:
-        """Take the batch that is fastest for each image; returns the largest one that was tried. See `fastest_batch`."""
-        best, largest = fastest_batch(self.first, len(self.inputs), memory, most)
-        self.split(best)
-        return largest
+    def choose_batch(self, tried: dict[int, Tried], memory: int | None = None, most: int = BATCHES[-1]) -> None:
+        """Take the batch that is fastest for each image; the arguments are those of `try_batches`."""
+        count = len(self.inputs)
+        try_batches(self.first, count, tried, memory, most)
+        self.split(fastest(tried, count))
 
 
-def fastest_batch(
-    run: Callable[[int], object], images: int, memory: int | None = None, most: int = BATCHES[-1]
-) -> tuple[int, int]:
-    """The batch of `BATCHES` with the least time for each image, and the largest that was tried.
+def try_batches(
+    run: Callable[[int], None], images: int, tried: dict[int, Tried], memory: int | None = None, most: int = BATCHES[-1]
+) -> None:
+    """Time the batches of `BATCHES` that have not been tried yet.
 
     Args:
         run: run(batch) forwards the first so many images.
+        tried: what is known of this forward, for any number of images; the findings are added.
         memory: bytes that are free; no batch may take more than `MEMORY_SHARE` of them. None: memory is not looked at.
         most: larger batches are not tried.
     """
-    best, least, largest = 1, float("inf"), 1
     for batch in sorted({min(batch, images) for batch in BATCHES if min(batch, images) <= most}):
-        task = partial(run, batch)
-        took = peak_memory(task) if memory is not None else task()  # warms up, too
-        seconds = min(timed(task) for _ in range(TRIES)) / batch
-        largest = batch
-        if seconds < least:
-            best, least = batch, seconds
+        if batch not in tried:
+            tried[batch] = try_batch(partial(run, batch), batch, memory is not None)
         # The next batch has four times as many images.
-        if memory is not None and isinstance(took, Memory) and 4 * took.peak > MEMORY_SHARE * memory:
+        if memory is not None and 4 * (tried[batch].memory or 0) > MEMORY_SHARE * memory:
             break
-    return best, largest
+
+
+def try_batch(task: Task, batch: int, look_at_memory: bool) -> Tried:
+    """Warm up, which tells the memory, and time."""
+    begin = time.perf_counter()
+    taken = peak_memory(task) if look_at_memory else task()
+    took = time.perf_counter() - begin
+    if took < LONG:
+        took = min(timed(task)[1] for _ in range(TRIES))
+    return Tried(took / batch, taken.peak if isinstance(taken, Memory) else None)
+
+
+def fastest(tried: dict[int, Tried], images: int, seconds: float = float("inf")) -> int:
+    """The batch that takes the least time for each image: no more than there are images, and, if one does, within `seconds`."""
+    fitting = [batch for batch in tried if batch <= images]
+    brief = [batch for batch in fitting if batch * tried[batch].seconds <= seconds]
+    return min(brief or [min(fitting)], key=lambda batch: tried[batch].seconds)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import logging
 
+import pytest
 import torch
-
-# The tensors of the tests are tiny: handing them to threads costs more than it gains.
-torch.set_num_threads(1)
 
 # torch.export logs every step of a trace at the lowest level; pytest would keep all of it.
 logging.getLogger("torch.__trace").setLevel(logging.CRITICAL)
 
 # A trace makes many small objects, most of which live on: looking for garbage among them so often takes a fifth of the time.
 gc.set_threshold(100_000, 20, 20)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """The tensors of the tests are tiny: handing them to threads costs more than it gains. Some tests leave another number."""
+    torch.set_num_threads(1)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+import pixelfast
 from pixelfast import Categorical
 from pixelfast.engines import cpu
 from pixelfast.engines.reference import run as interpret
@@ -157,19 +158,18 @@ def test_a_row_whose_gate_fails_has_no_speed(results: ModuleType) -> None:
 def test_an_engine_that_draws_wrong_images_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     import worker
 
-    monkeypatch.setattr(worker.machine, "raise_malloc_thresholds", lambda: False)
     tiny_model(monkeypatch)
-    job = worker.Job("tiny", (1, 7, 5), (3,), ("naive", "reference"), runs=1, threads=1, steps=2)
+    job = worker.Job("tiny", (1, 7, 5), (3,), ("naive", "reference"), runs=1, threads=1, yardstick="default")
     (good,) = worker.Worker(job).run()
     assert [row.status for row in good.rows] == ["ok", "ok"]
-    assert good.row("reference").gate.draws == 3 * 35
-    plain = worker.pixelfast.Sampler.sample
+    assert good.row("reference").gate.draws == 3 * 2 * 5
+    plain = pixelfast.Sampler.sample
 
     def wrong(self: Any, *args: Any, **options: Any) -> Any:
         images = plain(self, *args, **options)
         return (images + 1) % self.head.levels
 
-    monkeypatch.setattr(worker.pixelfast.Sampler, "sample", wrong)
+    monkeypatch.setattr(pixelfast.Sampler, "sample", wrong)
     (bad,) = worker.Worker(job).run()
     assert [row.status for row in bad.rows] == ["ok", "failed"]
     assert "NOT exact" in bad.row("reference").reason
@@ -177,20 +177,21 @@ def test_an_engine_that_draws_wrong_images_is_not_timed(monkeypatch: pytest.Monk
 
 
 def test_an_engine_that_draws_other_images_when_timed_is_withheld(monkeypatch: pytest.MonkeyPatch) -> None:
+    import engine_rows
     import worker
 
     tiny_model(monkeypatch)
-    monkeypatch.setattr(worker.machine, "raise_malloc_thresholds", lambda: False)
-    measure = worker.Worker(worker.Job("tiny", (1, 7, 5), (3,), ("reference",), runs=1, threads=1))
-    plain, calls = worker.Drawing.__call__, []
+    measure = worker.Worker(worker.Job("tiny", (1, 7, 5), (3,), ("reference",), runs=1, threads=1, yardstick="none"))
+    plain, calls = engine_rows.PartDrawing.__call__, []
 
-    def drifting(self: Any) -> None:
-        plain(self)
+    def drifting(self: Any) -> float:
+        seconds = plain(self)
         calls.append(1)
         if len(calls) > 1:
             self.last = self.last.clone().fill_(0)
+        return seconds
 
-    monkeypatch.setattr(worker.Drawing, "__call__", drifting)
+    monkeypatch.setattr(engine_rows.PartDrawing, "__call__", drifting)
     (cell,) = measure.run()
     assert "other images than the verified one" in cell.row("reference").reason
 
@@ -241,37 +242,61 @@ def test_turns_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     import measure
 
     seen: list[str] = []
-    tasks = {name: lambda name=name: seen.append(name) for name in ("numerator", "denominator", "slow", "seldom")}
-    monkeypatch.setattr(measure, "timed", lambda task: (task(), 100.0 if task is tasks["slow"] else 1.0)[1])
+    tasks = {name: lambda name=name: seen.append(name) for name in ("numerator", "denominator", "seldom")}
+    monkeypatch.setattr(measure, "timed", lambda task: (task() or 1.0, 1.0))
     monkeypatch.setattr(measure, "PAUSE", 0)
     monkeypatch.setattr(measure, "BRIEF", 1.5)
     times, peaks = measure.turns(tasks, 7, beside=lambda: seen.append("peak") or 5.0, brief=["seldom"])
-    assert seen[:8] == ["peak", "numerator", "peak", "denominator", "peak", "slow", "peak", "seldom"]
-    assert {name: len(found.runs) for name, found in times.items()} == {
-        "numerator": 7, "denominator": 7, "slow": measure.LONG_RUNS, "seldom": 2,
-    }  # fmt: skip
+    assert seen[:6] == ["peak", "numerator", "peak", "denominator", "peak", "seldom"]
+    assert {name: len(found.runs) for name, found in times.items()} == {"numerator": 7, "denominator": 7, "seldom": 2}
     assert peaks["numerator"] == (5.0,) * 7
+
+
+@pytest.mark.parametrize(("budget", "runs"), [(1000.0, 7), (9.0, 5), (0.0, 3)])
+def test_a_budget_that_is_spent_leaves_three_runs(monkeypatch: pytest.MonkeyPatch, budget: float, runs: int) -> None:
+    import measure
+
+    monkeypatch.setattr(measure, "timed", lambda task: (1.0, 1.0))
+    monkeypatch.setattr(measure, "PAUSE", 0)
+    times, _ = measure.turns({"one": lambda: None, "other": lambda: None}, 7, budget=budget)
+    assert {len(found.runs) for found in times.values()} == {runs}
+
+
+def test_a_task_that_does_a_part_tells_the_whole() -> None:
+    import measure
+
+    times, _ = measure.turns({"part": lambda: 100.0}, 2)
+    assert times["part"].runs == (100.0, 100.0)
+    assert measure.timed(lambda: 100.0)[1] < 100
 
 
 def test_the_fastest_batch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     import yardsticks
 
     sizes: list[int] = []
-    cost = {1: 1.0, 4: 2.0, 16: 12.0, 20: 30.0}
+    cost = {1: 1.0, 4: 2.0, 16: 12.0, 20: 30.0, 64: 99.0}
 
-    def timed(task: Any) -> float:
+    def try_batch(task: Any, batch: int, look_at_memory: bool) -> Any:
         task()
-        return cost[sizes[-1]]
+        return yardsticks.Tried(cost[batch] / batch, 1000 if look_at_memory else None)
 
-    monkeypatch.setattr(yardsticks, "timed", timed)
-    monkeypatch.setattr(yardsticks, "peak_memory", lambda task: yardsticks.Memory(1000, 0))
-    assert yardsticks.fastest_batch(sizes.append, 20, memory=1 << 40) == (4, 20)
-    assert set(sizes) == {1, 4, 16, 20}
+    def tried(images: int, **options: Any) -> dict[int, Any]:
+        found: dict[int, Any] = {}
+        yardsticks.try_batches(sizes.append, images, found, **options)
+        return found
+
+    monkeypatch.setattr(yardsticks, "try_batch", try_batch)
+    found = tried(20, memory=1 << 40)
+    assert sizes == [1, 4, 16, 20]
+    assert yardsticks.fastest(found, 20) == 4
+    assert yardsticks.fastest(found, 3) == 1  # more than there are images
+    assert yardsticks.fastest(found, 20, seconds=1.5) == 1  # 4 at once take longer
+    assert yardsticks.fastest(found, 20, seconds=0.1) == 1
+    assert set(tried(20, memory=4000)) == {1}  # four times as many images would take more than half of the memory
+    assert set(tried(20, most=16)) == {1, 4, 16}
     sizes.clear()
-    yardsticks.fastest_batch(sizes.append, 20, memory=4000)
-    assert set(sizes) == {1}  # four times as many images would take more than half of the memory
-    sizes.clear()
-    assert yardsticks.fastest_batch(sizes.append, 20, most=16) == (4, 16)
+    yardsticks.try_batches(sizes.append, 64, found)
+    assert sizes == [64]  # the others are known
 
 
 def test_a_forward_in_batches_sees_every_image_with_its_condition() -> None:
@@ -319,6 +344,118 @@ def test_the_traffic_of_a_program() -> None:
     assert roofline.traffic(made.program, images=6, threads=4) == expected + 4 * pixels * 3 * weights
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(2e-4, "200 µs"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (110.4, "110 s"), (1234.0, "20.6 min"), (1e6, "11.6 days")],
+)
+def test_times_are_written_for_people(seconds: float, text: str) -> None:
+    import texts
+
+    assert texts.duration(seconds) == text
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+def test_lower_precisions_are_measured_where_they_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rows
+    import run
+
+    monkeypatch.setattr(rows, "runs_here", lambda name: True)
+
+    def jobs(*arguments: str) -> Any:
+        args = run.arguments().parse_args(["--sweep", "none", *arguments])
+        names = args.models or ["a", "b"]
+        return {job.model: job for job in run.jobs(args, names, rows.find(args.engines), run.common_job(args))}
+
+    found = jobs()
+    assert "cpu-fp16w" in rows.LOWER
+    assert set(rows.LOWER).isdisjoint(found["a"].rows)
+    assert set(rows.LOWER) < set(found["b"].rows)
+    assert list(found["b"].rows) == rows.in_order(list(found["b"].rows))
+    assert found["b"].lower == 1
+    asked = jobs("--models", "a", "--engines", "cpu-fp16w,cpu", "--n", "3")["a"]
+    assert (asked.rows, asked.images, asked.lower > 3) == (("cpu", "cpu-fp16w"), (3,), True)
+
+
+def test_sweeps_measure_what_is_missing(results: ModuleType) -> None:
+    import job
+    import sweeps
+
+    common = job.Job("", (1, 1, 1), (), (), runs=7, threads=1)
+    rows = ("naive", "reference", "cpu", "cpu-fp16w")
+    done = [replace(common, model="a", shape=(1, 28, 28), images=(1, 64, 256)), replace(common, model="b", images=(4,))]
+    found = sweeps.jobs("short", common, ["a", "b"], rows, done)
+    assert [(each.shape[1], each.images) for each in found] == [(28, (4,)), *((side, (4,)) for side in sweeps.SIDES["short"])]
+    assert {(each.rows, each.sweep, each.verified) for each in found} == {(("cpu",), True, sweeps.VERIFIED)}
+    assert [each.yardstick for each in found[:2]] == ["none", "default"]
+    assert sweeps.jobs("none", common, ["a"], rows, []) == sweeps.jobs("long", common, ["a"], ("naive", "reference"), []) == []
+
+
+@pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+def test_a_sweep_verifies_some_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    import job
+    import worker
+
+    tiny_model(monkeypatch)
+    asked = job.Job("tiny", (1, 7, 5), (9,), ("cpu",), runs=1, threads=1, verified=2, yardstick="none", sweep=True)
+    (cell,) = worker.Worker(asked).run()
+    assert (cell.sweep, cell.forward, cell.row("cpu").gate.draws) == (True, None, 2 * 35)
+    assert cell.row("cpu").times.median > 0
+
+
+@pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+def test_a_lower_precision_is_held_to_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import job
+    import worker
+
+    tiny_model(monkeypatch)
+    asked = job.Job("tiny", (1, 7, 5), (3, 4), ("cpu", "cpu-fp16w"), runs=1, threads=1, lower=3, yardstick="none")
+    both, exact = worker.Worker(asked).run()
+    assert [row.name for row in exact.rows] == ["cpu"]
+    low = both.row("cpu-fp16w")
+    assert low.status == "ok"
+    assert 1e-6 < low.gate.parameter_error < 1e-2
+
+
+# ---------------------------------------------------------------- the run as a whole
+
+
+def test_growth_is_told(results: ModuleType) -> None:
+    import report
+
+    def cell(images: int, seconds: float, **changes: Any) -> Any:
+        row = replace(cell_of(results).row("cpu"), times=results.Times((seconds,)), tuned=None)
+        return cell_of(results, images=images, rows=(row,), tuned=None, sweep=True, **changes)
+
+    cells = [cell(1, 1.0), cell(64, 6.4), cell(4096, 512.0), cell(4, 2.0), cell(4, 32.0, shape=(1, 28, 20))]
+    text = report.closing_text(run_of(results, *cells))
+    found = [line.split() for line in text.splitlines()]
+    assert ["a", "4,096", "cpu", "8.53", "min", "125", "ms", "1.25"] in found
+    assert ["a", "1", "cpu", "1", "s", "1", "s", "10.00"] in found
+    assert ["a", "28x20", "4", "cpu", "8", "s", "14.3", "ms", "2", "s"] in found
+    assert ["a", "7x5", "4", "cpu", "500", "ms", "14.3", "ms", "2", "s"] in found
+    whole = report.markdown(run_of(results, *cells), None, [])
+    assert "## Time by the number of images: a" in whole
+    assert "### a:" not in whole  # no table for each
+
+
+def test_targets_are_compared(results: ModuleType) -> None:
+    import targets
+
+    rows = (replace(cell_of(results).row("cpu"), flops=8e8),)
+    cell = cell_of(results, images=16, shape=(1, 28, 28), rows=rows)
+    found = targets.table(run_of(results, cell))
+    assert found[1:] == [("a", "16", "cpu", "0.50", "0.50", "80%", "75%", "met")]
+    slow = replace(cell.row("cpu"), flops=7e8)
+    assert targets.table(run_of(results, replace(cell, rows=(slow,))))[1][-1] == "MISSED"
+    late = replace(slow, tuned=results.Times((0.4,)), flops=8e8)
+    assert targets.table(run_of(results, replace(cell, rows=(late,))))[1][-1] == "MISSED"
+    for other in ({"model": "vq"}, {"images": 17}, {"shape": (1, 10, 10)}):
+        assert targets.table(run_of(results, replace(cell, **other))) == found[:1]
+    assert targets.compile_lines(run_of(results, cell)) == ["compiling a takes 2 s, at most 5 s: met"]
+
+
 # ---------------------------------------------------------------- comparison
 
 
@@ -347,10 +484,12 @@ def test_a_comparison_says_what_makes_it_doubtful(results: ModuleType) -> None:
 
     then = run_of(results, cell_of(results))
     failed = results.withhold(cell_of(results).row("cpu"), results.Gate(False, reason="wrong"))
-    now = run_of(results, cell_of(results, rows=(failed,)), threads=2, peak_flops=1e9)
+    now = run_of(results, cell_of(results, rows=(failed,)), threads=2, peak_flops=1e9, busy_processors=1.3)
     text = baseline.text(then, now)
     assert "the threads differs: 1 then, 2 now" in text
     assert "0.50 times the multiply-adds of then" in text
+    assert "other programs used 1.3 processors now" in text
+    assert "processors then" not in text
     assert "GONE: a, n = 4, cpu: was measured then, now failed" in text
     other = run_of(results, cell_of(results, model="b"))
     assert "no row was measured in both runs" in baseline.text(then, other)
@@ -427,13 +566,13 @@ def test_quick_runs_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     for row in cell.rows:
         assert (row.status, row.gate.ok, row.gate.differ) == ("ok", True, row.gate.ties)
         assert row.times.median > 0
-        assert row.extrapolated == row.name.startswith("naive")
-    assert cell.row("reference").gate.draws == 200
+        assert row.extrapolated == (row.name != "cpu")
+    assert cell.row("reference").gate.draws == 2 * 2 * 10
     assert math.isfinite(cell.ratio_default(cell.row("reference")))
     assert found.facts["commit"]
     text = (out / "report.md").read_text()
     assert "| ~" in text
-    assert "| 0 of 200 |" in text
+    assert "| 0 of 40 |" in text
     assert cell.ratio_tuned(cell.row("reference")) is None  # which is there to be compared with
     if cell.tuned is not None and cell.row("cpu") is not None:  # there is glibc
         assert cell.ratio_tuned(cell.row("cpu")) > 0
@@ -447,10 +586,10 @@ def test_quick_runs_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 
 def test_pictures(results: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    import models
     import plots
+    import sweeps
 
-    cells = [cell_of(results, images=images) for images in (1, models.SWEEP_IMAGES)]
+    cells = [cell_of(results, images=images) for images in (1, sweeps.TOGETHER)]
     cells.append(cell_of(results, shape=(1, 14, 10)))
     assert plots.draw(tmp_path, run_of(results, *cells)) == [
         "speedup.png", "time_by_images.png", "time_by_size.png", "roofline.png",

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from native import ISAS, needs_engine
 from programs import normal, request
 from tolerances import FAST_PRODUCT
 
-from pixelfast.engines import cpu
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.request import Request
 from pixelfast.program import Buffer, Draw, Field, FieldSlot, Map, Product, Program, Rect, Slot
 
-pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+pytestmark = needs_engine
 
-ISAS = cpu.native().isas() if cpu.available() is None else []
 CELLS = (2, 4)
 HEIGHT, PADDING = 6, 9
 

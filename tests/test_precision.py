@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from native import ARRANGEMENTS, ISAS, close, needs_engine
 from programs import Builder, normal, probe, request
-from test_instructions import ARRANGEMENTS, ISAS, close
 from tolerances import INSTRUCTION, PROGRAM
 
 import pixelfast
@@ -21,7 +21,7 @@ from pixelfast.models import PixelCNN
 from pixelfast.precision import PRECISIONS
 from pixelfast.program import Buffer, Draw, Encode, Product, Program, Rect, Slot
 
-pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+pytestmark = needs_engine
 
 IMAGE = Rect(0, 7, 0, 5)
 
@@ -141,7 +141,7 @@ def test_every_batch_and_arrangement_computes_the_same_bits(precision: str) -> N
     builder = Builder(rng, shape=(2, 5, 9), features=21)
     program, fields = builder.build(), builder.field_values(5)
     call = request(program, rng, 5, fields=fields)
-    for isa in cpu.native().isas():
+    for isa in ISAS:
         engine = CpuEngine(program, isa=isa, precision=precision)
         whole = engine.run(call)
         for first, arrangement in itertools.product((0, 2, 4), [None, *ARRANGEMENTS[:3]]):

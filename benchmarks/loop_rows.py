@@ -1,0 +1,113 @@
+"""The rows of what a user has today: the usual loop in its forms, each compared with the plain one before it is timed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import rows as row_names
+import torch
+from job import Job, say, short
+from models import Model
+from results import Gate, Row, Times
+from torch import Tensor, nn
+from usual_loop import UsualLoop
+
+from pixelfast import noise
+from pixelfast.conditions import Conditions
+from pixelfast.heads import Head
+from pixelfast.precision import PRECISIONS
+from pixelfast.trace.output import OutputLayout, candidates
+from pixelfast.verify import relative_error
+
+STEP_SECONDS = 2.0
+"""A step goes over as many images as suit the forward best, but takes no longer, or measuring would take minutes."""
+PLAIN_STEPS = 2
+"""Measured steps of a loop whose steps all cost the same."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A form of the usual loop that is to be timed, for some of the images: scale is how many times more there are."""
+
+    name: str
+    loop: UsualLoop
+    steps: int
+    scale: float
+    gate: Gate
+    compile_s: float | None = None
+
+    def __call__(self) -> float:
+        return self.loop.seconds(self.steps) * self.scale
+
+    def row(self, times: Times) -> Row:
+        return Row(self.name, "ok", steps=self.steps, times=times, compile_s=self.compile_s, gate=self.gate)
+
+
+@dataclass
+class Loops:
+    """The forms that a job names, for one cell.
+
+    Attributes:
+        batch: images that go through the module at once.
+        layout: where the parameters stand in the module's output; None: what fits the shape of the output.
+        refused: forms that this module does not allow.
+    """
+
+    job: Job
+    entry: Model
+    module: nn.Module
+    head: Head
+    batch: int
+    images: int
+    layout: OutputLayout | None
+    refused: dict[str, Row] = field(default_factory=dict)
+
+    def prepare(self) -> dict[str, Loop]:
+        """Every form, warmed up."""
+        asked = [name for name in self.job.rows if name in row_names.USUAL]
+        if not (self.entry.compiled and self.images == max(self.job.images)):  # it compiles anew for every batch
+            asked = [name for name in asked if name != "naive-compiled"]
+        if not asked:
+            return {}
+        self.conditions = Conditions.parse(self.entry.cond(self.images)).rows(torch.arange(self.batch), self.images)
+        self.middle = self.job.shape[1] // 2, self.job.shape[2] // 2, 0
+        self.layout = self.layout or self.guessed_layout()
+        self.plain = self.loop(self.module)
+        self.expected = self.plain.parameters(*self.middle)
+        made = {}
+        for name in asked:
+            say(f"{name}: warming up")
+            try:
+                made[name] = self.form(name)
+            except Exception as error:
+                self.refused[name] = Row(name, "skipped", short(error))
+        return made
+
+    def loop(self, forward: Any, crop: bool = False) -> UsualLoop:
+        assert self.layout is not None
+        noises = noise.uniforms(0, 0, self.batch, self.job.shape)
+        return UsualLoop(forward, self.head, self.layout, self.conditions, noises, crop)
+
+    def form(self, name: str) -> Loop:
+        """One form, compared with the plain one."""
+        scale, crop = self.images / self.batch, name == "naive-cropped"
+        steps = self.job.steps if crop else PLAIN_STEPS
+        if name == "naive":
+            return Loop(name, self.plain, steps, scale, Gate(True))
+        other = self.loop(torch.compile(self.module, dynamic=False) if name == "naive-compiled" else self.module, crop)
+        begin = time.perf_counter()
+        found = other.parameters(*self.middle)
+        took = time.perf_counter() - begin
+        error = relative_error(found, self.expected)
+        if error > PRECISIONS["fp32"].tolerance:
+            raise ValueError(f"its logits differ from the module's by {error:.1e} of their standard deviation")
+        gate = Gate(True, parameter_error=error)
+        return Loop(name, other, steps, scale, gate, None if crop else took)
+
+    def guessed_layout(self) -> OutputLayout:
+        with torch.no_grad():
+            blank: Tensor = torch.zeros(self.batch, *self.job.shape, dtype=torch.int64)
+            output = self.module(self.head.encode_images(blank), *self.conditions.args, **self.conditions.kwargs)
+        return candidates(tuple(output.shape), self.batch, self.job.shape, self.head)[0]

@@ -1,0 +1,91 @@
+"""The roofline: operations per second against operations per byte, below what the machine can do."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from plot_style import finish, plain_log
+from results import Run
+from sweeps import published
+
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
+
+
+def roofline(run: Run) -> Figure | None:
+    """Operations per second against operations per byte, below what the machine can do."""
+    points = [
+        (cell, row)
+        for cell in published(run)
+        for row in cell.rows
+        if row.times is not None and row.flops and row.traffic and row.name == "cpu" and not cell.sweep
+    ]
+    peaks = [peak for _, row in points for peak in row.peaks]
+    if not points or not peaks:
+        return None
+    peak, rates = statistics.median(peaks), run.facts["bandwidth"]
+    figure, axes = pyplot.subplots(figsize=(8.4, 5.6), layout="constrained")
+    intensities = [row.flops / row.traffic for _, row in points if row.flops and row.traffic]
+    low = min([*intensities, *(peak / rate for rate in rates.values())]) / 3
+    high = max([*intensities, *(peak / rate for rate in rates.values())]) * 3
+    shown = list(dict.fromkeys(cell.model for cell, _ in points))
+    for cell, row in points:
+        assert row.flops
+        assert row.traffic
+        assert row.times
+        colour = pyplot.get_cmap("cividis")(shown.index(cell.model) / max(1, len(shown) - 1))
+        marker = MARKERS[shown.index(cell.model) % len(MARKERS)]
+        at = row.flops / row.traffic, row.flops / row.times.median / 1e9
+        axes.scatter(*at, s=marker_size(cell.images), color=colour, marker=marker, edgecolor="black", linewidth=0.6, zorder=3)
+    for model in shown:
+        colour = pyplot.get_cmap("cividis")(shown.index(model) / max(1, len(shown) - 1))
+        marker = MARKERS[shown.index(model) % len(MARKERS)]
+        axes.plot([], [], marker, color=colour, markeredgecolor="black", label=model)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    plain_log(axes.xaxis)
+    plain_log(axes.yaxis, between=True)
+    axes.set_xlim(low, high)
+    reached = [row.flops / row.times.median for _, row in points if row.flops and row.times]
+    bottom = min(*reached, peak / 10) / 1.5
+    axes.set_ylim(bottom / 1e9, max(*reached, peak) / 1e9 * 1.5)
+    roofs(axes, peak, rates, (low, high), bottom)
+    axes.set_xlabel("arithmetic intensity: operations for each byte between registers and caches (logarithmic)")
+    axes.set_ylabel("GFLOP/s, float32 (logarithmic)")
+    axes.grid(color="#eeeeee", linewidth=0.7)
+    axes.legend(title="model (larger: more images)", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    finish(figure, run, "Roofline of the cpu engine", [])
+    return figure
+
+
+def roofs(axes: Axes, peak: float, rates: dict[str, float], across: tuple[float, float], bottom: float) -> None:
+    """The measured peak, and one slope for each level of memory, with their names along them."""
+    low, high = across
+    axes.plot([low, high], [peak / 1e9] * 2, color="black", linewidth=1.5)
+    beside: dict[str, Any] = {"xytext": (-4, 4), "textcoords": "offset points", "ha": "right", "fontsize": 9}
+    axes.annotate(f"multiply-adds: {peak / 1e9:.0f} GFLOP/s", (high, peak / 1e9), **beside)
+    slowest = min(rates.values(), default=0)
+    for (name, rate), dash in zip(rates.items(), ("-", "--", ":"), strict=False):
+        axes.plot([low, peak / rate], [low * rate / 1e9, peak / 1e9], color="#555555", linestyle=dash, linewidth=1.2)
+        begin = 1.15 * max(low, bottom / rate)
+        below = rate == slowest  # else its name might lie upon that of the line above
+        aside = 0.92 if below else 1.06
+        axes.text(
+            begin,
+            begin * rate / 1e9 * aside,
+            f"{name}: {rate / 1e9:.0f} GB/s",
+            rotation=math.degrees(math.atan(rate / 1e9 * aside)),  # the slope in numbers of the axes
+            rotation_mode="anchor",
+            transform_rotates_text=True,
+            va="top" if below else "bottom",
+            fontsize=9,
+        )
+
+
+def marker_size(images: int) -> float:
+    """Area of a point, in square points."""
+    return 30 + 16 * math.log2(images)

@@ -1,0 +1,128 @@
+"""Programs and streams that would read or write where they must not: they are refused, and none crashes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from native import needs_engine
+from programs import Builder
+
+from pixelfast.engines import cpu, packing
+from pixelfast.engines.cpu import CpuEngine
+from pixelfast.program import Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Slot
+from pixelfast.wavefront import wavefront
+
+pytestmark = needs_engine
+
+
+def malformed(program: Program) -> list[tuple[str, Program]]:
+    """Programs that would read or write where they must not."""
+    step = program.steps[0]
+    product = next(i for i in step if isinstance(i, Product))
+    lookup = next(i for i in step if isinstance(i, Lookup))
+    norm = next(i for i in step if isinstance(i, Norm))
+    tap = product.taps[0]
+
+    def changed(instruction) -> Program:
+        return dataclasses.replace(program, steps=((instruction,), *program.steps[1:]))
+
+    def with_tap(**change) -> Program:
+        return changed(dataclasses.replace(product, taps=(dataclasses.replace(tap, **change), *product.taps[1:])))
+
+    far = dataclasses.replace(program.buffers[0], domain=Rect(0, 7, 0, 10))
+    return [
+        ("rows above", with_tap(row=-3)),
+        ("rows above", with_tap(row=1)),
+        ("column offset", with_tap(col=-9)),
+        ("column offset", with_tap(col=9)),
+        ("a buffer", with_tap(buffer=99)),
+        ("channels", with_tap(count=3)),
+        ("first channel", with_tap(channel=-1)),
+        ("weights", changed(dataclasses.replace(product, weights=product.weights[:-1]))),
+        ("bias", changed(dataclasses.replace(product, bias=np.zeros(3, np.float32)))),
+        ("overwrites", changed(Map(Slot(3, 0, 17), (Slot(3, 1, 17),), (), norm.rect))),
+        ("overwrites", changed(Map(Slot(3, 0, 17), (Slot(3, 0, 17, 0, -1),), (), norm.rect))),
+        ("its own position", changed(dataclasses.replace(norm, out=dataclasses.replace(norm.out, col=1)))),
+        ("domain", changed(dataclasses.replace(norm, rect=dataclasses.replace(norm.rect, col0=-3), out=Slot(4, 0, 6)))),
+        ("not drawn yet", changed(dataclasses.replace(lookup, taps=(Pixel(0, 0, 0), *lookup.taps[1:])))),
+        ("a row offset", changed(dataclasses.replace(lookup, taps=(Pixel(1, 0, 0), *lookup.taps[1:])))),
+        ("an argument", changed(Map(norm.out, (norm.source,), (Op("neg", (1,)),), norm.rect))),
+        ("leaf", changed(Map(norm.out, (), (), norm.rect))),
+        ("channels", changed(Map(norm.out, (Slot(1, 0, 2),), (), norm.rect))),
+        ("a vector", changed(Map(norm.out, (np.zeros(2, np.float32),), (), norm.rect))),
+        ("field", dataclasses.replace(program, fields=tuple(dataclasses.replace(f, rows=3) for f in program.fields))),
+        ("field", dataclasses.replace(program, fields=tuple(dataclasses.replace(f, col0=-1) for f in program.fields))),
+        ("drawn twice", dataclasses.replace(program, draws=(program.draws[0],) * 2)),
+        ("before it is drawn", dataclasses.replace(program, encodes=program.encodes[::-1])),
+        ("parameters as levels", dataclasses.replace(program, parameters=5)),
+        ("domain", dataclasses.replace(program, buffers=(far, *program.buffers[1:]))),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(25))
+def test_malformed_programs_are_refused(case: int) -> None:
+    reason, program = malformed(Builder(np.random.default_rng(0)).build())[case]
+    with pytest.raises(ValueError, match=reason):
+        CpuEngine(program)
+
+
+def test_truncated_streams_are_refused() -> None:
+    program = Builder(np.random.default_rng(0)).build()
+    words, floats = packing.pack(program)
+    native = cpu.native()
+    for length in range(len(words)):
+        with pytest.raises(ValueError, match=r"must lie in|the program ends|wrong magic|wrong version"):
+            native.Engine(words[:length].copy(), floats)
+    with pytest.raises(ValueError, match="outside the program"):
+        native.Engine(words, floats[:-1].copy())
+    front = wavefront(program)  # the last words, behind the order of known rows
+    last = len(words) - 3 - len(front.leads) - 4 * len(front.reaches)
+    twice = words.copy()
+    twice[last] = words[last - 1]
+    with pytest.raises(ValueError, match="every instruction once"):
+        native.Engine(twice, floats)
+    with pytest.raises(ValueError, match="not there yet"):
+        native.Engine(np.append(words[:-3], [-9, -9, -9]), floats)
+    with pytest.raises(ValueError, match="after its end"):
+        native.Engine(np.append(words, 0), floats)
+
+
+def test_damaged_streams_never_crash() -> None:
+    """Whatever one wrong word says, it is refused, or the program still runs inside its memory."""
+    builder = Builder(np.random.default_rng(0), shape=(2, 3, 4), features=5)
+    program = builder.build()
+    words, floats = packing.pack(program)
+    native, rng, ran = cpu.native(), np.random.default_rng(9), 0
+    for _ in range(2500):
+        damaged, at = words.copy(), int(rng.integers(len(words)))
+        damaged[at] += rng.choice([-(2**40), -17, -2, -1, 1, 2, 17, 2**33, 2**62])
+        try:
+            engine = native.Engine(damaged, floats)
+        except ValueError:
+            continue
+        ran += run_damaged(engine, builder, (1, 0, "none", 1))
+        run_damaged(engine, builder, (1, 1, "none", 2))
+    assert ran > 50
+
+
+def run_damaged(engine, builder: Builder, arrangement: tuple[int, int, str, int]) -> bool:
+    shape = (2, 3, 4, 2)
+    noise, values = np.zeros(shape, np.float32), np.empty(shape, np.int32)
+    try:
+        engine.sample(
+            noise=noise,
+            given=None,
+            fields=list(builder.field_values(2)),
+            values=values,
+            log_prob=None,
+            parameters=None,
+            temperature=1.0,
+            threads=1,
+            on_row=None,
+            arrangement=arrangement,
+        )
+    except ValueError:  # the image or a field has another size now
+        return False
+    return True
