@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h)
 PACKAGE := $(shell find pixelfast kernels -name '*.py')
-ENGINE_TESTS := $(patsubst %,tests/test_%.py,instructions programs arrangements draws running streams fast_products)
+ENGINE_TESTS := $(patsubst %,tests/test_%.py,instructions programs arrangements draws running streams fast_products fusing)
 comma := ,
 RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)
 

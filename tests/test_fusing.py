@@ -6,31 +6,26 @@ import dataclasses
 
 import numpy as np
 import pytest
+from native import ARRANGEMENTS, HEIGHT, IMAGE, IMAGES, ISAS, WIDTH, close, needs_engine
 from programs import normal, probe, request
 from tolerances import PROGRAM
 
-from pixelfast.engines import cpu
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.known_rows import known_order
 from pixelfast.engines.reference import run as reference
 from pixelfast.program import Buffer, Draw, Encode, Map, Op, Product, Program, Rect, Slot
 
-pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
-
-ISAS = cpu.native().isas() if cpu.available() is None else []
-HEIGHT, WIDTH, IMAGES = 7, 5, 3
-IMAGE = Rect(0, HEIGHT, 0, WIDTH)
-ARRANGEMENTS = [(1, 0, "none", 1), (1, 1, "none", 2), (1, 2, "rows", 1), (1, 2, "parts", 1)]
+pytestmark = needs_engine
 
 
 def agrees(program: Program, call, isa: str) -> int:
-    """Run a program in several arrangements; gives how many instructions run after fusing."""
+    """Run a program in every arrangement; gives how many instructions run after fusing."""
     expected = reference(program, call, poison=True)
     engine = CpuEngine(program, isa=isa)
     for arrangement in ARRANGEMENTS:
         found = engine.run(call, arrangement=arrangement)
         np.testing.assert_array_equal(found.values, expected.values, err_msg=str(arrangement))
-        np.testing.assert_allclose(found.parameters, expected.parameters, rtol=PROGRAM, atol=PROGRAM * 10)
+        close(found.parameters, expected.parameters, PROGRAM, f"{isa} {arrangement}")
     return engine.instructions
 
 

@@ -92,6 +92,11 @@ FUSED: dict[str, tuple[Op, ...]] = {
     "gate turned round": (Op("sigmoid", (1,)), Op("tanh", (0,)), Op("mul", (4, 5))),
     "gate whose tanh is used twice": (Op("tanh", (0,)), Op("sigmoid", (1,)), Op("mul", (4, 5)), Op("add", (6, 4))),
     "gate of one leaf": (Op("tanh", (0,)), Op("sigmoid", (0,)), Op("mul", (4, 5))),
+    "gate of sums": (Op("add", (0, 1)), Op("add", (2, 1)), Op("tanh", (5,)), Op("sigmoid", (4,)), Op("mul", (6, 7))),
+    "gate of a sum": (Op("add", (0, 1)), Op("tanh", (4,)), Op("sigmoid", (1,)), Op("mul", (5, 6))),
+    "gate of a sum that is used twice": (
+        *(Op("add", (0, 1)), Op("add", (2, 1)), Op("tanh", (4,)), Op("sigmoid", (5,)), Op("mul", (6, 7)), Op("add", (8, 4))),
+    ),
     "multiply and add": (Op("mul", (0, 1)), Op("add", (1, 4))),
     "sum of two products": (Op("mul", (0, 1)), Op("mul", (1, 1)), Op("add", (4, 5))),
     "add and relu": (Op("add", (0, 1)), Op("relu", (4,))),
