@@ -13,7 +13,7 @@ from tolerances import PROGRAM
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.known_rows import known_order
 from pixelfast.engines.reference import run as reference
-from pixelfast.program import Buffer, Draw, Encode, Map, Op, Product, Program, Rect, Slot
+from pixelfast.program import Buffer, Draw, Encode, Map, Op, Product, Program, Slot
 
 pytestmark = needs_engine
 
