@@ -2,7 +2,8 @@
 
 Every instruction set is one source file with its own flags and is chosen at run time, not when building.
 PIXELFAST_SANITIZE=address,undefined (or =thread) builds with sanitizers, for debugging: run Python with the matching
-library in LD_PRELOAD.
+library in LD_PRELOAD. PIXELFAST_EMULATE=/usr/include, where SIMDe's headers lie, builds every instruction set that this
+machine lacks with emulated intrinsics, for tests.
 """
 
 from __future__ import annotations
@@ -22,11 +23,29 @@ X86 = {
     "ops_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
     "ops_avx512.cpp": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 }
+EMULATED = ("ops_avx512.cpp", "ops_neon.cpp")
 
 
 def sanitizers() -> list[str]:
     names = os.environ.get("PIXELFAST_SANITIZE", "")
     return [f"-fsanitize={names}", "-fno-omit-frame-pointer", "-g1", "-O1"] if names else []
+
+
+def emulation() -> list[str]:
+    folder = os.environ.get("PIXELFAST_EMULATE", "")
+    if folder and not Path(folder, "simde", "x86", "avx512.h").is_file():
+        raise SystemExit(
+            f"PIXELFAST_EMULATE={folder}: there are no headers of SIMDe, {folder}/simde/x86/avx512.h is missing. "
+            "Install Debian's libsimde-dev, or name the folder that contains simde/."
+        )
+    return ["-DPIXELFAST_EMULATE", f"-I{folder}"] if folder else []
+
+
+def flags(source: str, x86: bool) -> list[str]:
+    """Of a source's instruction set; emulated ones use what AVX2 has."""
+    name = Path(source).name
+    emulated = emulation() if name in (*EMULATED, "isa.cpp") else []
+    return emulated + (X86.get("ops_avx2.cpp" if emulated and name in EMULATED else name, []) if x86 else [])
 
 
 class BuildEngine(build_ext):
@@ -50,7 +69,7 @@ class BuildEngine(build_ext):
                 [source],
                 output_dir=self.build_temp,
                 include_dirs=[*self.compiler.include_dirs, pybind11.get_include()],
-                extra_postargs=common + (X86.get(Path(source).name, []) if x86 else []),
+                extra_postargs=common + (flags(source, x86) if unix else []),
                 depends=ext.depends,
             )
         self.compiler.link_shared_object(

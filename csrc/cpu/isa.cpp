@@ -20,6 +20,9 @@ std::vector<Candidate> candidates() {
   avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #endif
+#ifdef PIXELFAST_EMULATE  // see setup.py
+  avx512 = true;
+#endif
   return {{"avx512", avx512_kernels(), avx512},
           {"avx2", avx2_kernels(), avx2},
           {"neon", neon_kernels(), true},

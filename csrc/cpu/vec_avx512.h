@@ -1,13 +1,18 @@
 // Sixteen floats: AVX-512 F, BW, DQ and VL. See vec_scalar.h for what each function does.
 #pragma once
 
-#include <immintrin.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "ops.h"
+
+#ifdef PIXELFAST_EMULATE
+#include "emulated_avx512.h"
+#else
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -34,7 +39,7 @@ struct Vec {
 };
 
 inline void keep([[maybe_unused]] Vec& a) {
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(PIXELFAST_EMULATE)
   asm("" : "+v"(a.v));
 #endif
 }

@@ -1,13 +1,18 @@
 // Four floats: NEON of 64-bit ARM. See vec_scalar.h for what each function does.
 #pragma once
 
-#include <arm_neon.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "ops.h"
+
+#ifdef PIXELFAST_EMULATE
+#include "emulated_neon.h"
+#else
+#include <arm_neon.h>
+#endif
 
 namespace {
 
@@ -41,7 +46,7 @@ struct Vec {
 };
 
 inline void keep([[maybe_unused]] Vec& a) {
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(PIXELFAST_EMULATE)
   asm("" : "+w"(a.v));
 #endif
 }
