@@ -69,7 +69,7 @@ build/emulated/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
 	@touch $@
 
 emulated: build/emulated/.installed
-	PYTHONPATH=build/emulated $(BIN)/pytest $(ENGINE_TESTS) tests/test_precision.py
+	PYTHONPATH=build/emulated $(BIN)/pytest $(ENGINE_TESTS) tests/test_precision.py tests/test_bf16.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)

@@ -159,7 +159,9 @@ void Worker::execute(const PackedProduct& product, const Step& step, Cells cells
     call.out = rows(step.out, part);
     call.rows = count_rows(part);
     if (product.added >= 0) call.adds = true, call.added = sources(product.added, part);
-    if (call.tap_count > 0 || product.panels[0].bias) plan_.kernels->product[product.storage](call);
+    if (call.tap_count == 0 && !product.panels[0].bias) return;
+    if (product.storage == kPairs) rounded_.run(call, *plan_.kernels);
+    else plan_.kernels->product[product.storage](call);
   };
   if (cells.count > 1) {
     call.tap_count = gather_taps(product, step, cells);

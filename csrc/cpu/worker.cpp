@@ -19,6 +19,7 @@ Worker::Worker(const Plan& plan, const Call& call, const Arrangement& arrangemen
       leaves_(plan.most_leaves),
       spans_(plan.most_taps),
       tables_(plan.most_taps),
+      rounded_(plan.most_pairs, plan.most_taps),
       lanes_(arrangement.wave ? arrangement.rows_in_flight + 1 : 1) {
   // Several cells need pointers to the rows of every slot; one cell only for fields, which may lie at no stride.
   const size_t columns = plan.col1 - plan.col0, lanes = lanes_.size();

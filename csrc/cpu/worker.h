@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "arrangement.h"
+#include "rounded_inputs.h"
 #include "tile.h"
 
 namespace pixelfast {
@@ -105,6 +106,7 @@ class Worker {
   std::vector<MapLeaf> leaves_;
   std::vector<Span> spans_;
   std::vector<const float*> tables_;
+  RoundedInputs rounded_;
   FastScratch fast_;
   std::vector<FastChunk> chunks_;
   std::vector<FastChunk::Source> fast_sources_;  // (chunks, grids)
