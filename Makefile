@@ -2,6 +2,7 @@
 # make test   set up .venv and run every check, as continuous integration does
 # make fuzz   random architectures against the naive loop, 10,000 of them
 # make asan   the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer; make tsan: with ThreadSanitizer
+# make emulated   the native engine's tests with every instruction set, those that this machine lacks emulated by SIMDe
 # make bench  the speed report, some minutes; bench-quick: under a minute; bench-micro: the engine's operations one by one
 #
 # Needs Python (3.10 or later, with venv) and, for the native engine, a C++17 compiler.
@@ -15,11 +16,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h)
 PACKAGE := $(shell find pixelfast kernels -name '*.py')
+SIMDE ?= /usr/include
 ENGINE_TESTS := $(patsubst %,tests/test_%.py,instructions programs arrangements draws running streams fast_products fusing)
 comma := ,
 RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)
 
-.PHONY: setup demo test lint pytest fuzz asan tsan bench bench-quick bench-micro clean
+.PHONY: setup demo test lint pytest fuzz asan tsan emulated bench bench-quick bench-micro clean
 
 setup: $(STAMP)
 
@@ -59,6 +61,15 @@ asan: build/asan/.installed
 # PyTorch's own threads are no business of ours.
 tsan: build/tsan/.installed
 	PYTHONPATH=build/tsan LD_PRELOAD=$(call RUNTIME,tsan) OMP_NUM_THREADS=1 TSAN_OPTIONS=exitcode=66 $(BIN)/pytest $(ENGINE_TESTS)
+
+build/emulated/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
+	rm -rf $(@D)
+	PIXELFAST_EMULATE=$(SIMDE) $(BIN)/python -m pip install --disable-pip-version-check --no-deps --target $(@D) .
+	ls $(@D)/pixelfast/_cpu.*
+	@touch $@
+
+emulated: build/emulated/.installed
+	PYTHONPATH=build/emulated $(BIN)/pytest $(ENGINE_TESTS) tests/test_precision.py tests/test_bf16.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)

@@ -2,31 +2,54 @@
 
 Every instruction set is one source file with its own flags and is chosen at run time, not when building.
 PIXELFAST_SANITIZE=address,undefined (or =thread) builds with sanitizers, for debugging: run Python with the matching
-library in LD_PRELOAD.
+library in LD_PRELOAD. PIXELFAST_EMULATE=/usr/include, where SIMDe's headers lie, builds every instruction set that this
+machine lacks with emulated intrinsics, for tests.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+from functools import partial
 from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError, CCompilerError
+from setuptools.errors import BaseError, CCompilerError, CompileError
 
 COMMON = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
 QUIET = ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # g++ 12 warns about its own AVX-512 header
+AVX512 = ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 X86 = {
     "ops_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
-    "ops_avx512.cpp": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+    "ops_avx512.cpp": AVX512,
+    "ops_avx512_bf16.cpp": [*AVX512, "-mavx512bf16"],
 }
+OPTIONAL = ("ops_avx512_bf16.cpp",)  # g++ before version 10 does not know its flag; without it, the source is empty
+EMULATED = ("ops_avx512.cpp", "ops_avx512_bf16.cpp", "ops_neon.cpp")
 
 
 def sanitizers() -> list[str]:
     names = os.environ.get("PIXELFAST_SANITIZE", "")
     return [f"-fsanitize={names}", "-fno-omit-frame-pointer", "-g1", "-O1"] if names else []
+
+
+def emulation() -> list[str]:
+    folder = os.environ.get("PIXELFAST_EMULATE", "")
+    if folder and not Path(folder, "simde", "x86", "avx512.h").is_file():
+        raise SystemExit(
+            f"PIXELFAST_EMULATE={folder}: there are no headers of SIMDe, {folder}/simde/x86/avx512.h is missing. "
+            "Install Debian's libsimde-dev, or name the folder that contains simde/."
+        )
+    return ["-DPIXELFAST_EMULATE", f"-I{folder}"] if folder else []
+
+
+def flags(source: str, x86: bool) -> list[str]:
+    """Of a source's instruction set; emulated ones use what AVX2 has."""
+    name = Path(source).name
+    emulated = emulation() if name in (*EMULATED, "isa.cpp") else []
+    return emulated + (X86.get("ops_avx2.cpp" if emulated and name in EMULATED else name, []) if x86 else [])
 
 
 class BuildEngine(build_ext):
@@ -46,13 +69,19 @@ class BuildEngine(build_ext):
         common = [*COMMON, *QUIET, "-pthread", *sanitizers()] if unix else ["/std:c++17", "/O2", "/EHsc"]
         objects = []
         for source in ext.sources:
-            objects += self.compiler.compile(
+            compile_with = partial(
+                self.compiler.compile,
                 [source],
                 output_dir=self.build_temp,
                 include_dirs=[*self.compiler.include_dirs, pybind11.get_include()],
-                extra_postargs=common + (X86.get(Path(source).name, []) if x86 else []),
                 depends=ext.depends,
             )
+            try:
+                objects += compile_with(extra_postargs=common + (flags(source, x86) if unix else []))
+            except CompileError:
+                if Path(source).name not in OPTIONAL:
+                    raise
+                objects += compile_with(extra_postargs=common)
         self.compiler.link_shared_object(
             objects,
             self.get_ext_fullpath(ext.name),

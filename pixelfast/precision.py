@@ -1,4 +1,4 @@
-"""Precisions: how the weights of products are stored, and how far that may move a model's parameters.
+"""Precisions: how the weights and inputs of products are rounded, and how far that may move a model's parameters.
 
 Only products (convolutions and linear layers) are concerned: everything else stays in float32, as do all sums. What the
 precisions cost and win is measured in docs/precision.md.
@@ -28,6 +28,7 @@ class Precision:
 PRECISIONS: dict[str, Precision] = {
     "fp32": Precision("float32, exact", 1e-4),
     "fp16w": Precision("weights stored as float16, float32 arithmetic", 1e-2),
+    "bf16": Precision("products of bfloat16, float32 sums", 2e-1),
 }
 """In the order of csrc/names.h."""
 

@@ -34,7 +34,8 @@ Executor::Executor(const Plan& plan, const Call& call, const Tile& tile, int mos
       taps_(plan.most_taps),
       leaves_(plan.most_leaves),
       spans_(plan.most_taps),
-      tables_(plan.most_taps) {
+      tables_(plan.most_taps),
+      rounded_(plan.most_pairs, plan.most_taps) {
   // Several cells need pointers to the rows of every slot; one cell only for fields, which may lie at no stride.
   const size_t columns = plan.col1 - plan.col0;
   const size_t one = (plan.most_leaves + 1) * columns;
@@ -183,7 +184,9 @@ void Executor::execute(const PackedProduct& product, const Step& step, Cells cel
     call.out = rows(step.out, part);
     call.rows = count_rows(part);
     if (product.added >= 0) call.adds = true, call.added = sources(product.added, part);
-    if (call.tap_count > 0 || product.panels[0].bias) plan_.kernels->product[product.storage](call);
+    if (call.tap_count == 0 && !product.panels[0].bias) return;
+    if (product.storage == kPairs) rounded_.run(call, *plan_.kernels);
+    else plan_.kernels->product[product.storage](call);
   };
   if (cells.count > 1) {
     call.tap_count = gather_taps(product, step, cells, portion);

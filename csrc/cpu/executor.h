@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "rounded_inputs.h"
 #include "tile.h"
 
 namespace pixelfast {
@@ -81,6 +82,7 @@ class Executor {
   std::vector<MapLeaf> leaves_;
   std::vector<Span> spans_;
   std::vector<const float*> tables_;
+  RoundedInputs rounded_;
   FastScratch fast_;
   std::vector<FastChunk> chunks_;
   std::vector<FastChunk::Source> fast_sources_;  // (chunks, grids)

@@ -1,7 +1,8 @@
 // The inner loops for AVX-512, if this is compiled for it (see setup.py).
 #include "ops.h"
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#if (defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)) || \
+    defined(PIXELFAST_EMULATE)
 #include "vec_avx512.h"
 #include "ops_impl.h"
 

@@ -5,18 +5,10 @@
 #pragma once
 
 #include "../names.h"
-
-namespace {
-
-template <class Float>
-inline Float* row_of(const pixelfast::RowsOf<Float>& rows, ptrdiff_t m) {
-  return rows.each ? rows.each[m] + rows.stride : rows.base + m * rows.stride;
-}
-
-}  // namespace
-
 #include "math_impl.h"
+#include "widened_pairs.h"
 #include "product_impl.h"
+#include "round_impl.h"
 #include "map_impl.h"
 #include "rows_impl.h"
 #include "draw_impl.h"
@@ -28,7 +20,8 @@ int sets(int vectors) { return sets_of_sums(vectors); }
 
 int at_once(ptrdiff_t rows, int vectors) { return rows <= kMostRows ? kBlocks<float>[vectors - 1][rows - 1].most : 1; }
 
-constexpr pixelfast::Kernels kKernels = {kName, Vec::width, kMostVectors, sets, at_once,
-                                         {product<float>, product<pixelfast::Half>}, fast_inputs, fast_outputs, map, reduce, norm, add, draw};
+constexpr pixelfast::Kernels kKernels = {
+    kName, Vec::width, kMostVectors, sets, at_once, {product<float>, product<pixelfast::Half>, product<pixelfast::Pair>},
+    round_pairs, fast_inputs, fast_outputs, map, reduce, norm, add, draw};
 
 }  // namespace

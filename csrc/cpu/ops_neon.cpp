@@ -1,7 +1,7 @@
 // The inner loops for NEON, if this is compiled for it (see setup.py).
 #include "ops.h"
 
-#if defined(__aarch64__)
+#if defined(__aarch64__) || defined(PIXELFAST_EMULATE)
 #include "vec_neon.h"
 #include "ops_impl.h"
 

@@ -14,9 +14,14 @@
 
 namespace pixelfast {
 
+constexpr ptrdiff_t rows_of_weights(ptrdiff_t channels, Storage storage) {
+  return storage == kPairs ? pairs_of(channels) : channels;
+}
+
 struct PackedProduct {
   std::vector<Panel> panels;
   Storage storage = kFloats;
+  ptrdiff_t rows = 0;            // K, of the packed weights
   std::vector<ptrdiff_t> first;  // of each tap: its first row of the packed weights
   size_t weights = 0;            // how many, with the bias
   int divided = 0;               // so many of its taps, the first ones, are added before the others (0: all in one go)
@@ -104,7 +109,7 @@ struct Plan {
   int low_products = 0;    // products with weights in the precision that was asked for, where that is not float32
 
   // The most that any instruction needs; sizes of a worker's scratch.
-  size_t most_taps = 0, most_leaves = 0, most_registers = 0;
+  size_t most_taps = 0, most_leaves = 0, most_registers = 0, most_pairs = 0;
 };
 
 // `cell`: 2 or 4, the columns of a cell in products over whole rows (fast_product.h); 0: plain products only.

@@ -2,14 +2,17 @@
 //
 // A block keeps its sums in registers and, for each k, multiplies MR broadcast inputs with NV vectors of weights. With
 // few rows there would be too few sums to hide the latency of a multiply-add; then a block takes several panels at once.
-// Weights are stored as W, float or Half, and are float32 once they are in a register.
+// Weights are stored as W, float or Half, and are float32 once they are in a register; or Pair, and then so are inputs.
 //
 // The order in which the terms of an output are added up depends on the width of its panel and on nothing else, so that
 // an image comes out the same, to the last bit, in any batch. (Taps that are left out at borders would have added 0.)
 #pragma once
 
+#include "row_of.h"
+
 namespace {
 
+using pixelfast::Pair;
 using pixelfast::Panel;
 using pixelfast::ProductCall;
 using pixelfast::Tap;
@@ -63,8 +66,19 @@ inline void fetch([[maybe_unused]] const void* p) {
 #endif
 }
 
+// What weights stored as W, and the inputs that they meet, are in a register.
+template <class W>
+struct FactorOf {
+  using Type = Vec;
+};
+template <>
+struct FactorOf<Pair> {
+  using Type = Pairs;
+};
+
 template <class W, int MR, int NV, int Panels, bool Fetch>
 struct Block {
+  using Factor = typename FactorOf<W>::Type;
   static constexpr int kSets = sets_of_sums(NV);
   // Inputs that stayed in registers from one panel to the next would push sums out of them.
   static constexpr bool kReload = Panels > 1 && MR * NV * Panels * kSets + NV + MR > Vec::registers;
@@ -94,7 +108,7 @@ struct Block {
 #pragma GCC unroll 4
     for (int p = 0; p < Panels; p++) {
       if (Fetch) fetch(reinterpret_cast<const char*>(weights[p] + at) + next);
-      Vec w[NV];
+      Factor w[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) {
         w[v] = Vec::load(weights[p] + at + v * Vec::width);
@@ -105,7 +119,7 @@ struct Block {
       for (int m = 0; m < MR; m++) {
         const float* row = source[m];
         if (kReload && p > 0) forget(row);
-        Vec x = Vec::set(row[k]);
+        const Factor x = Vec::set(row[k]);
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) sums[Set][p][m][v] = fma(x, w[v], sums[Set][p][m][v]);
       }

@@ -1,13 +1,18 @@
 // Four floats: NEON of 64-bit ARM. See vec_scalar.h for what each function does.
 #pragma once
 
-#include <arm_neon.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "ops.h"
+
+#ifdef PIXELFAST_EMULATE
+#include "emulated_neon.h"
+#else
+#include <arm_neon.h>
+#endif
 
 namespace {
 
@@ -26,6 +31,7 @@ struct Vec {
   static Vec load(const pixelfast::Half* p) {
     return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))))};
   }
+  static Vec load(const pixelfast::Pair* p) { return load(&p->bits); }
   static Vec load_first(const float* p, int n) {
     float lanes[4] = {0, 0, 0, 0};
     for (int i = 0; i < n; i++) lanes[i] = p[i];
@@ -41,7 +47,7 @@ struct Vec {
 };
 
 inline void keep([[maybe_unused]] Vec& a) {
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(PIXELFAST_EMULATE)
   asm("" : "+w"(a.v));
 #endif
 }
@@ -68,6 +74,9 @@ inline Vec ldexp(Vec a, Vec n) {
   int32x4_t whole = vcvtq_s32_f32(n.v), half = vshrq_n_s32(whole, 1);
   return {vmulq_f32(vmulq_f32(a.v, power_of_two(half)), power_of_two(vsubq_s32(whole, half)))};
 }
+
+inline Vec low_halves(Vec a) { return {vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a.v), 16))}; }
+inline Vec high_halves(Vec a) { return {vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v), vdupq_n_u32(0xffff0000u)))}; }
 
 inline Mask equal(Vec a, Vec b) { return {vceqq_f32(a.v, b.v)}; }
 inline Mask not_equal(Vec a, Vec b) { return {vmvnq_u32(vceqq_f32(a.v, b.v))}; }

@@ -1,6 +1,6 @@
 """The native CPU engine: `Program`s run by C++ (csrc/), with the best instruction set of this processor.
 
-The environment variable PIXELFAST_ISA (scalar, avx2, avx512 or neon) forces an instruction set, for debugging.
+The environment variable PIXELFAST_ISA (scalar, avx2, avx512, avx512_bf16 or neon) forces an instruction set, for debugging.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class CpuEngine:
         program: what to run.
         isa: the instruction set; None: what PIXELFAST_ISA says, or the best there is.
         cell: how many neighbouring columns products over whole rows may compute together, with fewer multiplications
-            (csrc/cpu/fast_product.h): 2, 4, or 0 for plain products.
-        precision: how the weights of products are stored (`pixelfast.precision`).
+            (csrc/cpu/fast_product.h): 2, 4, or 0 for plain products, which bf16 has only.
+        precision: how the weights of products are stored, and whether their inputs are rounded (`pixelfast.precision`).
 
     Raises:
         EngineUnavailable: the engine was not built, or ``isa`` does not exist here.
@@ -68,7 +68,7 @@ class CpuEngine:
 
     @property
     def isa(self) -> str:
-        """The instruction set in use: scalar, avx2, avx512 or neon."""
+        """The instruction set in use: scalar, avx2, avx512, avx512_bf16 or neon."""
         return self._engine.isa
 
     @property
