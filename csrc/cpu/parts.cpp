@@ -9,7 +9,7 @@ namespace pixelfast {
 // Every instruction of a row may read what the others wrote by the one before.
 std::optional<Position> Worker::run_parts(int member, Progress* progress, const RowFinished& row_finished) {
   member_ = member;
-  progress[member].step.store(0, std::memory_order_release);
+  progress[member].finish(0);
   for (int row = plan_.first_row; row < plan_.height && !stopped(); row++) {
     const bool known = runs_known(row);
     if (member == 0) tile_.begin_row(row);
@@ -55,7 +55,7 @@ void Worker::run_own_part(const Step& step) {
 // Waits until all members are here.
 void Worker::meet(Progress* progress) {
   const int here = progress[member_].step.load(std::memory_order_relaxed) + 1;
-  progress[member_].step.store(here, std::memory_order_release);
+  progress[member_].finish(here);
   wait_for(progress, here);
 }
 
