@@ -39,9 +39,10 @@ def compile(
         precision: "fp32", which is exact, or for the engine "cpu" a lower one, which is not:
             "fp16w" stores the weights of convolutions and linear layers as float16 and computes in float32. The largest
             error of a parameter was 0.3 % of their standard deviation (none for the checkpoints that come along).
-            One image of a large model takes 0.8 times as long, several take as long as in float32: docs/precision.md.
+            One image of a large model takes 0.8 times as long, several take as long as in float32.
             "bf16" rounds these weights, and what they are multiplied with, to bfloat16, and sums in float32. The largest error
-            was 5 % of the standard deviation. It is meant for processors with AVX-512 BF16; elsewhere it is no faster.
+            was 5 % of the standard deviation. It is meant for processors with AVX-512 BF16; elsewhere it is slower.
+            What was measured: docs/precision.md.
 
     Raises:
         InvalidInput, NotAutoregressive, UnsupportedModel, EngineUnavailable, NumericalError: each says what to do.

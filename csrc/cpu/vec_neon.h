@@ -76,7 +76,9 @@ inline Vec ldexp(Vec a, Vec n) {
 }
 
 inline Vec low_halves(Vec a) { return {vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a.v), 16))}; }
-inline Vec high_halves(Vec a) { return {vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v), vdupq_n_u32(0xffff0000u)))}; }
+inline Vec high_halves(Vec a) {
+  return {vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v), vdupq_n_u32(0xffff0000u)))};
+}
 
 inline Mask equal(Vec a, Vec b) { return {vceqq_f32(a.v, b.v)}; }
 inline Mask not_equal(Vec a, Vec b) { return {vmvnq_u32(vceqq_f32(a.v, b.v))}; }
