@@ -45,7 +45,7 @@ class Match:
         unexpected: weights under `prefix` that the model lacks.
         kept: tensors that the file lacks and that are no weights (masks, counters): the model keeps its own.
         ignored: tensors under `prefix` that the model lacks and that are no weights.
-        elsewhere: tensors of the file that do not stand under `prefix`.
+        elsewhere: tensors of the file under none of these prefixes.
         shapes: (name, shape in the file, shape in the model) where they differ.
         near: for a missing or an unexpected name, the nearest one on the other side with its shape.
     """
@@ -163,7 +163,7 @@ def match_weights(
         unexpected=unexpected,
         kept=tuple(name for name in lacking if name not in missing),
         ignored=tuple(own for own in surplus if own not in unexpected),
-        elsewhere=tuple(own for name, own in found.items() if name not in under),
+        elsewhere=tuple(own for name, own in found.items() if name not in under and not name.startswith(others)),
         shapes=tuple((n, tuple(t.shape), tuple(wanted[n].shape)) for n, t in both.items() if n not in fits),
         near={**_nearest(missing, unexpected, tensors), **_nearest(unexpected, missing, wanted)},
     )
