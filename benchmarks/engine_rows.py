@@ -104,7 +104,9 @@ class Engines:
         cond = self.entry.cond(1)
         begin = time.perf_counter()
         try:
-            sampler = pixelfast.compile(self.module, self.job.shape, self.head, cond=cond, engine=engine, precision=precision)
+            # No self-check: it would add to the memory of the first drawing, and every cell is gated by `verify` anyway.
+            options = {"cond": cond, "engine": engine, "precision": precision, "self_check": False}
+            sampler = pixelfast.compile(self.module, self.job.shape, self.head, **options)
             took = time.perf_counter() - begin
             self.samplers[name] = sampler
             first = None if name == row_names.SLOW else peak_memory(self.drawing(name, 1))

@@ -8,6 +8,7 @@ from .check import Report, check
 from .checkpoint import load, save
 from .errors import (
     CheckpointError,
+    CheckpointWarning,
     EngineUnavailable,
     InvalidInput,
     NotAutoregressive,
@@ -26,6 +27,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "CheckpointError",
+    "CheckpointWarning",
     "EngineUnavailable",
     "Head",
     "InvalidInput",

@@ -26,6 +26,7 @@ def compile(
     cond: Any = None,
     engine: str = "auto",
     precision: str = "fp32",
+    self_check: bool = True,
 ) -> Sampler:
     """Compile a trained model once, to sample often.
 
@@ -43,13 +44,15 @@ def compile(
             "bf16" rounds these weights, and what they are multiplied with, to bfloat16, and sums in float32. The largest error
             was 5 % of the standard deviation. It is meant for processors with AVX-512 BF16; elsewhere it is slower.
             What was measured: docs/precision.md.
+        self_check: compare the first images that are drawn, four at most for each kind of condition, with one forward of the
+            module on them, and raise VerificationError if the engine drew from other parameters than the module gives.
 
     Raises:
         InvalidInput, NotAutoregressive, UnsupportedModel, EngineUnavailable, NumericalError: each says what to do.
     """
     module_of(model)
     registry.check_name(engine, precision)
-    sampler = Sampler(model, shape_of(model, shape), head_of(model, head), engine, precision)
+    sampler = Sampler(model, shape_of(model, shape), head_of(model, head), engine, precision, self_check)
     if sampler.engine == "naive":
         return sampler
     try:
@@ -73,6 +76,7 @@ def sample(
     head: Head | None = None,
     engine: str = "auto",
     precision: str = "fp32",
+    self_check: bool = True,
     **options: Any,
 ) -> Any:
     """Draw n images from a trained model: `compile` and `Sampler.sample` in one; see there for all options.
@@ -85,13 +89,14 @@ def sample(
     if unknown:
         raise InvalidInput(f"sample() got unknown options {', '.join(sorted(unknown))}")
     size, distribution = shape_of(model, shape), head_of(model, head)
-    key = (size, id(distribution), engine, precision, _fingerprint(model))
+    key = (size, id(distribution), engine, precision, self_check, _fingerprint(model))
     with _cache_lock:
         kept = _cache.get(model)
     if kept is not None and kept[0] == key:
         sampler = kept[1]
     else:
-        sampler = compile(model, size, distribution, cond=options.get("cond"), engine=engine, precision=precision)
+        cond = options.get("cond")
+        sampler = compile(model, size, distribution, cond=cond, engine=engine, precision=precision, self_check=self_check)
         with _cache_lock:
             _cache[model] = key, sampler
     return sampler.sample(n, **options)

@@ -1,34 +1,32 @@
 """Checkpoints: a folder with ``model.safetensors`` and ``config.json``, and other people's weight files.
 
-Nothing is ever unpickled beyond tensors, nothing is loaded in silence, and every file is written whole or not at all.
+No code of a file is ever run, nothing is loaded in silence, and every file is written whole or not at all.
 """
 
 from __future__ import annotations
 
 import difflib
-import itertools
 import json
 import os
-import pickle
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .errors import CheckpointError, PixelfastError
+from .errors import CheckpointError, CheckpointWarning, PixelfastError
 from .heads import Categorical
+from .matching import Match, match_weights
 from .models import MODELS
+from .weight_files import read_weights
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 RESERVED = ("architecture", "arguments", "levels", "encode")
-NESTINGS = ("state_dict", "model_state_dict", "model", "net", "ema")
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
 
 def shipped() -> list[str]:
@@ -96,32 +94,60 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
-def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+def load(
+    path: str | Path, model: nn.Module | None = None, *, strict: bool = True, ema: bool = False, prefix: str | None = None
+) -> nn.Module:
     """A model in evaluation mode from a checkpoint, with float32 weights.
 
     Args:
         path: the name of a shipped checkpoint, a folder that ``save`` wrote, or a weight file (.safetensors, .pt, .pth,
             .ckpt, .bin), which needs ``model``.
-        model: the model to fill. Nestings (``state_dict``, ``model``) and prefixes (``module.``, ``_orig_mod.``) of the
-            file are understood.
+        model: the model to fill, in place: its own tensors are overwritten, with their own types and on their own device, or
+            left alone where an error is raised. Nestings of the file (``state_dict``, ``model``, Lightning's), prefixes
+            (``module.``, ``_orig_mod.``) and both kinds of weight_norm are understood.
+        strict: refuse a file that lacks weights of the model or has others; else the model keeps its own where the file has
+            none, with a ``CheckpointWarning``. Masks, counters and other tensors that nobody trains may always differ.
+        ema: take the averaged weights (EMA); by default the plain ones are taken where the file has both.
+        prefix: take what stands under this prefix, if the file leaves a choice.
+
+    Returns:
+        ``model`` itself, or the one that the folder describes. ``pixelfast.checkpoint.match`` tells what fits how.
 
     Raises:
-        CheckpointError: the file is missing, truncated, foreign, or does not fit the model.
+        CheckpointError: the file is missing, truncated, names objects that could run code, or does not fit the model.
     """
     source = _find(path)
-    if source.is_dir():
-        if model is None:
-            model = _build(read_config(source), source / CONFIG)
-        source = source / WEIGHTS
-        if not source.exists():
-            raise CheckpointError(f"the checkpoint folder {source.parent} holds no {WEIGHTS}")
+    if source.is_dir() and model is None:
+        model = _build(read_config(source), source / CONFIG)
     elif model is None:
         raise CheckpointError(
             f"{source} holds weights only: give the model that they belong to, load(path, model=...), or the folder "
             f"with {CONFIG}"
         )
-    _fill(model, read_weights(source), source)
+    report, tensors = _matched(source, model, ema, prefix)
+    report.require(strict)
+    own = model.state_dict()
+    model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}, strict=False)
+    for remark in report.remarks():
+        warnings.warn(f"{report.path.name} into {report.model}: {remark}", CheckpointWarning, stacklevel=2)
     return model.eval()
+
+
+def match(path: str | Path, model: nn.Module, *, ema: bool = False, prefix: str | None = None) -> Match:
+    """How a weight file fits a model: what `load` would take, what is missing and what is left over. Nothing is loaded.
+
+    Raises:
+        CheckpointError: the file cannot be read, or leaves a choice.
+    """
+    return _matched(_find(path), model, ema, prefix)[0]
+
+
+def _matched(source: Path, model: nn.Module, ema: bool, prefix: str | None) -> tuple[Match, dict[str, Tensor]]:
+    if source.is_dir():
+        source = source / WEIGHTS
+        if not source.exists():
+            raise CheckpointError(f"the checkpoint folder {source.parent} holds no {WEIGHTS}: give the file of weights itself")
+    return match_weights(read_weights(source), model, source, ema, prefix)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -136,26 +162,6 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} must hold a JSON object, found {type(config).__name__}")
     return config
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file by name, nestings opened, and nothing but tensors ever unpickled."""
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is no PyTorch file, is damaged, or holds objects other than tensors, which could run code and are "
-            f"not loaded. Where you trust its origin, load it once with torch.load(..., weights_only=False) and save "
-            f"model.state_dict() alone. PyTorch says: {str(error).splitlines()[0]}"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is truncated or no PyTorch file: {error}") from error
-    return _open_nesting(content, path)
 
 
 def _find(path: str | Path) -> Path:
@@ -185,52 +191,3 @@ def _build(config: Mapping[str, Any], file: Path) -> nn.Module:
         return model
     except (TypeError, PixelfastError) as error:
         raise CheckpointError(f"{file}: the arguments do not fit the architecture {name!r}: {error}") from error
-
-
-def _open_nesting(content: object, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-        inner = next((content[name] for name in NESTINGS if isinstance(content.get(name), Mapping)), None)
-        if inner is None and tensors:
-            return tensors
-        content = inner
-    raise CheckpointError(f"{path} holds no tensors by name, neither directly nor under {', '.join(NESTINGS)}")
-
-
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load ``tensors`` into ``model``, all of them and nothing else, or raise CheckpointError."""
-    wanted = model.state_dict()
-    tensors = _without_prefix(tensors, wanted)
-    missing = [name for name in wanted if name not in tensors]
-    surplus = [name for name in tensors if name not in wanted]
-    if len(missing) == len(wanted):
-        raise CheckpointError(
-            f"nothing in {path} fits {type(model).__name__}: the file has {_some(tensors)}, the model {_some(wanted)}"
-        )
-    if missing or surplus:
-        lines = [f"{path} does not fit {type(model).__name__}:"]
-        lines += [f"  missing in the file: {name}{_near(name, surplus)}" for name in missing[:8]]
-        lines += [f"  not in the model: {name}{_near(name, missing)}" for name in surplus[:8]]
-        raise CheckpointError("\n".join(lines) + f"\n({len(missing)} missing, {len(surplus)} surplus in all)")
-    wrong = [name for name in wanted if wanted[name].shape != tensors[name].shape]
-    if wrong:
-        lines = [f"  {n}: file {tuple(tensors[n].shape)}, model {tuple(wanted[n].shape)}" for n in wrong[:8]]
-        raise CheckpointError(f"{path}: {len(wrong)} tensors have other shapes than the model's\n" + "\n".join(lines))
-    model.load_state_dict({name: tensors[name].to(wanted[name].dtype) for name in wanted})
-
-
-def _without_prefix(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the prefixes of wrappers, up to three of them, of which the most names fit the model."""
-    chains = ["".join(chain) for depth in range(4) for chain in itertools.product(PREFIXES, repeat=depth)]
-    best = max(chains, key=lambda chain: sum(name.removeprefix(chain) in wanted for name in tensors))
-    return {name.removeprefix(best): tensor for name, tensor in tensors.items()}
-
-
-def _near(name: str, others: list[str]) -> str:
-    near = difflib.get_close_matches(name, others, 1, 0.5)
-    return f" (nearest: {near[0]})" if near else ""
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import sys
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 
 from . import checkpoint
 from .engines import registry
-from .errors import InvalidInput
+from .errors import CheckpointWarning, InvalidInput
 from .heads import Bernoulli, Categorical, Encode, Head
 from .pictures import pillow
 from .precision import PRECISIONS
@@ -57,6 +58,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="MODULE:FACTORY",
         help="a class or function that returns the module: package.module:name or path/to/file.py:name",
+    )
+    own.add_argument("--ema", action="store_true", help="of --checkpoint, take the averaged weights (EMA)")
+    own.add_argument("--prefix", help="of --checkpoint, take what stands under this prefix, where the file leaves a choice")
+    own.add_argument(
+        "--strict",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="refuse a --checkpoint that lacks weights of the model or has others. Default: refuse",
     )
     own.add_argument("--model-args", metavar="JSON", help="its keyword arguments, for instance '{\"features\": 32}'")
     own.add_argument(
@@ -108,14 +117,31 @@ def open_model(args: argparse.Namespace) -> Opened:
         return _open_checkpoint(args, shape)
     module = _build(args.model, args.model_args)
     if args.checkpoint is not None:
-        checkpoint.load(args.checkpoint, module)
+        _fill(module, args)
+    elif args.ema or args.prefix is not None or not args.strict:
+        raise InvalidInput("--ema, --prefix and --no-strict say how --checkpoint FILE is read: give that too")
     labels = getattr(module, "classes", 0)
     count = labels if isinstance(labels, int) and not isinstance(labels, bool) else 0
     return Opened(args.model, module, shape, _head(args, getattr(module, "head", None)), count, (), own=False)
 
 
+def _fill(module: nn.Module, args: argparse.Namespace) -> None:
+    """Load --checkpoint into the module; what was left out goes to standard error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CheckpointWarning)
+        checkpoint.load(args.checkpoint, module, strict=args.strict, ema=args.ema, prefix=args.prefix)
+    for warning in caught:
+        if issubclass(warning.category, CheckpointWarning):
+            print(f"pixelfast: {warning.message}", file=sys.stderr)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 def _open_checkpoint(args: argparse.Namespace, shape: tuple[int, int, int] | None) -> Opened:
-    foreign = [name for name in ("model_args", "head", "levels", "encode", "layout") if getattr(args, name) is not None]
+    described = ("model_args", "prefix", "head", "levels", "encode", "layout")
+    foreign = [name for name in described if getattr(args, name) is not None]
+    foreign += ["ema"] if args.ema else []
+    foreign += ["no_strict"] if not args.strict else []
     if foreign:
         names = ", ".join("--" + name.replace("_", "-") for name in foreign)
         raise InvalidInput(f"{names} describe a model of your own: give it by --model MODULE:FACTORY")

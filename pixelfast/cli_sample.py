@@ -78,6 +78,12 @@ def add_sample(commands: Any, **common: Any) -> None:
     how = parser.add_argument_group("how")
     add_engine_options(how)
     how.add_argument("--batch-size", type=positive, metavar="N", help="images drawn together; they do not depend on it")
+    how.add_argument(
+        "--self-check",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compare the first images, four at most, with the model itself. Default: do",
+    )
     how.add_argument("--progress", action=argparse.BooleanOptionalAction, help="a progress bar. Default: on a terminal only")
     add_model_options(parser)
     parser.set_defaults(run=run_sample)
@@ -92,7 +98,8 @@ def run_sample(args: argparse.Namespace) -> int:
     opened = open_model(args)
     labels, cond = conditions(args, opened, args.n)
     started = time.perf_counter()
-    sampler = compile(opened.module, opened.shape, opened.head, cond=cond, engine=args.engine, precision=args.precision)
+    options = {"cond": cond, "engine": args.engine, "precision": args.precision, "self_check": args.self_check}
+    sampler = compile(opened.module, opened.shape, opened.head, **options)
     compiled = time.perf_counter()
     _announce(args.engine, sampler)
     drawing = None if args.gif is None else Drawing(sampler.head.levels, columns=args.columns, scale=args.scale)
@@ -104,10 +111,11 @@ def run_sample(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     images, log_prob = drawn if args.log_prob else (drawn, None)
     lower = "" if sampler.precision == "fp32" else f", precision {sampler.precision}"
+    done = "drawn and checked" if sampler.self_check and sampler.engine != "naive" else "drawn"
     print(
         f"{opened.name}: {args.n} images of {' x '.join(map(str, sampler.shape))}, seed {args.seed}, "
         f"engine {sampler.engine}{lower}\n"
-        f"compiled in {compiled - started:.1f} s, drawn in {seconds:.2f} s ({1000 * seconds / args.n:.3g} ms an image)"
+        f"compiled in {compiled - started:.1f} s, {done} in {seconds:.2f} s ({1000 * seconds / args.n:.3g} ms an image)"
     )
     if log_prob is not None:
         unknown = np.ones(sampler.shape) if given is None else (given < 0).reshape(len(given), -1).mean(0)

@@ -37,6 +37,10 @@ class CheckpointError(PixelfastError):
     """A checkpoint is truncated, foreign, or does not fit the model."""
 
 
+class CheckpointWarning(UserWarning):
+    """A checkpoint was loaded in part: some of the model's weights are not from it, or some of its own were left out."""
+
+
 class NumericalError(PixelfastError, ArithmeticError):
     """NaN or infinity in the weights, or in the parameters of a predicted distribution."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,7 @@ from .progress import RowProgress
 from .trace.capture import IMAGES, blank_output, frozen_copy
 from .trace.diagnose import first_bad_layer
 from .trace.output import OutputLayout, candidates
-from .verify import Verification, compare
+from .verify import Verification, agreement, compare
 
 OnRow = Callable[[int, Tensor], None]
 
@@ -32,6 +33,10 @@ FIELD_BYTES = 1 << 29
 """Conditions of one batch take at most this much memory."""
 BATCH = 256
 """Images that are drawn together unless `batch_size` says otherwise."""
+CHECKED = 4
+"""Images of a first batch that are compared with the module itself, at most."""
+CHECKED_NUMBERS = 1 << 24
+"""Parameters that this may take: fewer images where they are large, but always one."""
 
 
 class Sampler:
@@ -44,17 +49,25 @@ class Sampler:
         head: how outputs become distributions.
         engine: the engine in use: "cpu", "reference" or "naive".
         precision: of the engine: "fp32" is exact; `pixelfast.compile` says what the others are.
+        self_check: whether the first images of each kind of condition are compared with the module itself.
     """
 
     def __init__(
-        self, module: nn.Module, shape: tuple[int, int, int], head: Head, engine: str = "auto", precision: str = "fp32"
+        self,
+        module: nn.Module,
+        shape: tuple[int, int, int],
+        head: Head,
+        engine: str = "auto",
+        precision: str = "fp32",
+        self_check: bool = True,
     ) -> None:
         self.engine, self.precision = registry.choose(engine, precision), precision
-        self.shape, self.head = shape, head
+        self.shape, self.head, self.self_check = shape, head, self_check
         self.head.table(shape)  # refuses a wrong encoding before anything else happens
         self._module = frozen_copy(module)
         self._compiled: dict[tuple[object, ...], tuple[Compiled, registry.Engine | None]] = {}
         self._naive: dict[tuple[object, ...], NaiveEngine] = {}
+        self._checked: set[tuple[object, ...]] = set()
         self._lock = threading.RLock()
 
     # ---------------------------------------------------------------- compiling
@@ -137,6 +150,7 @@ class Sampler:
         Raises:
             InvalidInput: an argument is out of range or of the wrong shape.
             NumericalError: NaN or infinite parameters, with the layer and pixel in which they appear.
+            VerificationError: the first images disagree with the module itself (`self_check`).
         """
         count = count_of("n", n)
         start = count_of("first", first, least=0)
@@ -160,11 +174,51 @@ class Sampler:
                     threads=threads,
                     on_row=self._row_callback(bar, on_row) if bar.shown or on_row is not None else None,
                 )
-                parts.append(self._run(request, part))
+                parts.append(self._run_checked(request, part))
         images = images_of(np.concatenate([part.values for part in parts]), self.head.levels)
         if not return_log_prob:
             return images
         return images, torch.from_numpy(np.concatenate([part.log_prob for part in parts if part.log_prob is not None]))
+
+    def _run_checked(self, request: Request, conditions: Conditions) -> Result:
+        """One batch; the first one of a program, compared with one forward of the module on a few of its images.
+
+        Raises:
+            VerificationError: the parameters that were drawn from are not the module's.
+        """
+        key = conditions.signature()
+        if not self.self_check or self.engine == "naive" or key in self._checked or not len(request.noise):
+            return self._run(request, conditions)
+        each = int(np.prod(self.shape)) * self.head.parameters
+        count = max(1, min(len(request.noise), CHECKED, CHECKED_NUMBERS // each))
+        part = conditions.rows(torch.arange(count), len(request.noise))
+        if len(request.noise) * each <= CHECKED_NUMBERS:
+            result = checked = self._run(replace(request, want_parameters=True), conditions)
+        else:  # all parameters of such a batch take too much memory, so a few images are drawn twice
+            result = self._run(request, conditions)
+            given = None if request.given is None else request.given[:count]
+            few = replace(request, noise=request.noise[:count], given=given, want_parameters=True, on_row=None)
+            checked = self._run(few, part)
+        assert checked.parameters is not None
+        self._compare(checked.values[:count], checked.parameters[:count], part)
+        self._checked.add(key)
+        return result
+
+    def _compare(self, values: np.ndarray, parameters: np.ndarray, conditions: Conditions) -> None:
+        """Raise unless finished images (N, H, W, C) give the parameters (N, H, W, C, P) that they were drawn from."""
+        layout = self._prepare(conditions)[0].analysis.layout
+        # On the CPU in float32, where tracing ran it too: a GPU may compute convolutions with fewer digits.
+        on_cpu = all(tensor.device.type == "cpu" for tensor in (*self._module.parameters(), *self._module.buffers()))
+        module = self._module if on_cpu else copy.deepcopy(self._module).cpu()
+        with torch.random.fork_rng(devices=[]):
+            own = NaiveEngine(module, self.head, layout).parameters(torch.from_numpy(values).long(), conditions)
+        differs = agreement(torch.from_numpy(parameters), own, self.precision, self.engine)
+        if differs is not None:
+            lower = "" if self.precision == "fp32" else ", or this model is too delicate for this precision"
+            raise VerificationError(
+                f"self-check of the first {len(values)} images: {differs}. This is a bug of pixelfast's{lower}: please report "
+                'it with the model. engine="naive" samples the module as it is, slowly; self_check=False skips this check'
+            )
 
     def _run(self, request: Request, conditions: Conditions) -> Result:
         """One batch, by the engine."""

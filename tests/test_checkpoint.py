@@ -118,7 +118,7 @@ class Namespace:
 
 def test_pickled_objects_are_not_loaded(model: GatedPixelCNN, tmp_path: Path) -> None:
     torch.save({"model": model.state_dict(), "args": Namespace()}, tmp_path / "old.pt")
-    with pytest.raises(CheckpointError, match="holds objects other than tensors"):
+    with pytest.raises(CheckpointError, match=r"names test_checkpoint\.Namespace, which would be imported or run, and is not"):
         checkpoint.load(tmp_path / "old.pt", model)
 
 
@@ -130,7 +130,7 @@ def test_foreign_content(model: GatedPixelCNN, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no tensors by name"):
         checkpoint.load(tmp_path / "empty.pt", model)
     torch.save({"encoder.weight": torch.ones(2)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match=r"nothing in .* fits GatedPixelCNN: the file has encoder.weight"):
+    with pytest.raises(CheckpointError, match=r"nothing in .* fits GatedPixelCNN:\n(.*\n)*  not in the model: encoder.weight"):
         checkpoint.load(tmp_path / "other.pt", model)
 
 
@@ -141,8 +141,8 @@ def test_missing_and_surplus_names_show_the_nearest(model: GatedPixelCNN, tmp_pa
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(CheckpointError) as caught:
         checkpoint.load(tmp_path / "typo.pt", model)
-    assert "missing in the file: hidden.weight (nearest: hiden.weight)" in str(caught.value)
-    assert "not in the model: hiden.weight (nearest: hidden.weight)" in str(caught.value)
+    assert "missing in the file: hidden.weight (nearest: hiden.weight, (17, 17, 1, 1))" in str(caught.value)
+    assert "not in the model: hiden.weight (nearest: hidden.weight, (17, 17, 1, 1))" in str(caught.value)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 

@@ -214,6 +214,24 @@ def test_a_model_of_ones_own_from_a_file_or_a_module(net: Path) -> None:
     assert (drawn("--model", "mynets.py:Net", *options)["images"] != found).any(), "the weights were not loaded"
 
 
+def test_how_a_file_of_weights_is_read(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Averaged weights, a choice between several, and a file that does not fit in all."""
+    first, second = torch.linspace(2, -2, 27).view(3, 1, 3, 3), torch.linspace(-3, 3, 27).view(3, 1, 3, 3)
+    torch.save({"model": {"weight": first}, "ema": {"weight": second}}, "ema.pt")
+    torch.save({"a": {"weight": first}, "b": {"weight": second}}, "choice.ckpt")
+    torch.save({"weight": second, "bias": torch.ones(3)}, "more.bin")
+    options = ["--model", "mynets.py:Net", "--levels", "3", "--shape", "1,7,5", "-n", "4", "--no-self-check"]
+    plain = drawn(*options, "--checkpoint", "ema.pt")["images"]
+    other = drawn(*options, "--checkpoint", "ema.pt", "--ema")["images"]
+    assert (plain != other).any()
+    np.testing.assert_array_equal(drawn(*options, "--checkpoint", "choice.ckpt", "--prefix", "b")["images"], other)
+    assert "drawn in" in capsys.readouterr().out
+    assert "several sets of weights" in refused(capsys, "sample", *options, "--checkpoint", "choice.ckpt")
+    assert "not in the model: bias" in refused(capsys, "sample", *options, "--checkpoint", "more.bin")
+    np.testing.assert_array_equal(drawn(*options, "--checkpoint", "more.bin", "--no-strict")["images"], other)
+    assert capsys.readouterr().err == "pixelfast: more.bin into Net: not in the model, so left out: bias\n"
+
+
 def test_check_tells_a_good_model_from_a_leaking_one(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--model", "mynets.py:Net", "--levels", "3", "--shape", "1,7,5"]
     assert cli.main(["check", *options, "--picture", "field.png"]) == 0
@@ -342,7 +360,10 @@ def test_mistakes_in_sample(folder: Path, capsys: pytest.CaptureFixture[str], op
         (["--model", "mynets.py:Net", "--levels", "3", "--encode", "1,2,3"], "--encode takes integer"),
         (["--model", "mynets.py:Net", "--levels", "3", "--shape", "1,7,5", "--encode", "odd"], "unknown encoding 'odd'"),
         (["--model", "mynets.py:Net", "--head", "bernoulli", "--levels", "3"], "a Bernoulli head has 2 levels"),
-        (["--model", "mynets.py:Net", "--levels", "3", "--checkpoint", "mynets.py"], "mynets.py"),
+        (["--model", "mynets.py:Net", "--levels", "3", "--checkpoint", "mynets.py"], "mynets.py is damaged or no PyTorch file"),
+        (["--model", "mynets.py:Net", "--levels", "3", "--ema"], "say how --checkpoint FILE is read"),
+        (["--model", "mynets.py:Net", "--levels", "3", "--no-strict"], "say how --checkpoint FILE is read"),
+        (["--checkpoint", "digits", "--ema", "--no-strict"], "--ema, --no-strict describe a model of your own"),
     ],
 )
 def test_mistakes_with_a_model_of_ones_own(

@@ -81,6 +81,20 @@ def test_the_readme_runs(
             assert min(picture.size) > 60
 
 
+def test_the_guide_for_models_of_ones_own_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what it prints is what the guide shows."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    guide = ROOT / "docs" / "drop-in.md"
+    for source in blocks(guide, "python"):
+        exec(compile(source, guide.name, "exec"), names)
+    shown = blocks(guide, "")
+    assert len(shown) >= 2
+    assert capsys.readouterr().out == "".join(shown)
+
+
 def test_the_first_example_is_short_and_ends_in_an_assertion() -> None:
     lines = blocks(ROOT / "README.md", "python")[0].splitlines()
     assert len(lines) <= 8
