@@ -17,6 +17,7 @@ from .errors import (
     VerificationError,
 )
 from .heads import Bernoulli, Categorical, Head
+from .mixture import MixtureOfLogistics
 from .sampler import Sampler
 from .verify import Verification
 
@@ -29,6 +30,7 @@ __all__ = [
     "EngineUnavailable",
     "Head",
     "InvalidInput",
+    "MixtureOfLogistics",
     "NotAutoregressive",
     "NumericalError",
     "PixelfastError",
