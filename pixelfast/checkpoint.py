@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError, PixelfastError
-from .heads import Categorical
+from .heads import Categorical, Head
+from .mixture import MixtureOfLogistics
 from .models import MODELS
 
 SHIPPED = Path(__file__).parent / "checkpoints"
@@ -70,8 +71,11 @@ def save(
             "save its state_dict with safetensors or torch.save, and load it with load(path, model=...)"
         )
     head = model.head
-    if not isinstance(head, Categorical) or not isinstance(head.encode, (str, tuple)):
-        raise CheckpointError(f"config.json can hold a Categorical head with a named or (scale, offset) encoding, not {head}")
+    if not isinstance(head, (Categorical, MixtureOfLogistics)) or not isinstance(head.encode, (str, tuple)):
+        raise CheckpointError(
+            "config.json can hold a Categorical or MixtureOfLogistics head with a named or (scale, offset) encoding, "
+            f"not {head}"
+        )
     config = {
         "architecture": names[0],
         "arguments": model.config,
@@ -178,10 +182,9 @@ def _build(config: Mapping[str, Any], file: Path) -> nn.Module:
     encode = config.get("encode", "symmetric")
     try:
         model = MODELS[name](**arguments)
-        levels = cast(Categorical, model.head).levels
-        head = Categorical(levels, encode=tuple(encode) if isinstance(encode, list) else encode)
+        head = cast(Head, model.head)  # the model's arguments say which one
+        head.encode = tuple(encode) if isinstance(encode, list) else encode
         head.table(cast("tuple[int, int, int]", model.shape))  # raises where the encoding is unknown
-        setattr(model, "head", head)  # noqa: B010, mypy takes an attribute of nn.Module for a tensor
         return model
     except (TypeError, PixelfastError) as error:
         raise CheckpointError(f"{file}: the arguments do not fit the architecture {name!r}: {error}") from error
