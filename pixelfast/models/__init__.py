@@ -1,4 +1,4 @@
-"""The models that pixelfast can train itself: PixelCNN and Gated PixelCNN, by name."""
+"""The models that pixelfast can train itself, by name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch import nn
 from .gated import GatedPixelCNN
 from .masked import ChannelNorm, HorizontalConv2d, MaskedConv2d, VerticalConv2d, colour_groups
 from .pixelcnn import PixelCNN
+from .pixelcnnpp import PixelCNNpp
 
 # The names that a checkpoint's config.json and the command line use.
-MODELS: dict[str, type[nn.Module]] = {"pixelcnn": PixelCNN, "gated": GatedPixelCNN}
+MODELS: dict[str, type[nn.Module]] = {"pixelcnn": PixelCNN, "gated": GatedPixelCNN, "pixelcnnpp": PixelCNNpp}
 
 __all__ = [
     "MODELS",
@@ -18,6 +19,7 @@ __all__ = [
     "HorizontalConv2d",
     "MaskedConv2d",
     "PixelCNN",
+    "PixelCNNpp",
     "VerticalConv2d",
     "colour_groups",
 ]
