@@ -377,5 +377,5 @@ def _head_name(head: Head) -> str:
     if isinstance(head, Categorical):
         return "categorical"
     raise UnsupportedModel(
-        f"the engines cannot draw from a {type(head).__name__} head yet: sample by the usual loop with engine=\"naive\""
+        f'the engines cannot draw from a {type(head).__name__} head yet: sample by the usual loop with engine="naive"'
     )

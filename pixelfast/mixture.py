@@ -150,5 +150,6 @@ class MixtureOfLogistics(Head):
         width = 2 * half * sharpness
         # A width of next to nothing, exp(-log_scale) may even be 0: 1 - exp(-w) = w - w^2/2.
         small = width < 1e-6
-        gap = torch.where(small, math.log(2 * half) - log_scale - width / 2, torch.where(small, 1.0, width).neg().expm1().neg().log())
+        wide = torch.where(small, 1.0, width).neg().expm1().neg().log()
+        gap = torch.where(small, math.log(2 * half) - log_scale - width / 2, wide)
         return torch.where(values == 0, below, torch.where(values == self.levels - 1, above, below + above + gap))

@@ -333,8 +333,15 @@ def learning_rate(step: int, steps: int, options: TrainOptions) -> float:
 def augment(
     images: Tensor, maps: Tensor | None, options: TrainOptions, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Shift and mirror each image, and its map alike: (N, C, H, W) and (N, M, H, W), both as they came in shape."""
+    """Shift and mirror each image, and its map alike: (N, C, H, W) and (N, M, H, W), both as they came in shape.
+
+    Raises:
+        InvalidInput: the map has another size than the image, so that it cannot move along.
+    """
     count, _, height, width = images.shape
+    if maps is not None and maps.shape[2:] != images.shape[2:]:
+        found = f"{tuple(maps.shape[2:])} for images of {height, width}"
+        raise InvalidInput(f"shift and flip move maps along with their images, which needs maps of the same size, got {found}")
     by = torch.from_numpy(rng.integers(-options.shift, options.shift + 1, (count, 2)))
     rows = (torch.arange(height) + by[:, :1]).clamp(0, height - 1)  # (N, H)
     cols = (torch.arange(width) + by[:, 1:]).clamp(0, width - 1)  # (N, W)

@@ -92,8 +92,10 @@ def test_orders_are_permutations_of_each_other(channels: int) -> None:
     count = one.mixtures
     # For each component: its logit, the means, the log-scales, the coefficients of all colours.
     kinds = 3 if channels == 3 else 2
-    columns = [[i] + [count + (c * kinds + kind) * count + i for kind in range(kinds) for c in range(channels)] for i in range(count)]
-    place = torch.tensor(columns).flatten()
+    colours = [(kind, c) for kind in range(kinds) for c in range(channels)]
+    place = torch.tensor(
+        [[i] + [count + (c * kinds + kind) * count + i for kind, c in colours] for i in range(count)]
+    ).flatten()
     assert torch.equal(place.sort().values, numbers)
     parameters = parameters_of(one)
     assert torch.equal(joint(one, parameters), joint(other, parameters[place]))

@@ -8,9 +8,15 @@ from .gated import GatedPixelCNN
 from .masked import ChannelNorm, HorizontalConv2d, MaskedConv2d, VerticalConv2d, colour_groups
 from .pixelcnn import PixelCNN
 from .pixelcnnpp import PixelCNNpp
+from .pixelsnail import PixelSNAIL
 
 # The names that a checkpoint's config.json and the command line use.
-MODELS: dict[str, type[nn.Module]] = {"pixelcnn": PixelCNN, "gated": GatedPixelCNN, "pixelcnnpp": PixelCNNpp}
+MODELS: dict[str, type[nn.Module]] = {
+    "pixelcnn": PixelCNN,
+    "gated": GatedPixelCNN,
+    "pixelcnnpp": PixelCNNpp,
+    "pixelsnail": PixelSNAIL,
+}
 
 __all__ = [
     "MODELS",
@@ -20,6 +26,7 @@ __all__ = [
     "MaskedConv2d",
     "PixelCNN",
     "PixelCNNpp",
+    "PixelSNAIL",
     "VerticalConv2d",
     "colour_groups",
 ]

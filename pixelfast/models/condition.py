@@ -105,7 +105,8 @@ def check_labels(x: Tensor, h: Tensor | None, classes: int) -> Tensor:
 
 
 def check_range(name: str, values: Tensor, levels: int, wanted: str) -> None:
-    """InvalidInput unless integer values lie in 0 .. levels-1. While a graph is traced, tensors are stand-ins without values."""
+    """InvalidInput unless integer values lie in 0 .. levels-1."""
+    # While a graph is traced, tensors are stand-ins without values.
     if type(values) is Tensor and not torch.compiler.is_compiling() and values.numel():
         low, high = int(values.min()), int(values.max())
         if low < 0 or high >= levels:

@@ -9,7 +9,8 @@ other modifications", ICLR 2017. Letters: N images, C colours, F features, M mix
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -150,25 +151,26 @@ class PixelCNNpp(nn.Module):
         above, left = down_shift(self.first_right[0](x)), right_shift(self.first_right[1](x))
         stacks: Stacks = down_shift(self.first_down(x)), above + left
         seen = [stacks]
-        for level, layers in enumerate(self.encoder):
+        for level, layers in enumerate(cast("Iterable[nn.ModuleList]", self.encoder)):
             if level:
                 stacks = self.shrink[level - 1](stacks)
                 seen.append(stacks)
-            for layer in layers:  # type: ignore[union-attr]
+            for layer in layers:
                 stacks = layer(stacks, None, h)
                 seen.append(stacks)
         stacks = seen.pop()
-        for level, layers in enumerate(self.decoder):
+        for level, layers in enumerate(cast("Iterable[nn.ModuleList]", self.decoder)):
             if level:
                 stacks = self.grow[level - 1](stacks)
-            for layer in layers:  # type: ignore[union-attr]
+            for layer in layers:
                 stacks = layer(stacks, seen.pop(), h)
         return self.parameters_of_pixels(F.elu(stacks[1]))
 
     def initialise(self, x: Tensor, h: Tensor | None = None) -> None:
         """Data-dependent initialisation by a first batch, as in `forward`: outputs of all layers get mean 0, variance 1.
 
-        The second convolutions of the residual nets get 0.01, so that each starts near the identity. `pixelfast.train` calls this.
+        The second convolutions of the residual nets get variance 0.01, so that each starts near the identity.
+        `pixelfast.train` calls this.
         """
         initialise_by_data(self, lambda: self(x, h))
 

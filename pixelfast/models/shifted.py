@@ -11,7 +11,7 @@ Letters: N images, I channels in, O channels out, F features, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +131,7 @@ def initialise_by_data(model: nn.Module, run: Callable[[], object]) -> None:
             so that the layers after it see what they will see in training.
     """
 
-    def normalise(layer: nn.Module, _: object, output: Tensor) -> Tensor:
+    def normalise(layer: Any, _: object, output: Tensor) -> Tensor:
         mean, std = output.mean((0, 2, 3)), output.std((0, 2, 3), correction=0)
         # An output that is the same for all pixels of the batch has no scale to correct.
         factor = torch.where(std > 1e-6, layer.init_scale / std, 1.0)

@@ -94,7 +94,7 @@ def parse(text: str) -> list[str]:
     letters = "".join(axes)
     if inside or not axes or len(set(letters)) != len(letters) or not {"N", "H", "W"} <= set(letters):
         raise InvalidInput(
-            f'layout {text!r} cannot be read: write one letter for each axis, N images, K parameters, C channels, H rows, W '
+            f"layout {text!r} cannot be read: write one letter for each axis, N images, K parameters, C channels, H rows, W "
             'columns, with brackets around flattened ones, for instance "N(KC)HW"'
         )
     return axes
@@ -175,4 +175,3 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
         builder.edge_runs(at, ids[..., channel * size : (channel + 1) * size], 0, 0) for channel in range(layout.channels)
     )
     return Graph(builder.shape, builder.levels, tuple(builder.nodes), tuple(builder.fields), outputs, builder.dense_macs)
-
