@@ -1,6 +1,6 @@
 """pixelfast: exact, fast sampling from any trained PixelCNN-family `nn.Module`.
 
-images = pixelfast.sample(model, n=64)
+    images = pixelfast.sample(model, n=64)
 """
 
 from .api import compile, sample

@@ -8,6 +8,7 @@ from .gated import GatedPixelCNN
 from .masked import ChannelNorm, HorizontalConv2d, MaskedConv2d, VerticalConv2d, colour_groups
 from .pixelcnn import PixelCNN
 from .pixelcnnpp import PixelCNNpp
+from .pixelrnn import PixelRNN
 from .pixelsnail import PixelSNAIL
 
 # The names that a checkpoint's config.json and the command line use.
@@ -16,6 +17,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "gated": GatedPixelCNN,
     "pixelcnnpp": PixelCNNpp,
     "pixelsnail": PixelSNAIL,
+    "pixelrnn": PixelRNN,
 }
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "MaskedConv2d",
     "PixelCNN",
     "PixelCNNpp",
+    "PixelRNN",
     "PixelSNAIL",
     "VerticalConv2d",
     "colour_groups",
