@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from .autoencoder import PixelCNNAutoencoder
 from .gated import GatedPixelCNN
 from .masked import ChannelNorm, HorizontalConv2d, MaskedConv2d, VerticalConv2d, colour_groups
 from .pixelcnn import PixelCNN
@@ -18,6 +19,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "pixelcnnpp": PixelCNNpp,
     "pixelsnail": PixelSNAIL,
     "pixelrnn": PixelRNN,
+    "autoencoder": PixelCNNAutoencoder,
 }
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "HorizontalConv2d",
     "MaskedConv2d",
     "PixelCNN",
+    "PixelCNNAutoencoder",
     "PixelCNNpp",
     "PixelRNN",
     "PixelSNAIL",
