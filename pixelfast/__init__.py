@@ -6,6 +6,7 @@
 from .api import compile, sample
 from .check import Report, check
 from .checkpoint import load, save
+from .custom_head import CustomHead
 from .errors import (
     CheckpointError,
     EngineUnavailable,
@@ -27,6 +28,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "CheckpointError",
+    "CustomHead",
     "EngineUnavailable",
     "Head",
     "InvalidInput",

@@ -70,10 +70,10 @@ def save(
             f"a checkpoint folder describes one of {sorted(MODELS)}, and {type(model).__name__} is none of them: "
             "save its state_dict with safetensors or torch.save, and load it with load(path, model=...)"
         )
-    head = model.head
-    if not isinstance(head, (Categorical, MixtureOfLogistics)) or not isinstance(head.encode, (str, tuple)):
+    head = cast(Head, model.head)
+    if not _follows_from(model.config, head) or not isinstance(head.encode, (str, tuple)):
         raise CheckpointError(
-            "config.json can hold a Categorical or MixtureOfLogistics head with a named or (scale, offset) encoding, "
+            "config.json can hold the head that the model's arguments say, with a named or (scale, offset) encoding, "
             f"not {head}"
         )
     config = {
@@ -93,6 +93,14 @@ def save(
     write_atomically(target / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     write_atomically(target / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     return target
+
+
+def _follows_from(config: Any, head: Head) -> bool:
+    """Whether a model of these arguments has such a head, encoding and layout apart."""
+    levels, mixtures = config["levels"], config.get("mixtures")
+    expected = MixtureOfLogistics(levels, mixtures, config["shape"][0]) if mixtures else Categorical(levels)
+    parts = [{name: value for name, value in vars(h).items() if name not in ("encode", "layout")} for h in (head, expected)]
+    return type(head) is type(expected) and parts[0] == parts[1]
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from pixelfast import checkpoint
 from pixelfast.checkpoint import SHIPPED
@@ -42,3 +43,18 @@ def falls(
     again = checkpoint.load(folder)
     assert again.config == model.config
     assert bits_per_dim(again, images, labels, maps) == bits_per_dim(model, images, labels, maps)
+
+
+@torch.no_grad()
+def assert_initialised(model: nn.Module, *inputs: Tensor) -> None:
+    """The outputs of every weight-normed layer have mean 0 and variance 1, of second convolutions in residual nets 0.01."""
+    outputs: list[tuple[nn.Module, Tensor]] = []
+    for layer in model.modules():
+        if is_parametrized(layer, "weight"):
+            layer.register_forward_hook(lambda layer, _, y: outputs.append((layer, y)))
+    model.eval()(*inputs)
+    assert {layer.init_scale for layer, _ in outputs} == {1.0, 0.1}
+    for layer, y in outputs:
+        mean, variance = y.mean((0, 2, 3)), y.var((0, 2, 3), correction=0)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-3 * layer.init_scale, rtol=0)
+        torch.testing.assert_close(variance, torch.full_like(variance, layer.init_scale**2), rtol=2e-3, atol=0)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from causal import assert_causal, dependencies, randomise
-from learning import digits, emoji, falls
-from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
+from learning import assert_initialised, digits, emoji, falls
 
 import pixelfast
 from pixelfast.errors import InvalidInput, UnsupportedModel
 from pixelfast.models import PixelCNNpp
+from pixelfast.train import TrainOptions, bits_per_dim, train
 
 SIZE = (8, 12)
 
@@ -36,18 +36,16 @@ def test_outputs_have_mean_0_and_variance_1_on_the_first_batch() -> None:
     x, h = torch.randn(17, 3, *SIZE), torch.arange(17) % 4
     model.initialise(x, h)
     assert model.training
-    outputs: list[tuple[nn.Module, Tensor]] = []
-    for layer in model.modules():
-        if is_parametrized(layer, "weight"):
-            layer.register_forward_hook(lambda layer, _, y: outputs.append((layer, y)))
-    model.eval()(x, h)
-    assert len(outputs) > 40
-    for layer, y in outputs:
-        mean, variance = y.mean((0, 2, 3)), y.var((0, 2, 3), correction=0)
-        wanted = layer.init_scale**2
-        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=2e-4, rtol=0)
-        torch.testing.assert_close(variance, torch.full_like(variance, wanted), rtol=2e-3, atol=0)
-    assert {layer.init_scale for layer, _ in outputs} == {1.0, 0.1}
+    assert_initialised(model, x, h)
+
+
+def test_training_initialises_once_with_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels, levels = digits()
+    model = PixelCNNpp((1, 12, 8), levels, features=4, blocks=1, mixtures=2, classes=10)
+    batches: list[tuple[int, int]] = []
+    monkeypatch.setattr(model, "initialise", lambda x, h: batches.append((len(x), len(h))))
+    train(model, images, labels, options=TrainOptions(epochs=2, batch_size=8))
+    assert batches == [(8, 8)]
 
 
 @pytest.mark.parametrize("pixels", [digits, emoji])
@@ -64,6 +62,8 @@ def test_sampled_by_the_usual_loop_only() -> None:
     sampler = pixelfast.compile(model, engine="naive")
     images = sampler.sample(2, seed=0, cond=labels)
     assert sampler.verify(images, seed=0, cond=labels).ok
+    bits = -sampler.log_prob(images, cond=labels).mean() / math.log(2) / images[0].numel()
+    assert bits_per_dim(model, images, labels) == pytest.approx(float(bits), rel=1e-6)
     with pytest.raises(UnsupportedModel, match='engine="naive"'):
         pixelfast.compile(model, engine="reference", cond=labels)
 
@@ -84,6 +84,7 @@ def test_published_size() -> None:
         ({"blocks": 0}, "blocks must be an integer of at least 1"),
         ({"mixtures": 0}, "mixtures of at least 1"),
         ({"features": 0}, "features must be"),
+        ({"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from causal import assert_causal, dependencies, randomise
-from learning import digits, emoji, falls
+from learning import assert_initialised, digits, emoji, falls
 from torch import Tensor
 
 import pixelfast
@@ -70,6 +70,13 @@ def test_attention_by_hand() -> None:
         torch.testing.assert_close(found[image].flatten(1).unflatten(0, (2, -1))[head, :, place], expected)
 
 
+def test_outputs_have_mean_0_and_variance_1_on_the_first_batch() -> None:
+    model = small(3, mixtures=2, classes=4, dropout=0.5)
+    x, h = torch.randn(17, 3, *SIZE), torch.arange(17) % 4
+    model.initialise(x, h)
+    assert_initialised(model, x, h)
+
+
 def test_upper_map_reaches_the_pixels_below_it() -> None:
     model = randomise(small(size=(6, 9), upper=4))
     x = torch.randn(2, 1, 6, 9, dtype=torch.float64)
@@ -123,6 +130,7 @@ def test_engines_refuse_by_name() -> None:
     [
         ({"blocks": 0}, "blocks must be an integer of at least 1"),
         ({"heads": 0}, "heads must be"),
+        ({"dropout": -0.1}, "dropout must be a number"),
         ({"embed": -1}, "embed must be an integer of at least 0"),
         ({"shape": (2, 8, 8), "mixtures": 2}, "1 or 3 channels"),
     ],

@@ -45,8 +45,8 @@ class PixelCNNAutoencoder(nn.Module):
     """Logits of every sub-pixel given the sub-pixels before it and the code h of the image.
 
     ``forward(x, h)`` is the decoder, which is what is sampled: ``sample(model, n, cond=model.encode(images))`` draws images
-    that share the code of those given. ``reconstruct(x)`` encodes the image first; it is what `pixelfast.train` trains, and what
-    bits/dim of training are: -log2 p(image | its code), not a likelihood of images by themselves.
+    that share the code of those given (encoded as the head does). ``reconstruct(x)`` encodes the image first; it is what
+    `pixelfast.train` trains. Its bits/dim are -log2 p(image | its code), no likelihood of images by themselves.
 
     Args:
         shape: the image's (C, H, W) of training and of default sampling; other H and W work too.

@@ -113,6 +113,12 @@ def check_range(name: str, values: Tensor, levels: int, wanted: str) -> None:
             raise InvalidInput(f"{wanted}, got {name} from {low} to {high}")
 
 
+def check_fraction(name: str, value: float) -> None:
+    """InvalidInput unless ``value`` is a number of at least 0 and below 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise InvalidInput(f"{name} must be a number of at least 0 and below 1, got {value!r}")
+
+
 def check_integer(name: str, value: int, least: int) -> None:
     """InvalidInput unless ``value`` is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..errors import InvalidInput
 from ..mixture import MixtureOfLogistics
-from .condition import Wanted, check_integer
+from .condition import Wanted, check_fraction, check_integer
 from .pixelcnn import check_shape
 from .shifted import (
     GatedResidual,
@@ -116,6 +116,7 @@ class PixelCNNpp(nn.Module):
         check_size(self.shape[1], self.shape[2])
         check_integer("features", features, 1)
         check_integer("blocks", blocks, 1)
+        check_fraction("dropout", dropout)
         self.wanted, self.classes = Wanted(classes), classes
         self.head = MixtureOfLogistics(levels, mixtures, self.shape[0], layout="NKHW")
         self.config = {

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..errors import InvalidInput
 from ..heads import Categorical, Head
 from ..mixture import MixtureOfLogistics
-from .condition import Wanted, check_integer, check_range
+from .condition import Wanted, check_fraction, check_integer, check_range
 from .pixelcnn import check_shape, split_logits
 from .shifted import (
     GatedResidual,
@@ -165,6 +165,7 @@ class PixelSNAIL(nn.Module):
             check_integer(name, value, 1)
         for name, value in {"residuals": residuals, "mixtures": mixtures, "embed": embed, "upper": upper}.items():
             check_integer(name, value, 0)
+        check_fraction("dropout", dropout)
         self.wanted, self.classes = Wanted(classes), classes
         self.config = {
             "shape": list(self.shape), "levels": levels, **sizes, "residuals": residuals, "mixtures": mixtures, "embed": embed,
