@@ -6,6 +6,7 @@
 from .api import compile, sample
 from .check import Report, check
 from .checkpoint import load, save
+from .custom_head import CustomHead
 from .errors import (
     CheckpointError,
     CheckpointWarning,
@@ -18,6 +19,7 @@ from .errors import (
     VerificationError,
 )
 from .heads import Bernoulli, Categorical, Head
+from .mixture import MixtureOfLogistics
 from .sampler import Sampler
 from .verify import Verification
 
@@ -28,9 +30,11 @@ __all__ = [
     "Categorical",
     "CheckpointError",
     "CheckpointWarning",
+    "CustomHead",
     "EngineUnavailable",
     "Head",
     "InvalidInput",
+    "MixtureOfLogistics",
     "NotAutoregressive",
     "NumericalError",
     "PixelfastError",

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .errors import CheckpointError, CheckpointWarning, PixelfastError
-from .heads import Categorical
+from .heads import Categorical, Head
 from .matching import Match, match_weights
+from .mixture import MixtureOfLogistics
 from .models import MODELS
 from .weight_files import read_weights
 
@@ -67,9 +68,12 @@ def save(
             f"a checkpoint folder describes one of {sorted(MODELS)}, and {type(model).__name__} is none of them: "
             "save its state_dict with safetensors or torch.save, and load it with load(path, model=...)"
         )
-    head = model.head
-    if not isinstance(head, Categorical) or not isinstance(head.encode, (str, tuple)):
-        raise CheckpointError(f"config.json can hold a Categorical head with a named or (scale, offset) encoding, not {head}")
+    head = cast(Head, model.head)
+    if not _follows_from(model.config, head) or not isinstance(head.encode, (str, tuple)):
+        raise CheckpointError(
+            "config.json can hold the head that the model's arguments say, with a named or (scale, offset) encoding, "
+            f"not {head}"
+        )
     config = {
         "architecture": names[0],
         "arguments": model.config,
@@ -87,6 +91,14 @@ def save(
     write_atomically(target / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     write_atomically(target / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
     return target
+
+
+def _follows_from(config: Any, head: Head) -> bool:
+    """Whether a model of these arguments has such a head, encoding and layout apart."""
+    levels, mixtures = config["levels"], config.get("mixtures")
+    expected = MixtureOfLogistics(levels, mixtures, config["shape"][0]) if mixtures else Categorical(levels)
+    parts = [{name: value for name, value in vars(h).items() if name not in ("encode", "layout")} for h in (head, expected)]
+    return type(head) is type(expected) and parts[0] == parts[1]
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -184,10 +196,9 @@ def _build(config: Mapping[str, Any], file: Path) -> nn.Module:
     encode = config.get("encode", "symmetric")
     try:
         model = MODELS[name](**arguments)
-        levels = cast(Categorical, model.head).levels
-        head = Categorical(levels, encode=tuple(encode) if isinstance(encode, list) else encode)
+        head = cast(Head, model.head)  # the model's arguments say which one
+        head.encode = tuple(encode) if isinstance(encode, list) else encode
         head.table(cast("tuple[int, int, int]", model.shape))  # raises where the encoding is unknown
-        setattr(model, "head", head)  # noqa: B010, mypy takes an attribute of nn.Module for a tensor
         return model
     except (TypeError, PixelfastError) as error:
         raise CheckpointError(f"{file}: the arguments do not fit the architecture {name!r}: {error}") from error

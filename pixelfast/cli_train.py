@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -32,6 +33,7 @@ TRAIN_EXAMPLES = """examples:
   pixelfast train --data mnist.npz --levels 4 --out runs/digits --epochs 10 --shift 1
   pixelfast train --data pictures/ --levels 16 --features 60 --flip --out runs/pictures
   pixelfast train --data train-images-idx3-ubyte.gz --model pixelcnn --blocks 8 --norm --out runs/pixelcnn
+  pixelfast train --data pictures/ --model pixelcnnpp --features 32 --blocks 1 --lr 1e-3 --out runs/pixelcnnpp
   pixelfast sample --checkpoint runs/digits -o digits.png
 
 Interrupted, the same command goes on from the last saved state. Bits/dim are -log2 p(image) / (channels x rows x columns),
@@ -47,10 +49,15 @@ Bits/dim are -log2 p(image) / (channels x rows x columns), averaged over the ima
 """
 
 ARCHITECTURE = {
-    "features": "gated and pixelcnn: channels between the layers. Default: 64",
-    "layers": "gated: layers after the first. Default: 8",
-    "kernel": "gated: width of the convolutions, odd. Default: 3",
-    "blocks": "pixelcnn: residual blocks. Default: 5",
+    "features": "channels between the layers. Default: 64; pixelcnnpp 160, pixelsnail 256, pixelrnn 32",
+    "layers": "gated, pixelrnn, autoencoder: layers after the first. Default: 8; pixelrnn 7",
+    "kernel": "gated, pixelrnn, autoencoder: width of the convolutions, odd. Default: 3",
+    "blocks": "pixelcnn, pixelcnnpp, pixelsnail: residual blocks. Default: 5; pixelsnail 12",
+    "mixtures": "pixelcnnpp, pixelsnail: logistics of each pixel. Default: 10; pixelsnail has logits instead",
+    "residuals": "pixelsnail: residual nets of each block. Default: 4",
+    "heads": "pixelsnail: of the attention. Default: 1",
+    "embed": "pixelsnail: look values up in a table of vectors of this size. Default: values enter as numbers",
+    "code": "autoencoder: numbers of the code, or channels of its map. Default: 10",
 }
 
 OPTIONS = {
@@ -96,6 +103,9 @@ def add_train(commands: Any, **common: Any) -> None:
     model.add_argument("--residual", choices=("small", "original"), help="pixelcnn: the residual block. Default: small, 7x7")
     model.add_argument("--norm", action="store_true", default=None, help="pixelcnn: layer normalisation over channels")
     model.add_argument("--skips", action="store_true", default=None, help="pixelcnn: the head sees the sum of all blocks")
+    model.add_argument("--lstm", choices=("row", "diagonal"), help="pixelrnn: the recurrence. Default: row")
+    model.add_argument("--spatial", action="store_true", default=None, help="autoencoder: the code is a map, not a vector")
+    model.add_argument("--dropout", type=float, metavar="P", help="pixelcnnpp, pixelsnail: in residual nets. Default: 0.5")
     model.add_argument("--no-colour", action="store_true", help="predict the colours of a pixel independently of each other")
     model.add_argument("--no-labels", action="store_true", help="not conditional on the class, even if the data have labels")
     how = parser.add_argument_group("how to train")
@@ -177,20 +187,19 @@ def run_train(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
     """The model of the chosen architecture for these data; options that it does not have are refused."""
-    chosen: dict[str, Any] = {"shape": found.shape, "levels": found.levels, "colour": not args.no_colour}
-    names = (*ARCHITECTURE, "residual", "norm", "skips")
-    chosen |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    if args.model == "gated" and found.labels is not None and not args.no_labels:
-        chosen["classes"] = max(len(found.classes), int(found.labels.max()) + 1)
-    known = _arguments(args.model)
-    foreign = [f"--{name}" for name in chosen if name not in known]
+    known = inspect.signature(MODELS[args.model]).parameters
+    names = (*ARCHITECTURE, "residual", "norm", "skips", "lstm", "spatial", "dropout")
+    chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    foreign = [f"--{name}" for name in chosen if name not in known] + ["--no-colour"] * (
+        args.no_colour and "colour" not in known
+    )
     if foreign:
         raise InvalidInput(f"{', '.join(foreign)} is no option of --model {args.model}")
-    return MODELS[args.model](**chosen)
-
-
-def _arguments(name: str) -> set[str]:
-    return set(MODELS[name]().config)  # type: ignore[arg-type]
+    if args.no_colour:
+        chosen["colour"] = False
+    if "classes" in known and found.labels is not None and not args.no_labels:
+        chosen["classes"] = max(len(found.classes), int(found.labels.max()) + 1)
+    return MODELS[args.model](shape=found.shape, levels=found.levels, **chosen)
 
 
 def _on_device(model: nn.Module, device: str) -> nn.Module:

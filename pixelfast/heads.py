@@ -1,7 +1,9 @@
 """Heads: how a model's outputs become a distribution over one sub-pixel, and how values are fed back into the model.
 
 A head turns (parameters, noise) into a value by inverse CDF, gives the log-probability of a value, and encodes integer
-values as the model's input. Parameters stand in the last dimension: (..., P).
+values as the model's input. Parameters stand in the last dimension: (..., P). Where one set of parameters describes all
+channels of a pixel, `conditional` turns it into those of one sub-pixel, given the values of the channels before it; draws and
+probabilities are then taken from these.
 """
 
 from __future__ import annotations
@@ -31,7 +33,12 @@ class Head(ABC):
             values, or of (C, K); or a function of an int64 image (N, C, H, W) that works on each value by itself.
         layout: where the parameters stand in the model's output, for outputs that can be read in several ways,
             for instance ``"N(KC)HW"``; None infers it.
+
+    Attributes:
+        shared: one set of P parameters describes all channels of a pixel; the output has no axis C.
     """
+
+    shared: bool = False
 
     def __init__(self, levels: int, parameters: int, encode: Encode, layout: str | None) -> None:
         self.levels, self.parameters, self.encode, self.layout = levels, parameters, encode, layout
@@ -39,6 +46,20 @@ class Head(ABC):
     def __repr__(self) -> str:
         layout = "" if self.layout is None else f", layout={self.layout!r}"
         return f"{type(self).__name__}({self.levels} levels, encode={self.encode!r}{layout})"
+
+    def conditional(self, parameters: Tensor, earlier: Tensor) -> Tensor:
+        """A sub-pixel's own parameters, given the pixel's earlier channels: (..., P), int64 (..., c) -> (..., P').
+
+        They go into all other methods. Unless `shared`, the model itself has seen the earlier channels: nothing changes.
+        """
+        return parameters
+
+    def conditionals(self, parameters: Tensor, values: Tensor) -> Tensor:
+        """The own parameters of all sub-pixels of finished images: (..., C, P), int64 (..., C) -> (..., C, P')."""
+        if not self.shared:
+            return parameters
+        channels = range(values.shape[-1])
+        return torch.stack([self.conditional(parameters[..., c, :], values[..., :c]) for c in channels], -2)
 
     @abstractmethod
     def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:

@@ -12,8 +12,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from .errors import UnsupportedModel
 from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, TapConv, edges_of
-from .heads import Bernoulli, Head
+from .heads import Bernoulli, Categorical, Head
 from .program import (
     Buffer,
     Draw,
@@ -64,6 +65,7 @@ def lower(schedule: Schedule, head: Head) -> tuple[Program, tuple[FieldSpec, ...
 class _Lowering:
     def __init__(self, schedule: Schedule, head: Head) -> None:
         self.schedule, self.graph, self.head = schedule, schedule.graph, head
+        self.head_name = _head_name(head)
         self.channels = self.graph.shape[0]
         self.fields: list[tuple[int, int, int]] = []  # (spec, rows and columns that it is moved by)
         self.row: list[Instruction] = []
@@ -88,7 +90,7 @@ class _Lowering:
             shape=self.graph.shape,
             levels=self.graph.levels,
             parameters=self.head.parameters,
-            head=_head_name(self.head),
+            head=self.head_name,
             buffers=tuple(self.buffers),
             fields=tuple(_field(self.graph.fields[spec], row, col) for spec, row, col in self.fields),
             row=tuple(self.row),
@@ -372,4 +374,8 @@ def _field(spec: FieldSpec, row: int, col: int) -> Field:
 def _head_name(head: Head) -> str:
     if isinstance(head, Bernoulli):
         return "bernoulli_probability" if head.probability else "bernoulli_logit"
-    return "categorical"
+    if isinstance(head, Categorical):
+        return "categorical"
+    raise UnsupportedModel(
+        f'the engines cannot draw from a {type(head).__name__} head yet: sample by the usual loop with engine="naive"'
+    )

@@ -105,7 +105,12 @@ class Sampler:
         """The layout of the output by its shape alone, or by tracing if the shape leaves a choice."""
         output = blank_output(self._module, self.head, self.shape, conditions)
         found = candidates(tuple(output.shape), IMAGES, self.shape, self.head)
-        return found[0] if len(found) == 1 else self._prepare(conditions)[0].analysis.layout
+        if len(found) == 1:
+            return found[0]
+        analysis = analyse(self._module, self.shape, self.head, conditions)
+        if analysis.leak is not None:
+            raise analysis.leak
+        return analysis.layout
 
     # ---------------------------------------------------------------- sampling
 
@@ -280,7 +285,7 @@ class Sampler:
         known = given_of(given, len(values), self.shape, self.head.levels)
         oracle = self._oracle(conditions)
         total: Verification | None = None
-        size = max(1, min(64, (1 << 26) // max(1, int(np.prod(self.shape)) * self.head.parameters)))
+        size = max(1, min(64, (1 << 26) // max(1, int(np.prod(self.shape)) * max(self.head.parameters, self.head.levels))))
         for begin in range(0, len(values), size):
             rows = torch.arange(begin, min(begin + size, len(values)))
             part = conditions.rows(rows, len(values))
@@ -324,7 +329,8 @@ class Sampler:
         for begin in range(0, len(values), count_of("batch_size", batch_size)):
             rows = torch.arange(begin, min(begin + batch_size, len(values)))
             parameters = oracle.parameters(values[rows], conditions.rows(rows, len(values)))
-            found.append(self.head.log_prob(parameters, values[rows]).flatten(1).sum(1))
+            own = self.head.conditionals(parameters, values[rows])
+            found.append(self.head.log_prob(own, values[rows]).flatten(1).sum(1))
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 
     def explain(self, cond: Any = None) -> str:

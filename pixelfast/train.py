@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from .checkpoint import save, write_atomically
 from .errors import CheckpointError, InvalidInput, NumericalError
-from .heads import Head
+from .heads import Categorical, Head
 from .models import MODELS
 
 STATE = "training.pt"
@@ -98,7 +98,8 @@ def bits_per_dim(
 ) -> float:
     """-log2 p(image) / (C H W), averaged over integer ``images`` (N, C, H, W): bits for each sub-pixel.
 
-    A uniform distribution over K levels has log2 K. The model needs ``head`` and logits (N, K, C, H, W).
+    A uniform distribution over K levels has log2 K. The model needs ``head`` and an output (N, P, C, H, W), or (N, P, H, W)
+    where the channels of a pixel share its parameters. Of an auto-encoder it is -log2 p(image | its code).
     """
     check_images(model, images, labels, maps)
     training, device = model.training, next(model.parameters()).device
@@ -108,8 +109,8 @@ def bits_per_dim(
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             values = images[part].to(device)
-            logits = _predict(model, values, *(None if t is None else t[part].to(device) for t in (labels, maps)))
-            total -= float(_head(model).log_prob(logits.movedim(1, -1), values).sum())
+            output = _predict(model, values, *(None if t is None else t[part].to(device) for t in (labels, maps)))
+            total -= float(_log_probs(_head(model), output, values).sum())
     finally:
         model.train(training)
     return total / images.numel() / math.log(2)
@@ -132,7 +133,9 @@ def train(
     """Train ``model`` in place; it ends with the averaged weights, in evaluation mode.
 
     Args:
-        model: one of ``pixelfast.models``; without ``folder`` any module with ``head`` and logits (N, K, C, H, W).
+        model: one of ``pixelfast.models``; without ``folder`` any module with ``head`` and an output (N, P, C, H, W),
+            or (N, P, H, W) where the channels of a pixel share its parameters. A method ``initialise`` is called once, with the
+            first batch; a method ``reconstruct`` instead of the module itself.
         images: integers of 0 .. K-1, (N, C, H, W).
         labels: the condition h, for a model that takes one: labels (N,) or vectors (N, D).
         maps: the condition s, (N, M, H, W).
@@ -223,9 +226,12 @@ class _Run:
         at = self.epoch * self.steps + step
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(at, self.steps * self.options.epochs, self.options)
+        if at == 0 and hasattr(self.model, "initialise"):
+            cast(Any, self.model).initialise(*_inputs(self.model, values, labels, maps))
+            self.average.load_state_dict(self.model.state_dict())
         with self._autocast():
-            logits = _predict(self.model, values, labels, maps)
-        loss = F.cross_entropy(logits.float(), values)
+            output = _predict(self.model, values, labels, maps)
+        loss = _loss(_head(self.model), output, values)
         if not torch.isfinite(loss):
             raise NumericalError(
                 f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {step + 1}: try a lower lr or clip"
@@ -327,8 +333,15 @@ def learning_rate(step: int, steps: int, options: TrainOptions) -> float:
 def augment(
     images: Tensor, maps: Tensor | None, options: TrainOptions, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Shift and mirror each image, and its map alike: (N, C, H, W) and (N, M, H, W), both as they came in shape."""
+    """Shift and mirror each image, and its map alike: (N, C, H, W) and (N, M, H, W), both as they came in shape.
+
+    Raises:
+        InvalidInput: the map has another size than the image, so that it cannot move along.
+    """
     count, _, height, width = images.shape
+    if maps is not None and maps.shape[2:] != images.shape[2:]:
+        found = f"{tuple(maps.shape[2:])} for images of {height, width}"
+        raise InvalidInput(f"shift and flip move maps along with their images, which needs maps of the same size, got {found}")
     by = torch.from_numpy(rng.integers(-options.shift, options.shift + 1, (count, 2)))
     rows = (torch.arange(height) + by[:, :1]).clamp(0, height - 1)  # (N, H)
     cols = (torch.arange(width) + by[:, 1:]).clamp(0, width - 1)  # (N, W)
@@ -370,9 +383,30 @@ def _head(model: nn.Module) -> Head:
 
 
 def _predict(model: nn.Module, values: Tensor, labels: Tensor | None, maps: Tensor | None) -> Tensor:
-    """Logits (N, K, C, H, W) for integer values (N, C, H, W), with as many conditions as there are."""
+    """The output for integer values (N, C, H, W), with as many conditions as there are."""
+    return getattr(model, "reconstruct", model)(*_inputs(model, values, labels, maps))
+
+
+def _inputs(model: nn.Module, values: Tensor, labels: Tensor | None, maps: Tensor | None) -> list[Tensor | None]:
     conditions = [labels, maps] if maps is not None else [labels] if labels is not None else []
-    return model(_head(model).encode_images(values), *conditions)
+    return [_head(model).encode_images(values), *conditions]
+
+
+def _loss(head: Head, output: Tensor, values: Tensor) -> Tensor:
+    """Nats for each sub-pixel, differentiable."""
+    if isinstance(head, Categorical):  # the same number in float32, which is faster by far where K is large
+        return F.cross_entropy(output.float(), values)
+    return -_log_probs(head, output, values).mean()
+
+
+def _log_probs(head: Head, output: Tensor, values: Tensor) -> Tensor:
+    """Log-probability of every sub-pixel of integer values (N, C, H, W): float64 (N, H, W, C)."""
+    values = values.movedim(1, -1)
+    if head.shared:
+        parameters = output.movedim(1, -1).unsqueeze(-2).expand(*values.shape, -1)
+    else:
+        parameters = output.permute(0, 3, 4, 2, 1)  # (N, H, W, C, P)
+    return head.log_prob(head.conditionals(parameters, values), values)
 
 
 def _bar(steps: range, progress: bool, title: str) -> Iterator[int]:

@@ -103,10 +103,11 @@ def compare(
         precision: of the engine.
     """
     exact = precision == "fp32"
-    parameters = module_parameters if exact else engine_parameters
+    module_own = head.conditionals(module_parameters, values)
+    parameters = module_own if exact else head.conditionals(engine_parameters, values)
     differs = drawn & (head.draw(parameters, noise, temperature) != values)
     distance = head.edge_distance(parameters[differs], noise[differs], values[differs], temperature)
-    moved = 0 if exact else int((drawn & (head.draw(module_parameters, noise, temperature) != values)).sum())
+    moved = 0 if exact else int((drawn & (head.draw(module_own, noise, temperature) != values)).sum())
     ties = int((distance <= EDGE_TOLERANCE).sum())
     return Verification(
         images=len(values),

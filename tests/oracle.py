@@ -105,8 +105,10 @@ def tied_images(traced: Traced, found: Result, naive: Result, request: Request) 
     ties = differs.any(1)
     for image in np.flatnonzero(ties):
         at = (image, *np.unravel_index(differs[image].argmax(), found.values.shape[1:]))
+        earlier = torch.from_numpy(naive.values[at[:-1]][: at[-1]]).long()
+        own = traced.head.conditional(torch.from_numpy(naive.parameters[at]), earlier)
         distance = traced.head.edge_distance(
-            torch.from_numpy(naive.parameters[at]), torch.tensor(float(request.noise[at]), dtype=torch.float64),
+            own, torch.tensor(float(request.noise[at]), dtype=torch.float64),
             torch.tensor(int(found.values[at])), request.temperature,
         )  # fmt: skip
         assert float(distance) <= EDGE, f"draw {at} is {found.values[at]}, the naive loop's is {naive.values[at]}"

@@ -14,7 +14,8 @@ from torch import nn
 from pixelfast import checkpoint
 from pixelfast.errors import CheckpointError
 from pixelfast.heads import Categorical
-from pixelfast.models import GatedPixelCNN, PixelCNN
+from pixelfast.mixture import MixtureOfLogistics
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp
 
 ARGUMENTS = {"shape": (3, 7, 5), "levels": 4, "features": 17, "layers": 2, "classes": 3}
 
@@ -65,6 +66,17 @@ def test_encoding_comes_back(tmp_path: Path) -> None:
     model.head = Categorical(4, encode=lambda images: images / 2)
     with pytest.raises(CheckpointError, match="named or"):
         checkpoint.save(model, tmp_path)
+
+
+def test_head_must_follow_from_the_arguments(tmp_path: Path) -> None:
+    model = PixelCNNpp((3, 4, 4), levels=4, features=4, blocks=1, mixtures=2)
+    checkpoint.save(model, tmp_path)
+    again = checkpoint.load(tmp_path).head
+    assert repr(again) == repr(model.head)
+    for head in (MixtureOfLogistics(4, 2, 3, "mixture-major"), Categorical(4), MixtureOfLogistics(5, 2, 3)):
+        model.head = head
+        with pytest.raises(CheckpointError, match="the head that the model's arguments say"):
+            checkpoint.save(model, tmp_path)
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model.", "net.module."])

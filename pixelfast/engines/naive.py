@@ -55,9 +55,10 @@ class NaiveEngine:
                         continue
                     parameters = self.parameters(values, conditions)[here]
                     check_finite(parameters, row, col, channel)
-                    drawn = self.head.draw(parameters, noise[here], request.temperature)
+                    own = self.head.conditional(parameters, values[:, row, col, :channel])
+                    drawn = self.head.draw(own, noise[here], request.temperature)
                     values[here] = torch.where(known[here], values[here], drawn)
-                    gained = self.head.log_prob(parameters, values[here], request.temperature)
+                    gained = self.head.log_prob(own, values[here], request.temperature)
                     log_prob += torch.where(known[here], torch.zeros_like(gained), gained)
             if request.on_row is not None:
                 request.on_row(row, values.to(torch.int32).numpy())

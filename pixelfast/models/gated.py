@@ -13,36 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import InvalidInput
 from ..heads import Categorical
+from .condition import Condition, Wanted, check_integer
 from .masked import HorizontalConv2d, MaskedConv2d, VerticalConv2d
-from .pixelcnn import check_integer, check_shape, split_logits
-
-
-class Condition(nn.Module):
-    """V^T h and U * s of one gate: the same for all pixels, (N, 2F, 1, 1), and for each by itself, (N, 2F, H, W)."""
-
-    def __init__(self, features: int, classes: int, vector: int, map_channels: int) -> None:
-        super().__init__()
-        self.label = nn.Embedding(classes, 2 * features) if classes else None
-        self.vector = nn.Linear(vector, 2 * features, bias=False) if vector else None
-        self.map = nn.Conv2d(map_channels, 2 * features, 1, bias=False) if map_channels else None
-        if self.label is not None:
-            nn.init.normal_(self.label.weight, std=0.1)
-
-    def forward(self, gates: Tensor, h: Tensor | None, s: Tensor | None) -> Tensor:
-        """Gates (N, 2F, H, W) with the condition added."""
-        if self.label is not None and h is not None:
-            gates = gates + self.label(h)[:, :, None, None]
-        if self.vector is not None and h is not None:
-            gates = gates + self.vector(h)[:, :, None, None]
-        if self.map is not None and s is not None:
-            gates = gates + self.map(s)
-        return gates
+from .pixelcnn import check_shape, split_logits
 
 
 class GatedLayer(nn.Module):
@@ -104,16 +81,9 @@ class GatedPixelCNN(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = check_shape(shape)
-        for name, value, least in (
-            ("features", features, 1),
-            ("layers", layers, 1),
-            ("classes", classes, 0),
-            ("vector", vector, 0),
-            ("map_channels", map_channels, 0),
-        ):
-            check_integer(name, value, least)
-        if classes and vector:
-            raise InvalidInput(f"h is a label or a vector, not both: got classes={classes} and vector={vector}")
+        check_integer("features", features, 1)
+        check_integer("layers", layers, 1)
+        self.wanted = Wanted(classes, vector, map_channels)
         self.head = Categorical(levels)
         self.classes, self.vector, self.map_channels = classes, vector, map_channels
         self.config = {
@@ -134,46 +104,8 @@ class GatedPixelCNN(nn.Module):
         Raises:
             InvalidInput: a condition is missing, not wanted, or has the wrong type, shape or range.
         """
-        h = self._check_label(x, h) if self.classes else self._check_vector(x, h)
-        s = self._check_map(x, s)
+        h, s = self.wanted.check(x, h, s)
         vertical, horizontal = self.first_vertical(x), self.first_horizontal(x)  # (N, F, H, W) each
         for layer in self.layers:
             vertical, horizontal = layer(vertical, horizontal, h, s)
         return split_logits(self.logits(F.relu(self.hidden(F.relu(horizontal)))), self.shape[0])
-
-    def _check_label(self, x: Tensor, h: Tensor | None) -> Tensor:
-        wanted = f"h must be int64 labels of shape ({x.shape[0]},), each in 0 .. {self.classes - 1}"
-        if h is None:
-            raise InvalidInput(f"this model is conditional on a class and got none: {wanted}")
-        if h.is_floating_point() or h.is_complex() or h.dtype == torch.bool or h.shape != x.shape[:1]:
-            raise InvalidInput(f"{wanted}, got {h.dtype} of shape {tuple(h.shape)}")
-        # While a graph is traced, tensors are stand-ins without values.
-        if type(h) is Tensor and not torch.compiler.is_compiling() and len(h):
-            low, high = int(h.min()), int(h.max())
-            if low < 0 or high >= self.classes:
-                raise InvalidInput(f"{wanted}, got labels from {low} to {high}")
-        return h.long()
-
-    def _check_vector(self, x: Tensor, h: Tensor | None) -> Tensor | None:
-        if not self.vector:
-            if h is not None:
-                raise InvalidInput("this model is not conditional on h: leave it out, or build it with classes= or vector=")
-            return None
-        wanted = f"h must be a float vector of shape ({x.shape[0]}, {self.vector})"
-        if h is None:
-            raise InvalidInput(f"this model is conditional on a vector and got none: {wanted}")
-        if not h.is_floating_point() or h.shape != (x.shape[0], self.vector):
-            raise InvalidInput(f"{wanted}, got {h.dtype} of shape {tuple(h.shape)}")
-        return h.to(x.dtype)
-
-    def _check_map(self, x: Tensor, s: Tensor | None) -> Tensor | None:
-        if not self.map_channels:
-            if s is not None:
-                raise InvalidInput("this model is not conditional on a map: leave s out, or build it with map_channels=")
-            return None
-        wanted = f"s must be a float map of shape {(x.shape[0], self.map_channels, *x.shape[2:])}"
-        if s is None:
-            raise InvalidInput(f"this model is conditional on a map and got none: {wanted}")
-        if not s.is_floating_point() or s.shape != (x.shape[0], self.map_channels, *x.shape[2:]):
-            raise InvalidInput(f"{wanted}, got {s.dtype} of shape {tuple(s.shape)}")
-        return s.to(x.dtype)

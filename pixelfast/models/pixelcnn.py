@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import InvalidInput
 from ..heads import Categorical
+from .condition import check_integer
 from .masked import ChannelNorm, MaskedConv2d
 
 KERNELS = {"small": 7, "original": 3}
@@ -112,9 +113,3 @@ def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
         raise InvalidInput(f"shape must be three positive integers (channels, height, width), got {shape!r}")
     channels, height, width = shape
     return channels, height, width
-
-
-def check_integer(name: str, value: int, least: int) -> None:
-    """InvalidInput unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}")

@@ -1,7 +1,8 @@
 """Output layouts: where in a model's output tensor the parameters of each sub-pixel stand.
 
 A layout is written as a string over N (images), K (parameters of one sub-pixel), C (channels), H (rows), W (columns), with
-brackets around axes that are flattened into one: "N(KC)HW" is (N, K*C, H, W) whose channel index is k*C + c.
+brackets around axes that are flattened into one: "N(KC)HW" is (N, K*C, H, W) whose channel index is k*C + c. Without C,
+there is one channel, or all channels of a pixel share its parameters (`Head.shared`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LAYOUTS = (
     "NKCHW", "NCHWK", "NCKHW", "NHWCK", "NHWKC", "N(KC)HW", "N(CK)HW", "NHW(CK)", "NHW(KC)", "NKC(HW)", "NCK(HW)",
     "NK(CHW)", "NK(HWC)", "N(KC)(HW)", "N(CK)(HW)", "N(HW)(CK)", "N(HW)(KC)", "N(HWC)K", "N(CHW)K", "(NHW)(CK)",
     "(NHW)(KC)", "(NHW)CK", "(NHW)KC", "(NHWC)K", "(NCHW)K", "NKHW", "NCHW", "NHWK", "NHWC",
-    "NHW", "N(CHW)", "N(HWC)",
+    "NHW", "N(CHW)", "N(HWC)", "NK(HW)", "N(HW)K", "(NHW)K",
 )  # fmt: skip
 """Layouts that are tried when none is given."""
 
@@ -50,7 +51,7 @@ class OutputLayout:
         return tuple(int(np.prod([sizes[letter] for letter in axis])) for axis in self.axes())
 
     def read(self, output: Tensor, images: int) -> Tensor:
-        """The parameters of every sub-pixel: (N, H, W, C, P), a view where possible.
+        """The parameters of every sub-pixel: (N, H, W, C, P), a view where possible; shared ones stand there C times.
 
         Raises:
             InvalidInput: the output has another shape.
@@ -66,7 +67,7 @@ class OutputLayout:
         missing = [letter for letter in "NHWCK" if letter not in letters]
         full = full.reshape(*full.shape, *([1] * len(missing)))
         letters += missing
-        return full.permute([letters.index(letter) for letter in "NHWCK"])
+        return full.permute([letters.index(letter) for letter in "NHWCK"]).expand(-1, -1, -1, self.channels, -1)
 
 
 def parse(text: str) -> list[str]:
@@ -93,7 +94,7 @@ def parse(text: str) -> list[str]:
     letters = "".join(axes)
     if inside or not axes or len(set(letters)) != len(letters) or not {"N", "H", "W"} <= set(letters):
         raise InvalidInput(
-            f'layout {text!r} cannot be read: write one letter for each axis, N images, K parameters, C channels, H rows, W '
+            f"layout {text!r} cannot be read: write one letter for each axis, N images, K parameters, C channels, H rows, W "
             'columns, with brackets around flattened ones, for instance "N(KC)HW"'
         )
     return axes
@@ -112,7 +113,9 @@ def candidates(output_shape: tuple[int, ...], images: int, shape: tuple[int, int
     for text in texts:
         layout = OutputLayout(text, channels, height, width, head.parameters)
         letters = "".join(layout.axes())
-        if ("K" not in letters and head.parameters > 1) or ("C" not in letters and channels > 1):
+        if "K" not in letters and head.parameters > 1:
+            continue
+        if "C" in letters if head.shared else "C" not in letters and channels > 1:
             continue
         if layout.shape(images) != output_shape:
             continue
@@ -124,16 +127,17 @@ def candidates(output_shape: tuple[int, ...], images: int, shape: tuple[int, int
     if not found:
         asked = f" as the layout {head.layout!r}" if head.layout is not None else ""
         values = int(np.prod(output_shape))
-        subpixels = images * channels * height * width
+        places, place = (1, "pixel") if head.shared else (channels, "sub-pixel")
+        places *= images * height * width
         hint = (
-            f"{values} numbers for {subpixels} sub-pixels make {values // subpixels} parameters each: does the head need "
-            f"{values // subpixels} levels?"
-            if values % subpixels == 0 and values // subpixels != head.parameters
+            f"{values} numbers for {places} {place}s make {values // places} parameters each: does the head need "
+            f"{'other arguments' if head.shared else f'{values // places} levels'}?"
+            if values % places == 0 and values // places != head.parameters
             else "check shape= and head="
         )
         raise InvalidInput(
             f"the model's output of shape {output_shape} for {images} images of shape {shape} cannot be read{asked} with "
-            f"{head.parameters} parameters for each sub-pixel ({type(head).__name__} head): {hint}"
+            f"{head.parameters} parameters for each {place} ({type(head).__name__} head): {hint}"
         )
     return found
 
@@ -171,4 +175,3 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
         builder.edge_runs(at, ids[..., channel * size : (channel + 1) * size], 0, 0) for channel in range(layout.channels)
     )
     return Graph(builder.shape, builder.levels, tuple(builder.nodes), tuple(builder.fields), outputs, builder.dense_macs)
-

@@ -1,0 +1,54 @@
+"""`pixelfast train` and `pixelfast sample` with every architecture that has no test of the command line elsewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixelfast import checkpoint, cli
+
+COMMANDS = {
+    "pixelcnnpp": ["--features", "6", "--blocks", "1", "--mixtures", "2", "--dropout", "0.1"],
+    "pixelsnail": ["--features", "6", "--blocks", "1", "--residuals", "1", "--heads", "3", "--embed", "2"],
+    "pixelrnn": ["--features", "6", "--layers", "1", "--lstm", "diagonal"],
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (12, 4, 8), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(12) % 3)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("data")
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_train_and_sample(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["train", "--data", "data.npz", "--levels", "4", "--epochs", "2", "--out", "run", "--model", name]
+    assert cli.main([*common, *COMMANDS[name]]) == 0
+    assert re.search(r"epoch 2/2: bits/dim [0-9.]+ while training, held out [0-9.]+", capsys.readouterr().out)
+    config = checkpoint.read_config("run")
+    assert config["architecture"] == name
+    assert config["arguments"].get("classes", 3) == 3
+    assert cli.main(["sample", "--checkpoint", "run", "-n", "2", "--engine", "naive", "--verify", "-o", "out.npz"]) == 0
+    assert "verified: exact: 2 images" in capsys.readouterr().out
+    assert np.load("out.npz")["images"].shape == (2, 1, 4, 8)
+
+
+@pytest.mark.usefixtures("data")
+def test_train_an_autoencoder() -> None:
+    common = ["train", "--data", "data.npz", "--levels", "4", "--epochs", "1", "--out", "run", "--model", "autoencoder"]
+    assert cli.main([*common, "--features", "6", "--layers", "1", "--code", "3", "--spatial"]) == 0
+    model = checkpoint.load("run")
+    assert (model.code, model.spatial) == (3, True)
+
+
+@pytest.mark.usefixtures("data")
+def test_foreign_options(capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["train", "--data", "data.npz", "--out", "run"]
+    assert cli.main([*common, "--model", "pixelcnnpp", "--no-colour", "--lstm", "row"]) != 0
+    assert "--lstm, --no-colour is no option of --model pixelcnnpp" in capsys.readouterr().err
