@@ -22,6 +22,7 @@ LONG = """
     import pixelfast
     from pixelfast.models import PixelCNN
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts this in the background may have it ignored
     sampler = pixelfast.compile(PixelCNN((1, 64, 64), levels=16, features=32, blocks=3), engine=sys.argv[1])
     threads = len(os.listdir("/proc/self/task"))
     sent = []
