@@ -21,11 +21,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .checkpoint import save, write_atomically
 from .errors import CheckpointError, InvalidInput, NumericalError
-from .heads import Categorical, Head
+from .likelihood import head_of, inputs, log_probs, loss_of, predict
 from .models import MODELS
 
 STATE = "training.pt"
@@ -109,8 +108,8 @@ def bits_per_dim(
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             values = images[part].to(device)
-            output = _predict(model, values, *(None if t is None else t[part].to(device) for t in (labels, maps)))
-            total -= float(_log_probs(_head(model), output, values).sum())
+            output = predict(model, values, *(None if t is None else t[part].to(device) for t in (labels, maps)))
+            total -= float(log_probs(head_of(model), output, values).sum())
     finally:
         model.train(training)
     return total / images.numel() / math.log(2)
@@ -227,11 +226,11 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(at, self.steps * self.options.epochs, self.options)
         if at == 0 and hasattr(self.model, "initialise"):
-            cast(Any, self.model).initialise(*_inputs(self.model, values, labels, maps))
+            cast(Any, self.model).initialise(*inputs(self.model, values, labels, maps))
             self.average.load_state_dict(self.model.state_dict())
         with self._autocast():
-            output = _predict(self.model, values, labels, maps)
-        loss = _loss(_head(self.model), output, values)
+            output = predict(self.model, values, labels, maps)
+        loss = loss_of(head_of(self.model), output, values)
         if not torch.isfinite(loss):
             raise NumericalError(
                 f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {step + 1}: try a lower lr or clip"
@@ -358,7 +357,7 @@ def augment(
 
 def check_images(model: nn.Module, images: Tensor, labels: Tensor | None = None, maps: Tensor | None = None) -> None:
     """InvalidInput unless ``images`` are integers of the model's channels and levels, with as many labels and maps."""
-    channels, levels = cast("tuple[int, int, int]", model.shape)[0], _head(model).levels
+    channels, levels = cast("tuple[int, int, int]", model.shape)[0], head_of(model).levels
     if images.is_floating_point() or images.ndim != 4 or images.shape[1] != channels or not images.numel():
         raise InvalidInput(
             f"images must be integers of shape (N, {channels}, H, W), got {images.dtype} of shape {tuple(images.shape)}"
@@ -376,37 +375,6 @@ def _three(parts: Sequence[Tensor | None]) -> tuple[Tensor, Tensor | None, Tenso
     if images is None:
         raise InvalidInput(f"test= takes (images,), (images, labels) or (images, labels, maps), got {len(parts)} parts")
     return images, labels, maps
-
-
-def _head(model: nn.Module) -> Head:
-    return cast(Head, model.head)
-
-
-def _predict(model: nn.Module, values: Tensor, labels: Tensor | None, maps: Tensor | None) -> Tensor:
-    """The output for integer values (N, C, H, W), with as many conditions as there are."""
-    return getattr(model, "reconstruct", model)(*_inputs(model, values, labels, maps))
-
-
-def _inputs(model: nn.Module, values: Tensor, labels: Tensor | None, maps: Tensor | None) -> list[Tensor | None]:
-    conditions = [labels, maps] if maps is not None else [labels] if labels is not None else []
-    return [_head(model).encode_images(values), *conditions]
-
-
-def _loss(head: Head, output: Tensor, values: Tensor) -> Tensor:
-    """Nats for each sub-pixel, differentiable."""
-    if isinstance(head, Categorical):  # the same number in float32, which is faster by far where K is large
-        return F.cross_entropy(output.float(), values)
-    return -_log_probs(head, output, values).mean()
-
-
-def _log_probs(head: Head, output: Tensor, values: Tensor) -> Tensor:
-    """Log-probability of every sub-pixel of integer values (N, C, H, W): float64 (N, H, W, C)."""
-    values = values.movedim(1, -1)
-    if head.shared:
-        parameters = output.movedim(1, -1).unsqueeze(-2).expand(*values.shape, -1)
-    else:
-        parameters = output.permute(0, 3, 4, 2, 1)  # (N, H, W, C, P)
-    return head.log_prob(head.conditionals(parameters, values), values)
 
 
 def _bar(steps: range, progress: bool, title: str) -> Iterator[int]:
