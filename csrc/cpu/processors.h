@@ -1,5 +1,5 @@
-// Which processor a thread runs on. Two threads that wait for each other must not share one, and the system may take tens of
-// milliseconds to part threads that have just been started: longer than a small call takes.
+// Which processor a thread runs on. Two threads that wait for each other must not share one, and the system
+// may leave them together for a while. How often that happens has not been measured.
 #pragma once
 
 namespace pixelfast {
