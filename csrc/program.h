@@ -96,6 +96,13 @@ struct Instruction {
   std::variant<Product, Lookup, Map, Reduce, Norm> body;  // in the order of Opcode
 };
 
+// What the parameters of a mixture of logistics mean: see pixelfast/mixture.py.
+struct Mixture {
+  int components = 0;
+  Order order = Order::colour_major;
+  float log_scale_min = 0;
+};
+
 struct Draw {
   int channel;
   Slot source;
@@ -115,6 +122,7 @@ struct Reach {
 struct Program {
   int channels, height, width, levels, parameters;
   Distribution head;
+  Mixture mixture;  // if that is the head
   std::vector<Buffer> buffers;
   std::vector<Field> fields;
   std::vector<Instruction> row;
