@@ -301,6 +301,7 @@ Program parse(const int64_t* words, size_t word_count, const float* floats, size
 std::vector<std::string> operation_names() { return {PIXELFAST_OPERATIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> reduction_names() { return {PIXELFAST_REDUCTIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> head_names() { return {PIXELFAST_HEADS(PIXELFAST_NAME)}; }
+std::vector<std::string> order_names() { return {PIXELFAST_ORDERS(PIXELFAST_NAME)}; }
 std::vector<std::string> instruction_names() { return {PIXELFAST_INSTRUCTIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> precision_names() { return {PIXELFAST_PRECISIONS(PIXELFAST_NAME)}; }
 

@@ -18,6 +18,7 @@ namespace pixelfast {
 std::vector<std::string> operation_names();
 std::vector<std::string> reduction_names();
 std::vector<std::string> head_names();
+std::vector<std::string> order_names();
 std::vector<std::string> instruction_names();
 std::vector<std::string> precision_names();
 int arguments_of(Operation operation);

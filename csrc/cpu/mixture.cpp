@@ -18,16 +18,20 @@ double log_sigmoid(double t) { return std::min(t, 0.0) - std::log1p(std::exp(-st
 
 double sigmoid(double t) { return 1.0 / (1.0 + std::exp(-t)); }
 
-// sigmoid(z + h) - sigmoid(z - h) = E (1 - q^2) / (q (1 + E^2) + E (1 + q^2)), where E = exp(-|z|) and q = exp(-h), as a
-// numerator without 1 - q^2 and a denominator between 1 and 4. The larger of E and q is divided out: both may underflow.
+// sigmoid(z + h) - sigmoid(z - h) = E (1 - q^2) / (q (1 + E^2) + E (1 + q^2)), where E = exp(-|z|) and q = exp(-h), as
+// factor (1 - q^2) / denominator. The larger of E and q is divided out, since both may underflow.
 struct Bin {
-  double log_numerator, denominator;
+  double factor, log_factor, denominator;
 };
 
 Bin bin(double z, double h, double q) {
-  const double distance = std::fabs(z) - h, ratio = std::exp(-std::fabs(distance)), far = std::exp(-std::fabs(z));
-  if (distance >= 0) return {-distance, (1.0 + far * far) + ratio * (1.0 + q * q)};
-  return {0.0, ratio * (1.0 + far * far) + (1.0 + q * q)};
+  const double distance = std::fabs(z) - h, ratio = std::exp(-std::fabs(distance));
+  if (distance >= 0) {
+    const double far = ratio * q;
+    return {ratio, -distance, (1.0 + far * far) + ratio * (1.0 + q * q)};
+  }
+  const double far = std::exp(-std::fabs(z));
+  return {1.0, 0.0, ratio * (1.0 + far * far) + (1.0 + q * q)};
 }
 
 }  // namespace
@@ -108,7 +112,7 @@ double MixtureDraw::log_bin(const Component& c, int value) const {
   const Bin found = bin(z, c.half, std::exp(-c.half));
   const double width = 2.0 * c.half;
   const double gap = width < kNarrow ? std::log(2.0 / (levels_ - 1)) - c.log_scale - c.half : std::log(-std::expm1(-width));
-  return found.log_numerator + gap - std::log(found.denominator);
+  return found.log_factor + gap - std::log(found.denominator);
 }
 
 // The number of values below the last whose cumulative probability is at most the noise.
@@ -142,7 +146,7 @@ void MixtureDraw::add_bins(const Component& c) {
   probabilities_[last] += c.weight * sigmoid(c.half - (axis(last) - c.mean) * c.sharpness);
   for (int k = 1; k < last; k++) {
     const Bin found = bin((axis(k) - c.mean) * c.sharpness, c.half, q);
-    probabilities_[k] += weight * std::exp(found.log_numerator) / found.denominator;
+    probabilities_[k] += weight * found.factor / found.denominator;
   }
 }
 

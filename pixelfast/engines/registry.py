@@ -126,7 +126,6 @@ def choose(name: str, precision: str, head: Head) -> str:
         raise EngineUnavailable("no engine can run this: " + "; ".join(f"{engine}: {why}" for engine, why in refused.items()))
     if name in refused:
         others = " or ".join(map(repr, [*usable, *(["naive"] if precision == "fp32" else [])]))
-        raise EngineUnavailable(
-            f"the engine {name!r} cannot run this: {refused[name]}; use " + (f"engine={others}" if others else "precision='fp32'")
-        )
+        use = f"engine={others}" if others else "precision='fp32'"
+        raise EngineUnavailable(f"the engine {name!r} cannot run this: {refused[name]}; use {use}")
     return name
