@@ -162,6 +162,14 @@ Norm read_norm(Reader& in, const Program& program) {
   return norm;
 }
 
+Mixture read_mixture(Reader& in) {
+  Mixture mixture;
+  mixture.components = in.number("the number of a mixture's components", 1, 65536);
+  mixture.order = static_cast<Order>(in.number("an order of parameters", 0, static_cast<int64_t>(Order::mixture_major)));
+  mixture.log_scale_min = in.array("the least log-scale", 1)[0];
+  return mixture;
+}
+
 Instruction read_instruction(Reader& in, const Program& program) {
   Instruction instruction;
   int opcode = in.number("an instruction", 0, static_cast<int64_t>(Opcode::Norm));
@@ -276,7 +284,8 @@ Program parse(const int64_t* words, size_t word_count, const float* floats, size
   program.levels = in.number("the number of levels", 2, 65536);
   program.parameters = in.number("the number of parameters", 1, 65536);
   program.head = static_cast<Distribution>(
-      in.number("a head", 0, static_cast<int64_t>(Distribution::bernoulli_probability)));
+      in.number("a head", 0, static_cast<int64_t>(Distribution::mixture_of_logistics)));
+  if (program.head == Distribution::mixture_of_logistics) program.mixture = read_mixture(in);
   read_tables(in, program);
   read_lists(in, program);
   read_known_order(in, program);
@@ -292,6 +301,7 @@ Program parse(const int64_t* words, size_t word_count, const float* floats, size
 std::vector<std::string> operation_names() { return {PIXELFAST_OPERATIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> reduction_names() { return {PIXELFAST_REDUCTIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> head_names() { return {PIXELFAST_HEADS(PIXELFAST_NAME)}; }
+std::vector<std::string> order_names() { return {PIXELFAST_ORDERS(PIXELFAST_NAME)}; }
 std::vector<std::string> instruction_names() { return {PIXELFAST_INSTRUCTIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> precision_names() { return {PIXELFAST_PRECISIONS(PIXELFAST_NAME)}; }
 

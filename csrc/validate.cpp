@@ -1,5 +1,6 @@
 // Whether every read and write of a program stays inside what it declares, and reads nothing that is not there yet.
 #include <algorithm>
+#include <cmath>
 
 #include "program.h"
 
@@ -48,10 +49,26 @@ class Validator {
 
   void check_head() const {
     int p = program_.parameters;
+    if (program_.head == Distribution::mixture_of_logistics) {
+      check_mixture();
+      return;
+    }
     if (program_.head == Distribution::categorical)
       require(p == program_.levels, "a categorical head needs as many parameters as levels");
     else
       require(p == 1 && program_.levels == 2, "a Bernoulli head needs one parameter and two levels");
+  }
+
+  // Each channel depends on those before it in its pixel, so they must be drawn in order.
+  void check_mixture() const {
+    const int c = program_.channels;
+    const int64_t each = c == 3 ? 10 : 3;
+    require(c == 1 || c == 3, "a mixture of logistics needs 1 or 3 image channels");
+    require(program_.parameters == each * program_.mixture.components,
+            "a mixture of logistics needs " + std::to_string(each) + " parameters for each component");
+    require(std::isfinite(program_.mixture.log_scale_min), "the least log-scale of a mixture must be finite");
+    for (int k = 0; k < c; k++)
+      require(program_.draws[k].channel == k, "a mixture of logistics must draw the channels of a pixel in order");
   }
 
   // The part of a rectangle in which anything runs.

@@ -12,10 +12,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from .errors import UnsupportedModel
 from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, TapConv, edges_of
 from .heads import Bernoulli, Categorical, Head
+from .mixture import MixtureOfLogistics
 from .program import (
+    CUSTOM,
     Buffer,
     Draw,
     Encode,
@@ -24,6 +25,7 @@ from .program import (
     Instruction,
     Lookup,
     Map,
+    Mixture,
     Norm,
     Pixel,
     Product,
@@ -65,7 +67,7 @@ def lower(schedule: Schedule, head: Head) -> tuple[Program, tuple[FieldSpec, ...
 class _Lowering:
     def __init__(self, schedule: Schedule, head: Head) -> None:
         self.schedule, self.graph, self.head = schedule, schedule.graph, head
-        self.head_name = _head_name(head)
+        self.head_name = head_name(head)
         self.channels = self.graph.shape[0]
         self.fields: list[tuple[int, int, int]] = []  # (spec, rows and columns that it is moved by)
         self.row: list[Instruction] = []
@@ -85,7 +87,7 @@ class _Lowering:
     def run(self) -> tuple[Program, tuple[FieldSpec, ...]]:
         for number, piece in enumerate(self.schedule.pieces):
             self.piece(number, piece, self.graph.nodes[piece.node])
-        draws = [self.draw(channel, edges) for channel, edges in enumerate(self.graph.outputs)]
+        draws = self.draws()
         program = Program(
             shape=self.graph.shape,
             levels=self.graph.levels,
@@ -97,6 +99,7 @@ class _Lowering:
             steps=tuple(map(tuple, self.steps)),
             draws=tuple(draws),
             encodes=tuple(map(tuple, self.encodes)),
+            mixture=_mixture(self.head),
         )
         specs = tuple(self.graph.fields[spec] for spec, _, _ in self.fields)
         return without_unused_buffers(with_storage(program)), specs
@@ -292,6 +295,13 @@ class _Lowering:
             out = Slot(number, 0, len(ordered))
             instructions.append(Norm(out, source, scale, shift, node.eps, piece.domain, name))
 
+    def draws(self) -> list[Draw]:
+        """One for each channel. Where channels share their parameters, all draw from what stands there at the first one's."""
+        if self.head.shared:
+            first = self.draw(0, self.graph.outputs[0])
+            return [Draw(channel, first.source) for channel in range(self.channels)]
+        return [self.draw(channel, edges) for channel, edges in enumerate(self.graph.outputs)]
+
     def draw(self, channel: int, edges: tuple[Edge, ...]) -> Draw:
         """Draw from parameters that stand side by side; copy them into a buffer of their own if they do not."""
         runs = [run for edge in edges for run in self.ordered_runs(edge)]
@@ -371,11 +381,16 @@ def _field(spec: FieldSpec, row: int, col: int) -> Field:
     return Field(features, spec.row0 + row, spec.col0 + col, rows, cols, value)
 
 
-def _head_name(head: Head) -> str:
+def head_name(head: Head) -> str:
+    """One of `pixelfast.program.HEADS`, or `CUSTOM` for what is no data."""
     if isinstance(head, Bernoulli):
         return "bernoulli_probability" if head.probability else "bernoulli_logit"
     if isinstance(head, Categorical):
         return "categorical"
-    raise UnsupportedModel(
-        f'the engines cannot draw from a {type(head).__name__} head yet: sample by the usual loop with engine="naive"'
-    )
+    return "mixture_of_logistics" if isinstance(head, MixtureOfLogistics) else CUSTOM
+
+
+def _mixture(head: Head) -> Mixture | None:
+    if not isinstance(head, MixtureOfLogistics):
+        return None
+    return Mixture(head.mixtures, head.order, head.log_scale_min)

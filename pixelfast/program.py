@@ -21,8 +21,12 @@ Letters: N images, C channels, H rows, W columns, K levels, F features, P parame
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .mixture import Order
 
 UNARY = (
     "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "sin", "cos",
@@ -38,7 +42,9 @@ OPERATIONS: tuple[str, ...] = UNARY + BINARY + TERNARY
 REDUCTIONS = ("mean", "sum", "var", "amax", "amin", "logsumexp")
 """What a `Reduce` can compute over channels; `var` divides by count - correction."""
 
-HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
+HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics")
+CUSTOM = "custom"
+"""A head that is no data: its functions come with each request (`Request.head`), for engines that can call them."""
 
 
 @dataclass(frozen=True)
@@ -208,11 +214,27 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """What the parameters of a discretized mixture of logistics mean: M components, one of `pixelfast.mixture.ORDERS`, and
+    the least log-scale.
+
+    One set of P = 3M (one channel) or 10M (three) parameters describes all channels of a pixel, which are drawn in order.
+    """
+
+    components: int
+    order: Order
+    log_scale_min: float
+
+
+@dataclass(frozen=True)
 class Draw:
     """Draw channel `channel` of the running pixel from the parameters in `source` (count P), by inverse CDF.
 
     categorical: logits divided by the temperature; value = number of k < K-1 whose cumulative probability is <= noise.
     bernoulli: value = 1 if noise >= P(0).
+    mixture_of_logistics: as categorical, of the probabilities that the parameters and the pixel's channels before give
+    (`pixelfast.mixture`), to the power 1/temperature and normalised.
+    custom: what the functions of the request's head give.
     """
 
     channel: int
@@ -246,6 +268,7 @@ class Program:
     draws: tuple[Draw, ...]
     encodes: tuple[tuple[Encode, ...], ...]
     macs: int = field(default=0)
+    mixture: Mixture | None = None
 
     @property
     def rows(self) -> range:

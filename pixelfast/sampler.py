@@ -61,7 +61,7 @@ class Sampler:
         precision: str = "fp32",
         self_check: bool = True,
     ) -> None:
-        self.engine, self.precision = registry.choose(engine, precision), precision
+        self.engine, self.precision = registry.choose(engine, precision, head), precision
         self.shape, self.head, self.self_check = shape, head, self_check
         self.head.table(shape)  # refuses a wrong encoding before anything else happens
         self._module = frozen_copy(module)
@@ -233,7 +233,7 @@ class Sampler:
             compiled, engine = self._prepare(conditions)
             assert engine is not None
             fields = evaluate_fields(compiled, conditions, len(request.noise))
-            return engine.run(replace(request, fields=fields))
+            return engine.run(replace(request, fields=fields, head=self.head))
         except NumericalError as error:
             raise self._explained(error, conditions) from None
 
@@ -333,6 +333,11 @@ class Sampler:
             found.append(self.head.log_prob(own, values[rows]).flatten(1).sum(1))
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 
+    def _faster_engines(self) -> list[tuple[str, str]]:
+        """Those before the one in use that cannot run this, and why."""
+        faster = list(registry.ENGINES)[: list(registry.ENGINES).index(self.engine)]
+        return [(name, why) for name, why in registry.reasons(self.head, self.precision).items() if name in faster]
+
     def explain(self, cond: Any = None) -> str:
         """What was found in the model and how it is sampled, for reading."""
         name = type(self._module).__name__
@@ -344,6 +349,7 @@ class Sampler:
         return "\n".join(
             [
                 f"{name}: engine {self.engine}, precision {self.precision}, output layout {compiled.analysis.layout.text}",
+                *(f"not the faster engine {other}: {why}" for other, why in self._faster_engines()),
                 f"multiply-adds for an image: {program.macs:,} ({program.macs / max(graph.dense_macs, 1):.2f} of one forward)",
                 f"memory: {program.weight_bytes():,} bytes of weights, {program.bytes_per_image():,} bytes for each image",
                 "schedule:",

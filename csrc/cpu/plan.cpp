@@ -21,7 +21,7 @@ class Planner final : SlotNumbers {
   std::unique_ptr<const Plan> make() {
     Plan& p = *plan_;
     p.channels = program_.channels, p.height = program_.height, p.width = program_.width;
-    p.levels = program_.levels, p.parameters = program_.parameters, p.head = program_.head;
+    p.levels = program_.levels, p.parameters = program_.parameters, p.head = program_.head, p.mixture = program_.mixture;
     p.first_row = program_.first_row, p.col0 = program_.col0, p.col1 = program_.col1;
     p.buffers = program_.buffers, p.fields = program_.fields;
     p.locals = find_locals(program_);

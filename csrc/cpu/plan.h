@@ -87,6 +87,7 @@ struct Plan {
   const Kernels* kernels;
   int channels, height, width, levels, parameters, first_row, col0, col1;
   Distribution head;
+  Mixture mixture;
   Arena weights;  // of all products, in the order in which they run
   mutable Pool pool;  // of tiles' buffers
   std::vector<Buffer> buffers;

@@ -11,6 +11,7 @@ from typing import get_args
 
 import numpy as np
 
+from ..mixture import ORDERS
 from ..program import (
     HEADS,
     OPERATIONS,
@@ -75,7 +76,11 @@ class _Packer:
     def program(self, program: Program) -> None:
         channels, height, width = program.shape
         self.put(MAGIC, VERSION, channels, height, width, program.levels, program.parameters)
-        self.put(HEADS.index(program.head), len(program.buffers))
+        self.put(HEADS.index(program.head))
+        if program.mixture is not None:
+            self.put(program.mixture.components, ORDERS.index(program.mixture.order))
+            self.number(program.mixture.log_scale_min)
+        self.put(len(program.buffers))
         for buffer in program.buffers:
             self.put(buffer.features, buffer.rows, *buffer.columns)
             self.rect(buffer.domain)

@@ -194,13 +194,17 @@ def _cause(node: Node, times: list[Times], feature: int, row: int, col: int, lim
 def _culprit(graph: Graph, times: list[Times], path: list[Step], limit: int) -> int:
     """The node at which a leak enters.
 
-    A layer with a single weight too many is found by taking that weight out. Otherwise it is where, from the image on, more
-    channels come to depend on what they must not see than before; if all channels do all the way, it is the first layer,
-    which looks at the image itself.
+    A layer with a single weight too many is found by taking that weight out. Where later pixels are seen, it is the layer
+    from which on all see beyond their own place. Otherwise it is where, from the image on, more channels come to depend on
+    what they must not see than before; if all channels do all the way, it is the first layer, which looks at the image itself.
     """
     for reader, source in pairwise(path):
         if _heals(graph, reader, source):
             return reader[0]
+    farsighted = [node for node, *at in path if _sees_beyond_its_place(graph, times[node], *at)]
+    prefix = [step[0] for step in path[: len(farsighted)]]
+    if farsighted and farsighted == prefix:
+        return farsighted[-1]
     shares = []
     for node, _, row, col in reversed(path):
         late = [times[node].at(feature, row, col) >= limit for feature in range(graph.nodes[node].features)]
@@ -210,6 +214,11 @@ def _culprit(graph: Graph, times: list[Times], path: list[Step], limit: int) -> 
         if shares[i] > shares[i - 1] + 1e-9:
             return order[i]
     return order[1] if len(order) > 1 else order[0]
+
+
+def _sees_beyond_its_place(graph: Graph, times: Times, feature: int, row: int, col: int) -> bool:
+    channels, _, width = graph.shape
+    return times.at(feature, row, col) >= (row * width + col + 1) * channels
 
 
 def _heals(graph: Graph, reader: Step, source: Step) -> bool:
