@@ -147,6 +147,10 @@ def known(c: Converter, products: Products, value: Value | float | bool) -> Tens
     const = const.reshape((1,) * (numbers.dim() - const.dim()) + tuple(const.shape))
     if const.dim() > numbers.dim() or any(size not in (1, n) for size, n in zip(const.shape, numbers.shape, strict=False)):
         raise UnsupportedModel(f"{c.at}: {products.name()} of shape {tuple(numbers.shape)} grow to {tuple(const.shape)}; {NAIVE}")
+    batch_dims = [dim for dim, (size, step) in enumerate(zip(numbers.shape, numbers.stride(), strict=True))
+                  if size > 1 and step >= rows * cols]  # fmt: skip
+    if any(const.shape[dim] > 1 for dim in batch_dims):
+        const = const.expand([n if dim in batch_dims else s for dim, (n, s) in enumerate(zip(numbers.shape, const.shape, strict=True))])
     index = torch.tensor(int(numbers.storage_offset()))
     for dim, (size, step) in enumerate(zip(const.shape, numbers.stride(), strict=True)):
         index = index + (torch.arange(size) * step).view(-1, *([1] * (const.dim() - dim - 1)))

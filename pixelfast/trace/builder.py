@@ -394,7 +394,11 @@ class GraphBuilder:
 
     def _full_rect(self, at: Origin, reads: _Reads, group: np.ndarray) -> Rect:
         known = _features(reads.known, group)
-        assert _is_full(known), f"{at}: irregular operand must be made regular first"
+        if not _is_full(known):
+            raise UnsupportedModel(
+                f"{at} reads elements whose places in the image form no rectangle (a sequence of pixels that is shifted by one "
+                "wraps around at the end of each row): these cannot be computed pixel by pixel"
+            )
         return Rect(*_hull(known))
 
     def reduce(self, at: Origin, ids: Tensor, kind: str, correction: float, row0: int, col0: int) -> Tensor:

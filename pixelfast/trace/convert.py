@@ -17,8 +17,9 @@ from torch import Tensor, fx, nn
 
 from ..errors import NotAutoregressive, UnsupportedModel
 from ..heads import Head
+from ..program import Op
 from . import attention, rules_channels, rules_pointwise, rules_products
-from .builder import GraphBuilder, Origin
+from .builder import IMAGES, GraphBuilder, Origin
 from .capture import Capture
 from .elements import Value, all_elements, reshaped, written_out
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
@@ -265,13 +266,37 @@ class Converter:
     ) -> Value:
         """The value of an expression; `constants` gives the elements that no operand takes from the image."""
         ops, numbers = linearise(tree, len(operands))
-        ids = self.builder.pointwise(self.at, [*operands, *numbers], ops, force)
+        try:
+            ids = self.builder.pointwise(self.at, [*operands, *numbers], ops, force)
+        except UnsupportedModel as error:
+            found = self.pointwise_by_image([*operands, *numbers], ops, force)
+            if found is None:
+                raise error from None
+            ids = found
         if constants is None or all_elements(ids):
             return Value(ids)
         const = constants()
         assert const.const is not None
         kept = torch.where(ids > 0, torch.zeros((), dtype=const.const.dtype), const.const.expand(ids.shape))
         return mixed(ids, kept, const.dynamic)
+
+    def pointwise_by_image(self, operands: list[Value | float], ops: list[Op], force: bool) -> Tensor | None:
+        """A pointwise operation over a first axis in which images and heads are merged, either the slower; None if neither."""
+        shape = torch.broadcast_shapes(*(shape_of(operand) for operand in operands if isinstance(operand, Value)))
+        heads, odd = divmod(shape[0], IMAGES)
+        for split in ((IMAGES, heads), (heads, IMAGES)) if heads > 1 and not odd else ():
+
+            def parted(operand: Value | float, split: tuple[int, int] = split) -> Value | float:
+                if not isinstance(operand, Value) or len(shape_of(operand)) < len(shape):
+                    return operand
+                first, *rest = shape_of(operand)
+                return self.reshaped(operand, (*(split if first > 1 else (1, 1)), *rest))
+
+            try:
+                return reshaped(self.builder.pointwise(self.at, list(map(parted, operands)), ops, force), shape)
+            except UnsupportedModel:
+                continue
+        return None
 
     def constants_of(self, target: Any, args: Any, kwargs: Any) -> Value:
         """The operation over the constant parts of its operands."""
