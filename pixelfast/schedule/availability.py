@@ -237,8 +237,11 @@ def _heals(graph: Graph, reader: Step, source: Step) -> bool:
     node = graph.nodes[index]
     nodes = list(graph.nodes)
     if isinstance(node, CausalAttention) and source[0] == node.cache.source:
-        nodes[index] = without_later_pixels(node, graph.image, strictly=source[2:] == (row, col))
-        return _is_sound(replace(graph, nodes=tuple(nodes)))
+        for strictly in (False, True) if source[2:] > (row, col) else (True,):
+            nodes[index] = without_later_pixels(node, graph.image, strictly)
+            if _is_sound(replace(graph, nodes=tuple(nodes))):
+                return True
+        return False
     if not isinstance(node, TapConv):
         return False
     taps = []

@@ -64,8 +64,13 @@ def attention_node(c: Converter, products: Products, values: Value) -> Value:
         numbers: Tensor = torch.zeros(c.builder.shape[1:] + (heads * shape_of(values)[2],), dtype=torch.int64)
     else:
         bias = _listed(rows.bias, seen)
-        parts = [_all_nodes(c, value) for value in maps]
-        numbers = c.builder.attention(c.at, parts, heads, scale, lists, bias, rows.refusal)
+        try:
+            parts = [_all_nodes(c, value) for value in maps]
+            numbers = c.builder.attention(c.at, parts, heads, scale, lists, bias, rows.refusal)
+        except UnsupportedModel as error:
+            raise UnsupportedModel(
+                f"{c.at}: attention needs queries, keys and values that stand for the pixels of the image, row by row: {error}"
+            ) from error
     empty = ~seen.any(2)  # (heads or 1, L)
     ids = written_out(both_images(numbers)).view(IMAGES, pixels, heads, -1).transpose(1, 2)  # (images, heads, L, D)
     ids = torch.where(empty.unsqueeze(-1), 0, ids)
