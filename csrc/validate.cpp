@@ -154,6 +154,21 @@ class Validator {
     check_overlap(norm.source, out, true);
   }
 
+  void check_body(const Attention& attention, const Slot& out, const Rect& rect, bool) const {
+    check_read(attention.query, rect);
+    check_overlap(attention.query, out, false);
+    for (const Cache& cache : {attention.keys, attention.values}) {
+      const Buffer& b = program_.buffers[cache.buffer];
+      const Rect stored{cache.row, cache.row + program_.height, cache.col, cache.col + program_.width};
+      const bool holds = b.domain.row0 <= stored.row0 && stored.row1 <= b.domain.row1 &&
+                         b.domain.col0 <= stored.col0 && stored.col1 <= b.domain.col1;
+      require(holds, "attention looks for keys or values outside a buffer's domain, " + text(b.domain));
+      require(b.rows >= program_.height - b.domain.row0, "attention looks at all rows, but a buffer keeps " +
+                                                             std::to_string(b.rows));
+      require(cache.buffer != out.buffer, "attention writes where its keys or values are kept");
+    }
+  }
+
   void check_field(const Field& f, const Rect& rect) const {
     bool rows = f.rows == 1 || (f.row0 <= rect.row0 && rect.row1 <= f.row0 + f.rows);
     bool cols = f.cols == 1 || (f.col0 <= rect.col0 && rect.col1 <= f.col0 + f.cols);

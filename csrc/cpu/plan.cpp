@@ -1,3 +1,4 @@
+#include "../slots.h"
 #include "plan.h"
 
 #include <algorithm>
@@ -97,7 +98,9 @@ class Planner final : SlotNumbers {
       step.rect = rect;
       step.out = number(instruction.out);
       step.first_source = static_cast<int>(plan_->slots.size());
+      rect_ = instruction.rect, effort_ = 0;
       std::visit([&](const auto& body) { plan_body(body, instruction.out.count, step); }, instruction.body);
+      effort.vectors += effort_;
       step.last_source = static_cast<int>(plan_->slots.size());
       effort.instructions++;
       if (auto* product = std::get_if<PackedProduct>(&step.body)) {
@@ -156,6 +159,28 @@ class Planner final : SlotNumbers {
     step.body = PlannedNorm{aligned(norm.scale), aligned(norm.shift), norm.eps, norm.relu};
   }
 
+  void plan_body(const Attention& attention, int outputs, Step& step) {
+    number(attention.query);
+    number(slot_of(attention.keys));
+    number(slot_of(attention.values));
+    PlannedAttention planned{attention, rect_, {}, 0};
+    for (size_t list = 0; list + 1 < attention.offsets.size(); list++) {
+      size_t keys = 0, runs = 0;
+      for (int i = attention.offsets[list]; i < attention.offsets[list + 1]; i++) {
+        const Run& run = attention.runs[i];
+        keys += run.last - run.first;
+        runs += (run.last - 1) / program_.width - run.first / program_.width + 1;
+      }
+      planned.first.push_back(planned.keys);
+      planned.keys += keys;
+      plan_->most_keys = std::max(plan_->most_keys, keys);
+      plan_->most_runs = std::max(plan_->most_runs, runs);
+    }
+    const double keys = static_cast<double>(planned.keys) / static_cast<double>(planned.first.size());
+    effort_ += keys * (attention.keys.count + outputs) / plan_->kernels->width;
+    step.body = std::move(planned);
+  }
+
   PlannedEncode plan_encode(const Encode& encode) {
     const Rect& domain = program_.buffers[encode.out.buffer].domain;
     const int count = encode.out.count, levels = program_.levels;
@@ -172,6 +197,8 @@ class Planner final : SlotNumbers {
   std::unique_ptr<Plan> plan_;
   int cell_;  // of fast products, 0: none
   const Precision precision_;
+  Rect rect_{};        // of the instruction that is planned
+  double effort_ = 0;  // of it, where that is no matter of weights
 };
 
 }  // namespace

@@ -16,6 +16,8 @@ from ..program import (
     HEADS,
     OPERATIONS,
     REDUCTIONS,
+    Attention,
+    Cache,
     Encode,
     FieldSlot,
     Instruction,
@@ -146,6 +148,8 @@ class _Packer:
             self.put(REDUCTIONS.index(instruction.kind))
             self.slots(instruction.sources)
             self.number(instruction.correction)
+        elif isinstance(instruction, Attention):
+            self.attention(instruction)
         else:
             self.norm(instruction)
 
@@ -185,6 +189,22 @@ class _Packer:
         else:
             self.put(3)
             self.number(leaf)
+
+    def attention(self, attention: Attention) -> None:
+        self.slot(attention.query)
+        self.cache(attention.keys)
+        self.cache(attention.values)
+        self.put(attention.heads, attention.masks)
+        self.number(attention.scale)
+        self.put(len(attention.seen.offsets), *attention.seen.offsets)
+        self.put(len(attention.seen.runs), *attention.seen.runs.reshape(-1))
+        self.put(attention.bias is not None)
+        if attention.bias is not None:
+            self.put(len(attention.bias))
+            self.array(attention.bias)
+
+    def cache(self, cache: Cache) -> None:
+        self.put(cache.buffer, cache.channel, cache.count, cache.row, cache.col)
 
     def norm(self, norm: Norm) -> None:
         self.slot(norm.source)

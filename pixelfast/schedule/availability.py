@@ -13,8 +13,9 @@ from itertools import pairwise
 import numpy as np
 
 from ..errors import NotAutoregressive
-from ..graph import ChannelNorm, ChannelReduce, Edge, Graph, Input, Node, Pointwise, TapConv, edges_of
+from ..graph import CausalAttention, ChannelNorm, ChannelReduce, Edge, Gather, Graph, Input, Node, Pointwise, TapConv, edges_of
 from ..program import Rect
+from .attention import latest_seen, strongest_cause, without_later_pixels
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,19 @@ def _node_times(node: Node, graph: Graph, times: list[Times]) -> Times:
                 for number in np.unique(classes):
                     reach.append(classes == number)
                     sources.append((edge, int(number)))
+        case Gather():
+            reach, sources, first = [], [], 0
+            for edge in node.edges:
+                here = np.arange(node.features) - first
+                inside = (here >= 0) & (here < len(edge.channels))
+                classes = np.where(inside, times[edge.source].classes[edge.channels[np.where(inside, here, 0)]], -1)
+                for number in np.unique(classes[inside]):
+                    reach.append(classes == number)
+                    sources.append((edge, int(number)))
+                first += len(edge.channels)
+        case CausalAttention():
+            maps, classes = latest_seen(node, graph.image, times[node.query.source], times[node.cache.source])
+            return Times(domain, maps, classes)
         case ChannelReduce() | ChannelNorm():
             sources = [(e, int(number)) for e in node.edges for number in np.unique(times[e.source].classes[e.channels])]
             reach = [np.ones(node.features, dtype=bool) for _ in sources]
@@ -170,6 +184,8 @@ def _path(graph: Graph, times: list[Times], node: int, feature: int, row: int, c
 
 def _cause(node: Node, times: list[Times], feature: int, row: int, col: int, limit: int) -> Step:
     """An element that `node` reads there and whose time is at least `limit`."""
+    if isinstance(node, CausalAttention):
+        return strongest_cause(node, times[node.query.source], times[node.cache.source], feature, row, col)
     best: Step | None = None
     best_time = limit - 1
     for index, edge in enumerate(edges_of(node)):
@@ -181,6 +197,9 @@ def _cause(node: Node, times: list[Times], feature: int, row: int, col: int, lim
                 channels = edge.channels[node.taps[index].weights[:, feature] != 0]
             case Pointwise() if len(edge.channels) > 1:
                 channels = edge.channels[feature : feature + 1]
+            case Gather():
+                before = sum(len(other.channels) for other in node.edges[:index])
+                channels = edge.channels[max(feature - before, 0) :][:1] if feature >= before else edge.channels[:0]
             case _:
                 channels = edge.channels
         for channel in channels:
@@ -225,6 +244,13 @@ def _heals(graph: Graph, reader: Step, source: Step) -> bool:
     """Whether the model is autoregressive without the one weight that leads from `source` to `reader`."""
     index, feature, row, col = reader
     node = graph.nodes[index]
+    nodes = list(graph.nodes)
+    if isinstance(node, CausalAttention) and source[0] == node.cache.source:
+        for strictly in (False, True) if source[2:] > (row, col) else (True,):
+            nodes[index] = without_later_pixels(node, graph.image, strictly)
+            if _is_sound(replace(graph, nodes=tuple(nodes))):
+                return True
+        return False
     if not isinstance(node, TapConv):
         return False
     taps = []
@@ -234,10 +260,12 @@ def _heals(graph: Graph, reader: Step, source: Step) -> bool:
             weights = weights.copy()
             weights[tap.edge.channels == source[1], feature] = 0
         taps.append(replace(tap, weights=weights))
-    nodes = list(graph.nodes)
     nodes[index] = replace(node, taps=tuple(taps))
-    healed = replace(graph, nodes=tuple(nodes))
-    return leaks(healed, availability(healed)) == 0
+    return _is_sound(replace(graph, nodes=tuple(nodes)))
+
+
+def _is_sound(graph: Graph) -> bool:
+    return leaks(graph, availability(graph)) == 0
 
 
 def _title(node: Node) -> str:
