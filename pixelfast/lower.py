@@ -13,8 +13,9 @@ from itertools import pairwise
 import numpy as np
 
 from .errors import UnsupportedModel
-from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, TapConv, edges_of
+from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, Scan, TapConv, edges_of
 from .heads import Bernoulli, Categorical, Head
+from .lower_scan import lower_scan
 from .program import (
     Buffer,
     Draw,
@@ -59,10 +60,10 @@ class _Weighted:
 
 def lower(schedule: Schedule, head: Head) -> tuple[Program, tuple[FieldSpec, ...]]:
     """The program of a schedule, and for each of its fields where its numbers come from."""
-    return _Lowering(schedule, head).run()
+    return Lowering(schedule, head).run()
 
 
-class _Lowering:
+class Lowering:
     def __init__(self, schedule: Schedule, head: Head) -> None:
         self.schedule, self.graph, self.head = schedule, schedule.graph, head
         self.head_name = _head_name(head)
@@ -139,6 +140,8 @@ class _Lowering:
                     )
             case ChannelNorm():
                 self.norm(number, piece, node)
+            case Scan():
+                lower_scan(self, number, piece, node)
             case _:
                 raise AssertionError(f"unknown node {type(node).__name__}")
 

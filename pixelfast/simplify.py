@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from .absorb import absorb
-from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, Graph, Input, Leaf, Node, Pointwise, Tap, TapConv, edges_of
+from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, Graph, Input, Leaf, Node, Pointwise, Scan, Tap, TapConv, edges_of
 from .program import Op, Rect
 
 EMPTY = Rect(0, 0, 0, 0)
@@ -61,6 +61,13 @@ def prune(graph: Graph) -> Graph:
             case Pointwise():
                 for edge in edges_of(node):
                     need(edge, domain, edge.channels[kept] if len(edge.channels) > 1 else edge.channels)
+            case Scan():
+                # Every state depends on the rows above, and on all of its row where that has a direction.
+                whole = node.domain
+                domains[index] = Rect(whole.row0, domain.row1, whole.col0, whole.col1)
+                for edge in edges_of(node):
+                    need(edge, domains[index], edge.channels)
+                needed[index][:] = True
             case _:
                 for edge in edges_of(node):
                     need(edge, domain, edge.channels)
@@ -115,7 +122,7 @@ def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type
                 else:
                     leaves.append(leaf[kept] if isinstance(leaf, np.ndarray) else leaf)
             return replace(node, features=features, domain=domain, leaves=tuple(leaves))
-        case ChannelReduce() | ChannelNorm():
+        case ChannelReduce() | ChannelNorm() | Scan():
             edges = tuple(move(edge, domain, edge.channels) for edge in node.edges)
             return replace(node, domain=domain, edges=edges)
         case _:
@@ -162,7 +169,7 @@ def map_edges(node: Node, change) -> Node:  # type: ignore[no-untyped-def]
             return replace(node, taps=tuple(Tap(change(tap.edge), tap.weights) for tap in node.taps))
         case Pointwise():
             return replace(node, leaves=tuple(change(leaf) if isinstance(leaf, Edge) else leaf for leaf in node.leaves))
-        case ChannelReduce() | ChannelNorm():
+        case ChannelReduce() | ChannelNorm() | Scan():
             return replace(node, edges=tuple(change(edge) for edge in node.edges))
         case _:
             return node

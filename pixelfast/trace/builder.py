@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
 from ..expression import evaluate
-from ..graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, Tap, TapConv
+from ..graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, Scan, StateTap, Tap, TapConv
 from ..program import Op, Rect
 from .elements import NEXT_IMAGE, ElementTable, Layout, Value, infer_layout, stepped, written_out
 from .values import shape_of
@@ -392,6 +392,14 @@ class GraphBuilder:
         """Layer normalisation over all features of (images, rows, cols, F); returns (rows, cols, F)."""
         edges, domain = self._edges(at, ids, row0, col0)
         return self.add(ChannelNorm(at.name, at.layer, len(scale), domain, edges, scale, shift, eps))
+
+    def scan(
+        self, at: Origin, ids: Tensor, taps: Sequence[StateTap], cell: tuple[int, int], sweep: int, row0: int, col0: int
+    ) -> Tensor:
+        """The states of an LSTM over gates (images, rows, cols, 4F); returns (rows, cols, F)."""
+        edges, domain = self._edges(at, ids, row0, col0)
+        self.dense_macs += ids.shape[1] * ids.shape[2] * sum(tap.weights.size for tap in taps)
+        return self.add(Scan(at.name, at.layer, ids.shape[3] // 4, domain, edges, tuple(taps), cell, sweep))
 
     def _edges(self, at: Origin, ids: Tensor, row0: int, col0: int) -> tuple[tuple[Edge, ...], Rect]:
         """Edges that together hold all features in order; every element must be one of a node."""

@@ -28,6 +28,7 @@ from torch.export.graph_signature import OutputKind
 from ..conditions import Conditions
 from ..errors import InvalidInput, NumericalError, UnsupportedModel
 from ..heads import Head
+from ..recurrence import OPERATOR
 from .shims import TracingShims, bake_weight_norm
 
 IMAGES = 2
@@ -43,6 +44,7 @@ ALSO_CORE = {
     torch.ops.aten.detach.default,
     torch.ops.aten.native_batch_norm.default,
     torch.ops.aten._assert_tensor_metadata.default,
+    OPERATOR,
 }
 """Operations that change nothing in place and need no decomposition, though PyTorch does not call them core."""
 

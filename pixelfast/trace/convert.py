@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import NotAutoregressive, UnsupportedModel
 from ..heads import Head
-from . import rules_channels, rules_pointwise, rules_products
+from . import rules_channels, rules_pointwise, rules_products, rules_scans
 from .builder import GraphBuilder, Origin
 from .capture import Capture
 from .elements import Value, all_elements, reshaped, written_out
@@ -66,6 +66,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "masked_fill": rules_pointwise.masked_fill,
     "where": rules_pointwise.where,
     "mul": rules_pointwise.mul,
+    "lstm_scan": rules_scans.lstm_scan,
 }
 """Operations with a rule of their own, called with the converter, the ATen target and the node's arguments."""
 
