@@ -6,6 +6,8 @@ every step s for which s + advance is a multiple of `chunk`, each row R computes
 an instruction with a `lead` writes the columns [p + lead, p + lead + chunk). A step may rely on everything of `lag` or more
 steps before, whoever computes it, and on what the same thread wrote for the same row in the same step, where the chunk comes
 before the pixel. Where one thread computes chunks and another pixels, advance must be at least lag.
+
+A program with sweeps cannot run as a wave: a sweep takes the columns of its row from one side, chunks come from the left.
 """
 
 from __future__ import annotations
@@ -151,6 +153,10 @@ class Wave:
     chunk: int = 1
     advance: int = 0
     lag: int = 1
+
+    def __post_init__(self) -> None:
+        if self.program.sweeps:
+            raise ValueError("rows of a program with sweeps cannot overlap: chunks of a row come from the left, sweeps from one side")
 
     @property
     def skew(self) -> int:

@@ -149,6 +149,7 @@ class Converter:
         values = values_in((args, kwargs))
         if all(value.numbers is None for value in values):
             return self.fold(node.target, args, kwargs)
+        rules_scans.refuse_loops(self, node)
         if name in SHAPE_ONLY:
             args, kwargs = replace_values((args, kwargs), lambda value: Value(None, torch.zeros(shape_of(value))))
             return self.fold(node.target, args, kwargs)

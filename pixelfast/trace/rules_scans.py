@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import fx
 
 from ..errors import NotAutoregressive, UnsupportedModel
 from ..graph import StateTap
@@ -37,6 +38,23 @@ def lstm_scan(c: Converter, target: Any, gates: Value, weights: Value, offsets: 
     matrices = np.ascontiguousarray(weights.const.detach().float().numpy())  # (T, F, 4F)
     taps = [StateTap(row, col, matrix) for (row, col), matrix in zip(places, matrices, strict=True)]
     return Value(both_images(c.builder.scan(c.at, maps, taps, before, sweep, row0, col0)).permute(0, 3, 1, 2))
+
+
+def refuse_loops(c: Converter, node: fx.Node) -> None:
+    """Refuse what PyTorch's recurrent layers become when they are traced, at the first operation that the image enters.
+
+    Each of their steps is traced by itself, at an element of its own: thousands of operations, of which none says that they are
+    one recurrence. A cell that is called once is no loop.
+    """
+    for call, (path, kind) in (node.meta.get("nn_module_stack") or {}).items():
+        module, _, name = str(kind).rpartition(".")
+        if module == "torch.nn.modules.rnn" and (name in ("RNN", "LSTM", "GRU") or "@" in call):
+            layer = path.removeprefix("module").removeprefix(".")
+            raise UnsupportedModel(
+                f"the layer {layer!r} (nn.{name}) runs over the pixels of the image step by step: such a loop is not supported. "
+                "Write an LSTM over pixels with pixelfast.lstm_scan, which is one operation, or sample "
+                'with engine="naive", slowly'
+            )
 
 
 def _no_order(c: Converter, places: list[tuple[int, int]], cell: tuple[int, int]) -> NotAutoregressive:
