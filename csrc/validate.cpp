@@ -26,8 +26,8 @@ class Validator {
   void run() {
     check_buffers();
     check_head();
-    for (const Instruction& instruction : program_.row) check(instruction, true);
     check_sweeps();
+    for (const Instruction& instruction : program_.row) check(instruction, true);
     for (int k = 0; k < program_.channels; k++) {
       for (const Instruction& instruction : program_.steps[k]) check(instruction, false);
       check_draw(program_.draws[k]);
