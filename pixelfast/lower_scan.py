@@ -4,8 +4,8 @@
     cell  = sigmoid(f) . cell before + sigmoid(i) . tanh(g)
     state = sigmoid(o) . tanh(cell)
 
-Taps on rows above are summed for the whole row when it starts. The rest runs column by column: where pixels are drawn that is so
-anyway; in a row that is computed at once, it is a sweep. The first product is no part of the sweep, so two sweeps never meet.
+Taps on rows above are summed for the whole row when it starts. The rest runs column by column: where pixels are drawn that is
+so anyway; in a row that is computed at once, it is a sweep. The first product is no part of it, so that two sweeps never meet.
 """
 
 from __future__ import annotations

@@ -49,15 +49,15 @@ def lstm_scan(gates: Tensor, weights: Tensor, offsets: Sequence[Offset], cell: O
         return _operator(gates, weights, flat, list(cell))
     if direction([*offsets, cell]) is None:
         raise InvalidInput(
-            f"lstm_scan cannot read states at the offsets {[tuple(offset) for offset in offsets]} and the cell at {tuple(cell)}: "
-            "rows come from the top, so that a state may read rows above and one side of its own row: (row, column) with "
-            "row < 0, or (0, column) with all columns below 0 or all above. Flip the image for another order"
+            f"lstm_scan cannot read states at the offsets {list(map(tuple, offsets))} and the cell at {tuple(cell)}: rows come "
+            "from the top, so that a state may read rows above and one side of its own row: (row, column) with row < 0, or "
+            "(0, column) with all columns below 0 or all above. Flip the image for another order"
         )
     return _scan(gates, weights, offsets, cell)
 
 
 def direction(offsets: Sequence[Offset]) -> int | None:
-    """How the columns of a row come: 0 in any order, 1 from the left, -1 from the right; None: what is read is not there yet."""
+    """The order of a row's columns: 0: any, 1: from the left, -1: from the right; None: what is read is not there yet."""
     beside = {1 if col < 0 else -1 if col > 0 else 0 for row, col in offsets if row == 0}
     if any(row > 0 for row, _ in offsets) or 0 in beside or len(beside) > 1:
         return None

@@ -11,7 +11,21 @@ from dataclasses import replace
 import numpy as np
 
 from .absorb import absorb
-from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, Graph, Input, Leaf, Node, Pointwise, Scan, Tap, TapConv, edges_of
+from .graph import (
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    FieldEdge,
+    Graph,
+    Input,
+    Leaf,
+    Node,
+    Pointwise,
+    Scan,
+    Tap,
+    TapConv,
+    edges_of,
+)
 from .program import Op, Rect
 
 EMPTY = Rect(0, 0, 0, 0)

@@ -156,7 +156,7 @@ class Wave:
 
     def __post_init__(self) -> None:
         if self.program.sweeps:
-            raise ValueError("rows of a program with sweeps cannot overlap: chunks of a row come from the left, sweeps from one side")
+            raise ValueError("rows of a program with sweeps cannot overlap: a row's chunks come from the left, sweeps may not")
 
     @property
     def skew(self) -> int:

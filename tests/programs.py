@@ -251,7 +251,10 @@ def swept(rng: Generator, height: int, width: int, sweep: int, images: int = 3) 
         Reduce(Slot(4, 0, 1), "mean", (state, at(normed, 0, beside)), 0.0, below, "", sweep),
         Reduce(Slot(4, 1, 1), "amax", (sums, at(state, 0, far)), 0.0, below, "", sweep),
         # A sweep of its own, which reads all of what the first one wrote.
-        Map(again, (at(state, 0, -1), at(normed, 0, 1), at(again, 0, -beside)), (Op("add", (0, 1)), Op("sub", (3, 2))), below, "", -sweep),
+        Map(
+            again, (at(state, 0, -1), at(normed, 0, 1), at(again, 0, -beside)), (Op("add", (0, 1)), Op("sub", (3, 2))), below,
+            sweep=-sweep,
+        ),
     )  # fmt: skip
     seen = [at(x, 0, -1), state, at(state, 0, 1), normed, at(normed, 0, -1), total, again, at(again, 0, 2)]
     program = Program(

@@ -8,9 +8,9 @@ The state of each pixel is (N, h) numbers, computed once from the features at th
 Row LSTM: the states before are k pixels of the row above, and c_before is the one right above. Diagonal BiLSTM: the pixels
 above and to the left, c_before to the left; a second LSTM runs from right to left.
 
-Training runs the recurrences here, a row or a diagonal at a time. Traced, these loops would come to thousands of operations, and
-flips and skews would hide in which order the pixels come; so while a module is exported, and only then, a layer says what its
-recurrence is, by `pixelfast.recurrence.lstm_scan`, and gives the same numbers.
+Training runs the recurrences here, a row or a diagonal at a time. Traced, these loops would come to thousands of operations,
+and flips and skews would hide in which order the pixels come; so while a module is exported, and only then, a layer says what
+its recurrence is, by `pixelfast.recurrence.lstm_scan`, and gives the same numbers.
 
 Paper: van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel recurrent neural networks", ICML 2016. Letters: N images, C colours,
 F features (2h in the paper), K levels, H rows, W columns.

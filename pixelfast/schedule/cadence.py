@@ -5,8 +5,8 @@ relative to its own place. Lags are compared in raster order and follow from the
 source has at least the source's lag plus (dr, dc). Shifting every node by its lag gives one picture of time for all:
 the element at (row, col) is computed when the sampler stands at (row, col), and reads only what lies behind.
 
-The states of a recurrence share one lag, that of its gates, since each depends on all before. From the right, a state depends on
-all of its row: its lag ends before the next row starts.
+The states of a recurrence share one lag, that of its gates, since each depends on all before. From the right, a state depends
+on all of its row: its lag ends before the next row starts.
 
 A node that nobody needs in the row where its lag ends can wait for that row to be finished: it is computed once per row,
 for all columns at once. Everything else is computed pixel by pixel, in the step of the channel that allows it.
@@ -25,7 +25,7 @@ from ..program import Rect
 ROW = 1 << 24
 """Weight of a row in a lag that is written as one number, (row * ROW + column) * C + step: far wider than any image."""
 START = -(ROW // 4)
-"""Column of a lag that ends before its row starts: what depends on all of the row above, as a recurrence from the right does."""
+"""Column of a lag that ends before its row starts: of what depends on all of the row above, as from the right it does."""
 NEVER = np.iinfo(np.int64).min // 4
 """Lag of what depends on no sub-pixel."""
 

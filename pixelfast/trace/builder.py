@@ -11,7 +11,21 @@ from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
 from ..expression import evaluate
-from ..graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, Scan, StateTap, Tap, TapConv
+from ..graph import (
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    FieldEdge,
+    FieldSpec,
+    Input,
+    Leaf,
+    Node,
+    Pointwise,
+    Scan,
+    StateTap,
+    Tap,
+    TapConv,
+)
 from ..program import Op, Rect
 from .elements import NEXT_IMAGE, ElementTable, Layout, Value, infer_layout, stepped, written_out
 from .values import shape_of

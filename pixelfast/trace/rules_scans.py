@@ -51,9 +51,8 @@ def refuse_loops(c: Converter, node: fx.Node) -> None:
         if module == "torch.nn.modules.rnn" and (name in ("RNN", "LSTM", "GRU") or "@" in call):
             layer = path.removeprefix("module").removeprefix(".")
             raise UnsupportedModel(
-                f"the layer {layer!r} (nn.{name}) runs over the pixels of the image step by step: such a loop is not supported. "
-                "Write an LSTM over pixels with pixelfast.lstm_scan, which is one operation, or sample "
-                'with engine="naive", slowly'
+                f"the layer {layer!r} (nn.{name}) runs over the pixels of the image step by step, which is not supported: write "
+                'an LSTM over pixels with pixelfast.lstm_scan, which is one operation, or sample with engine="naive", slowly'
             )
 
 
@@ -61,8 +60,8 @@ def _no_order(c: Converter, places: list[tuple[int, int]], cell: tuple[int, int]
     late = next((offset for offset in [*places, cell] if offset >= (0, 0)), cell)
     return NotAutoregressive(
         f"not autoregressive: the recurrence at {c.at} reads its own states at the offsets {places} and its cell at {cell} "
-        "(rows, columns), of which some are not there yet: rows come from the top, and a row from one side. Read states of rows "
-        "above, and of one side of the own row only",
+        "(rows, columns), of which some are not there yet: rows come from the top, and a row from one side. Read states of "
+        "rows above, and of one side of the own row only",
         layer=c.at.layer,
         node=c.at.name,
         offset=late,
