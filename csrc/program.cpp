@@ -7,7 +7,7 @@ namespace pixelfast {
 namespace {
 
 constexpr int64_t kMagic = 0x5049584641535431;  // "PIXFAST1"
-constexpr int64_t kVersion = 2;
+constexpr int64_t kVersion = 3;
 constexpr int64_t kReach = 1 << 20;     // rows, columns and offsets lie within +-kReach
 constexpr int64_t kMostPixels = 1 << 30;  // that attention can number, and lists or runs of them
 constexpr int64_t kMostKeys = int64_t{1} << 40;
@@ -230,6 +230,7 @@ Instruction read_instruction(Reader& in, const Program& program) {
   int opcode = in.number("an instruction", 0, static_cast<int64_t>(Opcode::Attention));
   instruction.rect = read_rect(in);
   instruction.out = read_slot(in, program);
+  instruction.sweep = in.number("a sweep", -1, 1);
   switch (static_cast<Opcode>(opcode)) {
     case Opcode::Product:
       instruction.body = read_product(in, program, instruction.out);

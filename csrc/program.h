@@ -114,6 +114,7 @@ struct Attention {
 struct Instruction {
   Rect rect;
   Slot out;
+  int sweep;  // of a row: 0: all columns at once; 1, -1: column by column from the left, from the right
   std::variant<Product, Lookup, Map, Reduce, Norm, Attention> body;  // in the order of Opcode
 };
 

@@ -25,10 +25,12 @@ from .graph import (
     Leaf,
     Node,
     Pointwise,
+    Scan,
     TapConv,
     edges_of,
 )
 from .heads import Bernoulli, Categorical, Head
+from .lower_scan import lower_scan
 from .mixture import MixtureOfLogistics
 from .program import (
     CUSTOM,
@@ -79,10 +81,10 @@ class _Weighted:
 
 def lower(schedule: Schedule, head: Head) -> tuple[Program, tuple[FieldSpec, ...]]:
     """The program of a schedule, and for each of its fields where its numbers come from."""
-    return _Lowering(schedule, head).run()
+    return Lowering(schedule, head).run()
 
 
-class _Lowering:
+class Lowering:
     def __init__(self, schedule: Schedule, head: Head) -> None:
         self.schedule, self.graph, self.head = schedule, schedule.graph, head
         self.head_name = head_name(head)
@@ -164,6 +166,8 @@ class _Lowering:
                 self.gather(number, piece, node)
             case CausalAttention():
                 self.attention(number, piece, node)
+            case Scan():
+                lower_scan(self, number, piece, node)
             case _:
                 raise AssertionError(f"unknown node {type(node).__name__}")
 

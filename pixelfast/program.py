@@ -5,7 +5,8 @@ weights, offsets and expressions all travel in here. `pixelfast.engines.referenc
 instruction does; other engines are compared with it.
 
 Time. For each image row R, from the first row of any buffer to H-1:
-    the `row` instructions run once, over all columns of their destination;
+    the `row` instructions run once, over all columns of their destination; consecutive ones with the same sweep of 1 (-1) run
+    together, column by column from the left (right), so that each may read what the others wrote in columns before;
     columns left of the image: the instructions of every step, without drawing;
     for each column 0 .. W-1, for each channel k: the instructions of `steps[k]` at that column, `draws[k]`, `encodes[k]`;
     columns right of the image: the instructions of every step, without drawing.
@@ -140,6 +141,7 @@ class Product:
     bias: np.ndarray | None
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class Lookup:
     tables: np.ndarray
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 Leaf = Slot | FieldSlot | np.ndarray | float
@@ -186,6 +189,7 @@ class Map:
     ops: tuple[Op, ...]
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,7 @@ class Reduce:
     correction: float
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,7 @@ class Norm:
     eps: float
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -318,6 +324,7 @@ class Attention:
     bias: np.ndarray | None
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
     @property
     def elements(self) -> int:
@@ -413,6 +420,11 @@ class Program:
                 total += 0 if array is None else array.nbytes
         return total + sum(encode.table.nbytes for encodes in self.encodes for encode in encodes)
 
+    @property
+    def sweeps(self) -> bool:
+        """Whether some instructions of a row run column by column."""
+        return any(instruction.sweep for instruction in self.row)
+
     def instructions(self) -> list[Instruction]:
         return [*self.row, *(instruction for step in self.steps for instruction in step)]
 
@@ -453,7 +465,8 @@ def _text(instruction: Instruction) -> str:
         case Attention():
             keys = instruction.seen.counts()
             body = f"= attention of {_place(instruction.query)} to b{instruction.keys.buffer}, up to {keys.max()} pixels"
-    return f"{_place(instruction.out)} {body}  # {instruction.layer}"
+    sweep = {0: "", 1: "left to right: ", -1: "right to left: "}[instruction.sweep]
+    return f"{sweep}{_place(instruction.out)} {body}  # {instruction.layer}"
 
 
 def _leaf_text(leaf: Leaf) -> str:

@@ -35,6 +35,7 @@ class Worker {
   // Row by row (worker.cpp).
   bool runs_known(int row) const { return Executor::may_run_known(plan_, call_) && (row < 0 || tile_.known(row)); }
   void run_row(int row);
+  size_t run_sweep(size_t first);
   void run_known();
   void run_pixel_by_pixel();
   void draw_and_encode(int k, const Cell& cell);

@@ -36,7 +36,7 @@ from ..wavefront import wavefront
 from .known_rows import known_order
 
 MAGIC = int.from_bytes(b"PIXFAST1", "big")
-VERSION = 2
+VERSION = 3
 INSTRUCTIONS: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(Instruction))
 
 
@@ -135,6 +135,7 @@ class _Packer:
             self.put(INSTRUCTIONS.index(type(instruction).__name__))
             self.rect(instruction.rect)
             self.slot(instruction.out)
+            self.put(instruction.sweep)
             self.body(instruction)
 
     def body(self, instruction: Instruction) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -105,7 +106,10 @@ class _Machine:
     def run_row(self, row: int) -> None:
         everywhere = self.program.columns
         self.begin_row(row)
-        self.execute(self.program.row, row, everywhere)
+        for sweep, group in groupby(self.program.row, lambda instruction: instruction.sweep):
+            together = list(group)
+            for columns in [(col, col + 1) for col in range(*everywhere)[::sweep]] if sweep else [everywhere]:
+                self.execute(together, row, columns)
         known = row < 0 or bool(self.given[:, row].all())
         if known and self.known_order is not None:
             self.run_known_row(self.known_order, row, everywhere)
