@@ -44,8 +44,7 @@ def with_storage(program: Program) -> Program:
     macs = 0
     for instruction in program.instructions():
         if isinstance(instruction, Product):
-            rect = instruction.rect
-            macs += instruction.weights.size * (rect.row1 - rect.row0) * (rect.col1 - rect.col0)
+            macs += instruction.weights.size * instruction.lattice.count(instruction.rect)
     return replace(program, buffers=buffers, macs=macs)
 
 

@@ -19,7 +19,7 @@ from ..program import Rect
 
 @dataclass(frozen=True)
 class Times:
-    """Times of one node: `maps` (classes, rows, cols) over its rectangle, and the class of each feature."""
+    """Times of one node: `maps` (classes, rows, cols) over its rectangle, -1 off its lattice, and the class of each feature."""
 
     domain: Rect
     maps: np.ndarray
@@ -82,7 +82,18 @@ def _node_times(node: Node, graph: Graph, times: list[Times]) -> Times:
         if len(users):
             seen = _window(times[edge.source], number, edge, domain)
             maps[users] = np.maximum(maps[users], seen)
+    if not node.lattice.everywhere:
+        maps[:, ~elements(node)] = -1
     return Times(domain, maps, classes.reshape(-1))
+
+
+def elements(node: Node) -> np.ndarray:
+    """Which pixels of a node's rectangle lie on its lattice: bool (rows, cols)."""
+    d = node.domain
+    here = np.zeros((d.row1 - d.row0, d.col1 - d.col0), dtype=bool)
+    rows, cols = node.lattice.rows(d.row0, d.row1), node.lattice.columns(d.col0, d.col1)
+    here[np.ix_(np.array(rows, dtype=np.int64) - d.row0, np.array(cols, dtype=np.int64) - d.col0)] = True
+    return here
 
 
 def _window(source: Times, number: int, edge: Edge, domain: Rect) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..graph import ChannelNorm, ChannelReduce, Edge, Graph, Input, Pointwise, TapConv, edges_of
+from .availability import elements
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
         node, marks = graph.nodes[index], needed[index]
         if marks is None:
             continue
+        if not node.lattice.everywhere:
+            marks &= elements(node)
         row0, col0 = node.domain.row0, node.domain.col0
         match node:
             case TapConv():
