@@ -7,7 +7,7 @@ namespace pixelfast {
 namespace {
 
 constexpr int64_t kMagic = 0x5049584641535431;  // "PIXFAST1"
-constexpr int64_t kVersion = 2;
+constexpr int64_t kVersion = 3;
 constexpr int64_t kReach = 1 << 20;     // rows, columns and offsets lie within +-kReach
 constexpr int64_t kFeatures = 1 << 22;  // features of one buffer, or floats of one pixel
 
@@ -68,6 +68,15 @@ Rect read_rect(Reader& in) {
   rect.col0 = in.number("a first column", -kReach, kReach);
   rect.col1 = in.number("a last column", -kReach, kReach);
   return rect;
+}
+
+Lattice read_lattice(Reader& in) {
+  Lattice lattice;
+  lattice.row_step = in.number("a step of rows", 1, kReach);
+  lattice.row_phase = in.number("a phase of rows", 0, lattice.row_step - 1);
+  lattice.col_step = in.number("a step of columns", 1, kReach);
+  lattice.col_phase = in.number("a phase of columns", 0, lattice.col_step - 1);
+  return lattice;
 }
 
 Slot read_slot(Reader& in, const Program& program) {
@@ -166,6 +175,7 @@ Instruction read_instruction(Reader& in, const Program& program) {
   Instruction instruction;
   int opcode = in.number("an instruction", 0, static_cast<int64_t>(Opcode::Norm));
   instruction.rect = read_rect(in);
+  instruction.lattice = read_lattice(in);
   instruction.out = read_slot(in, program);
   switch (static_cast<Opcode>(opcode)) {
     case Opcode::Product:

@@ -30,6 +30,19 @@ struct Rect {
   int row0, row1, col0, col1;
 };
 
+// Rows r with r mod row_step = row_phase, and columns likewise.
+struct Lattice {
+  int row_step = 1, row_phase = 0, col_step = 1, col_phase = 0;
+
+  bool everywhere() const { return row_step == 1 && col_step == 1; }
+  bool has_row(int row) const { return row_step == 1 || modulo(row, row_step) == row_phase; }
+  // The first of its columns from `col` on.
+  int column_from(int col) const { return col_step == 1 ? col : col + modulo(col_phase - col, col_step); }
+
+ private:
+  static int modulo(int a, int b) { return ((a % b) + b) % b; }
+};
+
 struct Buffer {
   int features, rows, col0, col1;  // columns [col0, col1) are stored
   Rect domain;
@@ -92,6 +105,7 @@ struct Norm {
 
 struct Instruction {
   Rect rect;
+  Lattice lattice;
   Slot out;
   std::variant<Product, Lookup, Map, Reduce, Norm> body;  // in the order of Opcode
 };

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 
+import foreign_strided  # noqa: F401 (registers its modules)
 import pytest
 import torch
 from foreign import FOREIGN, Foreign

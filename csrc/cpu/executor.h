@@ -53,6 +53,7 @@ class Executor {
   }
 
  private:
+  void execute_on_lattice(const Step& step, Cells cells, const Portion& portion);
   void execute(const PackedProduct& product, const Step& step, Cells cells, const Portion& portion);
   void execute(const PackedFastProduct& product, const Step& step, Cells cells, const Portion& portion);
   void execute(const PackedLookup& lookup, const Step& step, Cells cells, const Portion&);
@@ -88,7 +89,7 @@ class Executor {
   std::vector<FastChunk::Source> fast_sources_;  // (chunks, grids)
   std::vector<float*> pointers_;  // of rows that lie at no common stride
   size_t next_pointer_ = 0;
-  std::vector<Cell> live_;  // the cells of an instruction that lie in its rectangle
+  std::vector<Cell> live_;  // the cells of an instruction that lie in its rectangle and on its lattice
 };
 
 }  // namespace pixelfast

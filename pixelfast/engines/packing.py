@@ -18,6 +18,7 @@ from ..program import (
     Encode,
     FieldSlot,
     Instruction,
+    Lattice,
     Leaf,
     Lookup,
     Map,
@@ -33,7 +34,7 @@ from ..wavefront import wavefront
 from .known_rows import known_order
 
 MAGIC = int.from_bytes(b"PIXFAST1", "big")
-VERSION = 2
+VERSION = 3
 INSTRUCTIONS: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(Instruction))
 
 
@@ -109,6 +110,9 @@ class _Packer:
     def rect(self, rect: Rect) -> None:
         self.put(rect.row0, rect.row1, rect.col0, rect.col1)
 
+    def lattice(self, lattice: Lattice) -> None:
+        self.put(lattice.row_step, lattice.row_phase, lattice.col_step, lattice.col_phase)
+
     def slot(self, slot: Slot) -> None:
         self.put(slot.buffer, slot.channel, slot.count, slot.row, slot.col)
 
@@ -127,6 +131,7 @@ class _Packer:
         for instruction in instructions:
             self.put(INSTRUCTIONS.index(type(instruction).__name__))
             self.rect(instruction.rect)
+            self.lattice(instruction.lattice)
             self.slot(instruction.out)
             self.body(instruction)
 

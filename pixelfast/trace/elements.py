@@ -339,8 +339,7 @@ def infer_layout(
         operands: element numbers of tensors of one shape, which are combined element by element.
         where: name of the operation, for messages.
         channel_dims: dimensions that must be features.
-        size: rows and columns of the image; then a tensor whose elements come from pixels that no common offset explains
-            may also be maps that repeat pixels, (N, F, H, W) or (N, H, W, F).
+        size: rows and columns of the image; then maps may also repeat pixels.
 
     Raises:
         UnsupportedModel: rows, columns, images and features are mixed in a way that is no feature map.
@@ -349,34 +348,51 @@ def infer_layout(
         plain = _plain_layout(table, numbers, channel_dims)
         if plain is not None:
             return plain
-    try:
-        return _layout_by_elements(table, operands, where, channel_dims)
-    except UnsupportedModel:
-        usual = None if size is None else _usual_layout(table, operands, channel_dims, size)
-        if usual is None:
-            raise
-        return usual
+    repeated = None if size is None else _repeated_layout(table, operands, channel_dims, size)
+    return repeated or _layout_by_elements(table, operands, where, channel_dims)
 
 
-def _usual_layout(
+def _repeated_layout(
     table: ElementTable, operands: list[Tensor], channel_dims: tuple[int, ...], size: tuple[int, int]
 ) -> PlainLayout | None:
-    """(N, F, H, W) or (N, H, W, F), if rows come from rows and columns from columns."""
-    numbers = max(operands, key=lambda numbers: int((written_out(numbers) > 0).sum()))
-    for site_dims in ((0, 2, 3), (0, 1, 2)):
-        if numbers.dim() != 4 or set(site_dims) & set(channel_dims):
-            continue
-        layout = PlainLayout(tuple(numbers.shape), site_dims, 0, 0)  # type: ignore[arg-type]
-        maps = layout.gather(numbers)
-        place = table.places(written_out(maps).numpy())
-        here = place.known
-        image = np.arange(maps.shape[0]).reshape(-1, 1, 1, 1)
-        rows, cols = np.where(here, place.row, -1).max((0, 2, 3)), np.where(here, place.col, -1).max((0, 1, 3))
-        if (place.image != image)[here].any() or (np.diff(rows) < 0).any() or (np.diff(cols) < 0).any():
-            continue
-        row0, col0, steps = table.origin(maps, size)
-        return replace(layout, row0=row0, col0=col0, steps=steps)
-    return None
+    """The layout of maps that take several elements from one pixel, like repeated ones, along neighbouring dimensions.
+
+    Which pixel an element comes from then does not say where it stands.
+    """
+    if len(operands[0]) < 2 or 0 in channel_dims:
+        return None
+    dims = [_repeating_dims(table, numbers, channel_dims) for numbers in operands]
+    if not any(dims):
+        return None
+    # It stands where an operand does that repeats nothing, if there is one.
+    alone = [numbers for numbers, found in zip(operands, dims, strict=True) if not found] or operands
+    numbers = max(alone, key=lambda numbers: int((written_out(numbers) > 0).sum()))
+    dim = next(dim for dim in dims if dim)
+    layout = PlainLayout(tuple(numbers.shape), (0, dim, dim + 1), 0, 0)
+    row0, col0, steps = table.origin(layout.gather(numbers), size)
+    return replace(layout, row0=row0, col0=col0, steps=steps)
+
+
+def _repeating_dims(table: ElementTable, numbers: Tensor, channel_dims: tuple[int, ...]) -> int:
+    """The dimension of rows, before that of columns, if some neighbours along either come from one pixel; else 0."""
+    place = table.places(written_out(numbers).numpy())
+    image = np.arange(len(numbers)).reshape(-1, *([1] * (numbers.dim() - 1)))
+    if (place.image != image)[place.known].any():
+        return 0
+    for dim in range(1, numbers.dim() - 1):
+        rows, cols = _moves_along(place.row, place.known, dim), _moves_along(place.col, place.known, dim + 1)
+        crossed = _moves_along(place.row, place.known, dim + 1) or _moves_along(place.col, place.known, dim)
+        if rows and cols and not crossed and "stays" in (rows, cols) and not {dim, dim + 1} & set(channel_dims):
+            return dim
+    return 0
+
+
+def _moves_along(coordinate: np.ndarray, known: np.ndarray, dim: int) -> str:
+    """How a coordinate changes along a dimension: "" (never), "goes" (with every step) or "stays" (at some of them)."""
+    ahead, behind = np.moveaxis(coordinate, dim, 0)[1:], np.moveaxis(coordinate, dim, 0)[:-1]
+    both = np.moveaxis(known, dim, 0)[1:] & np.moveaxis(known, dim, 0)[:-1]
+    moved = (ahead != behind)[both]
+    return "" if not moved.any() else "goes" if moved.all() else "stays"
 
 
 def _layout_by_elements(table: ElementTable, operands: list[Tensor], where: str, channel_dims: tuple[int, ...]) -> IndexLayout:
