@@ -96,11 +96,16 @@ class Places:
     col: np.ndarray
 
 
+REMEMBERED = 4
+"""So many tensors of numbers are not read again: an operation asks several times what the same one holds."""
+
+
 class ElementTable:
     """Numbers the elements of nodes, and reads the numbers back."""
 
     def __init__(self) -> None:
         self._sizes: list[tuple[int, int, int, int, int, int]] = []
+        self._rectangles: dict[object, tuple[Tensor, Rectangle | None]] = {}  # of the last few tensors, held so that they stay
 
     def add(self, node: Node) -> Tensor:
         """Numbers (rows, cols, features) of the elements of the next node, in the first image."""
@@ -134,7 +139,14 @@ class ElementTable:
         from one to the next, or in equal steps, in their nodes, in one rectangle, with nothing outside of it. None for
         anything else.
         """
-        return self._stepped_rectangle(ids) if ids.is_meta else self._written_rectangle(ids)
+        if ids.is_meta:
+            return self._stepped_rectangle(ids)
+        key = (ids.data_ptr(), ids.shape, ids.stride())
+        if key not in self._rectangles:
+            while len(self._rectangles) >= REMEMBERED:
+                self._rectangles.pop(next(iter(self._rectangles)))
+            self._rectangles[key] = ids, self._written_rectangle(ids)
+        return self._rectangles[key][1]
 
     def _sizes_of(self, nodes: np.ndarray) -> tuple[np.ndarray, ...]:
         """Rows, columns, first row, first column and steps of nodes."""
