@@ -80,7 +80,8 @@ def write_codes(source: Path, folder: Path) -> None:
         np.savez_compressed(folder / f"{name}.npz", **found, **above)
         above = {"s_train": found["X_train"], "s_test": found["X_test"]}
         parts = {part: left - paste(books[name][found[part]]) for part, left in parts.items()}
-        print(f"{name}: {codes} codes of {size}x{size}, remaining error {np.sqrt((parts['X_test'] ** 2).mean()):.1f} grey values")
+        error = np.sqrt((parts["X_test"] ** 2).mean())
+        print(f"{name}: {codes} codes of {size}x{size}, remaining error {error:.1f} grey values")
     np.savez_compressed(folder / "books.npz", **books)
 
 

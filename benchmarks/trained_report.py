@@ -18,17 +18,18 @@ from pixelfast.errors import UnsupportedModel
 
 HEAD = """# Short trainings of every architecture
 
-{machine}; {versions}; commit {commit}; {date}.
+{machine}; {versions}; {date}; trained at commit {trained_at}.
 
-| run | given | weights | images | held out | epochs | processor s | trained on: first → last epoch | held out: first → last epoch | independent pixels | uniform |
+| run | given | weights | images | held out | epochs | processor s | bits/dim trained on | held out | independent | uniform |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 NOTES = """
-Bits/dim: -log2 p(image) / (C H W), averaged over images. "Trained on" is measured on the way, by the weights of each step (with
-dropout, where there is any); "held out" after the epoch, by the averaged weights. "Independent pixels" knows how often each value
-occurs at each place of the trained images, and nothing of the other pixels; "uniform" is log2 K. Processor seconds are those of
-the whole command, held-out images and files included, on one thread; the clock would have told how busy the machine was.
+Bits/dim: -log2 p(image) / (C H W), averaged over images, in the first → the last epoch. "Trained on" is measured on the way, by
+the weights of each step (with dropout, where there is any); "held out" after the epoch, by the averaged weights. "Independent"
+pixels have the frequencies of the values at each place of the trained images, and know nothing of each other; "uniform" is
+log2 K. Processor seconds are those of the whole command, held-out images and files included, on one thread; the clock would
+have told how busy the machine was.
 
 What is given counts as known: with the code of the image itself, as in an auto-encoder, the number is no likelihood of images.
 Models are small, runs short and data few: these numbers say that an architecture learns, and compare with nothing published.
@@ -36,9 +37,12 @@ Models are small, runs short and data few: these numbers say that an architectur
 """
 
 
-def write_report(folder: Path, facts: Mapping[str, str], results: Sequence[Mapping[str, Any]], runs: Path, samples: int) -> None:
+def write_report(
+    folder: Path, facts: Mapping[str, str], results: Sequence[Mapping[str, Any]], runs: Path, samples: int
+) -> None:
     """Write `report.md`, and `samples.png` if samples are wanted."""
-    lines = [HEAD.format(**facts), *(row(result) for result in results), NOTES, "```bash\n"]
+    trained_at = ", ".join(dict.fromkeys(result["commit"] for result in results))
+    lines = [HEAD.format(**facts, trained_at=trained_at), *(row(result) for result in results), NOTES, "```bash\n"]
     lines += [result["command"] + "\n" for result in results]
     lines.append("```\n")
     if any(result["data"].startswith(CODES) for result in results):
@@ -111,7 +115,8 @@ def scaled(images: Tensor, levels: int) -> np.ndarray:
 def picture(rows: Sequence[tuple[str, Tensor | np.ndarray]]) -> Any:
     """One line of images for each model, its name above it."""
     lines = [pictures.grid(images, 256, columns=len(images)) for _, images in rows]
-    sheet = pictures.pillow().Image.new("RGB", (max(line.width for line in lines), sum(line.height + 16 for line in lines)), "white")
+    size = max(line.width for line in lines), sum(line.height + 16 for line in lines)
+    sheet = pictures.pillow().Image.new("RGB", size, "white")
     pen, top = pictures.pillow().ImageDraw.Draw(sheet), 0
     for (name, _), line in zip(rows, lines, strict=True):
         pen.text((4, top + 2), name, fill=pictures.INK)

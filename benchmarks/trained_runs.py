@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from histogram import independent_pixels
 from patch_codes import write_codes
-from surroundings import conditions
+from surroundings import commit, conditions
 from trained_report import write_report
 from trainings import CODES, TRAININGS, Training
 
@@ -68,7 +68,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     wanted = {"fashion5k.npz" if (name := TRAININGS[run].data).startswith(CODES) else name for run in args.only}
     missing = [] if args.quick else sorted(str(file) for name in wanted if not (file := place(name, args.data)).exists())
     if missing:
-        parser.error(f"there is no {', no '.join(missing)}: give their folder as --data; benchmarks/README.md says what they hold")
+        parser.error(f"there is no {', no '.join(missing)}: --data takes their folder, see benchmarks/README.md")
     return args
 
 
@@ -105,7 +105,7 @@ def run(name: str, training: Training, args: argparse.Namespace) -> dict[str, An
     common = ["--data", str(file), "--threads", str(args.threads), "--out", str(folder), "--no-progress"]
     if cli.main(["train", *common, *words]):
         raise SystemExit(f"the run {name!r} failed; what went wrong stands above")
-    seconds = spent(folder, time.process_time() - begin)
+    ledger = spent(folder, time.process_time() - begin)
     found = data.load(file, training.levels, source_levels=training.source_levels)
     images = found.images[: int(words[words.index("--limit") + 1]) if "--limit" in words else None]
     return {
@@ -120,19 +120,20 @@ def run(name: str, training: Training, args: argparse.Namespace) -> dict[str, An
         "held_out": len(found.test_images),
         "shape": list(found.shape),
         "levels": training.levels,
-        "processor_seconds": seconds,
+        **ledger,
         "history": torch.load(folder / STATE, weights_only=True)["history"],
         "uniform": math.log2(training.levels),
         "independent_pixels": independent_pixels(images, found.test_images, training.levels),
     }
 
 
-def spent(folder: Path, seconds: float) -> float:
-    """Processor time of all the calls that a run took; it says more than the clock on a machine that does other things, too."""
-    file = folder / "processor_seconds.json"
-    total = seconds + (json.loads(file.read_text(encoding="utf-8")) if file.exists() else 0.0)
-    file.write_text(json.dumps(total), encoding="utf-8")
-    return round(total, 1)
+def spent(folder: Path, seconds: float) -> dict[str, Any]:
+    """Processor time of all calls that a run took, which tells more than the clock of a busy machine, and the first's commit."""
+    file = folder / "ledger.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"processor_seconds": 0.0, "commit": commit()}
+    known["processor_seconds"] = round(known["processor_seconds"] + seconds, 1)
+    file.write_text(json.dumps(known), encoding="utf-8")
+    return known
 
 
 if __name__ == "__main__":

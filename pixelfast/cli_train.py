@@ -51,6 +51,7 @@ Bits/dim are -log2 p(image) / (channels x rows x columns), averaged over the ima
 ARCHITECTURE = {
     "features": "channels between the layers. Default: 64; pixelcnnpp 160, pixelsnail 256, pixelrnn 32",
     "layers": "gated, pixelrnn, autoencoder: layers after the first. Default: 8; pixelrnn 7",
+    "stacks": "gated: 1 for a single stack, which has a blind spot. Default: 2",
     "kernel": "gated, pixelrnn, autoencoder: width of the convolutions, odd. Default: 3",
     "blocks": "pixelcnn, pixelcnnpp, pixelsnail: residual blocks. Default: 5; pixelsnail 12",
     "mixtures": "pixelcnnpp, pixelsnail: logistics of each pixel. Default: 10; pixelsnail has logits instead",
@@ -225,7 +226,8 @@ def run_eval(args: argparse.Namespace) -> int:
     """Score and print."""
     opened = open_model(args)
     images, labels, maps = (
-        None if part is None else part[: args.limit] for part in _images(args, opened, head_of(opened.module, opened.head).levels)
+        None if part is None else part[: args.limit]
+        for part in _images(args, opened, head_of(opened.module, opened.head).levels)
     )
     assert images is not None
     wanted = bool(opened.labels) if opened.own else args.with_labels

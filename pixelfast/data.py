@@ -1,7 +1,7 @@
 """Images from files: .npz, idx (MNIST's own format) or a folder of pictures, as integer tensors of K levels.
 
-Everything becomes ``Dataset``: images int64 (N, C, H, W) in 0 .. K-1, labels int64 (N,) or None, and a held-out part. An .npz may
-bring a map for each image, such as the codes of an upper level.
+Everything becomes ``Dataset``: images int64 (N, C, H, W) in 0 .. K-1, labels int64 (N,) or None, and a held-out part. An .npz
+may bring a map for each image, such as the codes of an upper level.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ def _maps(path: Path, images: np.ndarray, maps: np.ndarray | None) -> Tensor | N
         return None
     if maps.ndim not in (3, 4) or len(maps) != len(images):
         raise InvalidInput(
-            f"{path}: maps have shape {maps.shape}, but ({len(images)}, rows, columns) or ({len(images)}, M, rows, columns) is needed"
+            f"{path}: maps have shape {maps.shape}, but (N, rows, columns) or (N, M, rows, columns) is needed, "
+            f"N = {len(images)}"
         )
     found = torch.from_numpy(maps.astype(np.int64) if np.issubdtype(maps.dtype, np.integer) else maps.astype(np.float32))
     return found.unsqueeze(1) if maps.ndim == 3 else found
