@@ -128,7 +128,7 @@ def run(name: str, training: Training, args: argparse.Namespace) -> dict[str, An
 
 
 def spent(folder: Path, seconds: float) -> dict[str, Any]:
-    """Processor time of all calls that a run took, which tells more than the clock of a busy machine, and the first's commit."""
+    """Processor time of all calls that a run took, which the clock of a busy machine does not tell, and the first's commit."""
     file = folder / "ledger.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"processor_seconds": 0.0, "commit": commit()}
     known["processor_seconds"] = round(known["processor_seconds"] + seconds, 1)
