@@ -65,8 +65,8 @@ def gated(name: str, **arguments: Any) -> Variant:
 
 
 DATA = {
-    "digits8": Images(FOLDER / "digits8.npz", 17, 17, epochs=15),
-    "emoji8": Images(FOLDER / "emoji8.npz", 8, 8, epochs=8),
+    "digits8": Images(FOLDER / "digits8.npz", 17, 17, epochs=10),
+    "emoji8": Images(FOLDER / "emoji8.npz", 8, 8, epochs=6),
 }
 
 ABLATIONS = {

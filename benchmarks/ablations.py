@@ -66,7 +66,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=(*ABLATIONS, "all"), help="which ablation")
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each variant. Default: 3; quick 1")
-    parser.add_argument("--epochs", type=int, metavar="N", help="Default: 15 for digits8, 8 for emoji8 and others; quick 1")
+    parser.add_argument("--epochs", type=int, metavar="N", help="Default: 10 for digits8, 6 for others; quick 1")
     parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate. Default: 0.002")
     parser.add_argument("--data", type=Path, metavar="PATH", help="images for `pixelfast train`. Default: benchmarks/data")
     parser.add_argument("--levels", type=int, default=256, metavar="K", help="of --data: quantise to K values. Default: 256")
@@ -91,7 +91,7 @@ def results_folder(today: str, which: str) -> Path:
 
 def ablation(name: str, asked: Ablation, args: argparse.Namespace) -> dict[str, Any]:
     """All variants with all seeds."""
-    images = DATA[asked.data] if args.data is None else Images(args.data, args.levels, args.source_levels, 8)
+    images = DATA[asked.data] if args.data is None else Images(args.data, args.levels, args.source_levels, 6)
     found = data.load(images.file, images.levels, source_levels=images.source_levels)
     if asked.colour and found.shape[0] == 1:
         raise InvalidInput(f"{name} needs colour images, and those of {images.file} are grey: leave out the one or the other")

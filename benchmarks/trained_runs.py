@@ -80,7 +80,7 @@ def place(name: str, folder: Path | None) -> Path:
 def quickly(training: Training) -> Training:
     """The same model for one epoch of a few small images: numbers that mean nothing."""
     words = shlex.split(training.arguments)
-    for flag in {"--epochs", "--limit"} & set(words):
+    for flag in {"--epochs", "--limit", "--batch-size"} & set(words):
         del words[words.index(flag) : words.index(flag) + 2]
     arguments = shlex.join([*words, "--epochs", "1", "--limit", "32", "--batch-size", "16"])
     if training.data.startswith(CODES):

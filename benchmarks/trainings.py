@@ -36,34 +36,35 @@ TRAININGS: dict[str, Training] = {
     "gated": Training("digits8.npz", 17, "--model gated --features 32 --layers 5 --epochs 15", 17, given="label"),
     "pixelrnn row": Training("mnist5k.npz", 4, "--model pixelrnn --lstm row --features 32 --layers 3 --epochs 3"),
     "pixelrnn diagonal": Training(
-        "mnist5k.npz", 4, "--model pixelrnn --lstm diagonal --features 32 --layers 2 --limit 1200 --epochs 3 --lr 4e-3"
+        "mnist5k.npz", 4, "--model pixelrnn --lstm diagonal --features 32 --layers 2 --limit 1000 --epochs 3 --batch-size 16"
     ),
     "autoencoder": Training(
         "mnist5k.npz",
         4,
-        "--model autoencoder --features 24 --layers 4 --code 10 --limit 3000 --epochs 3",
+        "--model autoencoder --features 24 --layers 4 --code 10 --limit 2000 --epochs 3 --batch-size 16",
         given="code of the image",
     ),
     "pixelcnnpp": Training(
         "emoji16.npz",
         256,
-        "--model pixelcnnpp --features 24 --blocks 1 --mixtures 5 --dropout 0.1 --epochs 3",
+        "--model pixelcnnpp --features 24 --blocks 1 --mixtures 5 --dropout 0.1 --limit 2000 --epochs 3 --batch-size 16",
         given="label",
     ),
     "pixelcnnpp grey": Training(
         "fashion5k.npz",
         256,
-        "--model pixelcnnpp --features 16 --blocks 1 --mixtures 5 --dropout 0.1 --limit 1000 --epochs 3 --lr 4e-3",
+        "--model pixelcnnpp --features 16 --blocks 1 --mixtures 5 --dropout 0.1 --limit 1000 --epochs 3 --batch-size 16",
         given="label",
     ),
     "pixelsnail": Training(
         "emoji16.npz",
         256,
-        "--model pixelsnail --features 24 --blocks 2 --residuals 2 --mixtures 5 --dropout 0.1 --epochs 3",
+        "--model pixelsnail --features 24 --blocks 2 --residuals 2 --mixtures 5 --dropout 0.1 --limit 2000 --epochs 3 "
+        "--batch-size 16",
         given="label",
     ),
-    "pixelsnail upper codes": Training(f"{CODES}/upper.npz", 128, f"{SNAIL} --epochs 4", 128),
+    "pixelsnail upper codes": Training(f"{CODES}/upper.npz", 128, f"{SNAIL} --limit 3000 --epochs 4 --batch-size 16", 128),
     "pixelsnail lower codes": Training(
-        f"{CODES}/lower.npz", 64, f"{SNAIL} --upper 128 --limit 2000 --epochs 3", 64, "upper codes"
+        f"{CODES}/lower.npz", 64, f"{SNAIL} --upper 128 --limit 1500 --epochs 3 --batch-size 16", 64, "upper codes"
     ),
 }
