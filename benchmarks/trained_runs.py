@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from histogram import independent_pixels
 from patch_codes import write_codes
-from surroundings import commit, conditions
+from surroundings import conditions
 from trained_report import write_report
 from trainings import CODES, TRAININGS, Training
 
@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = conditions(args.threads)
     results = []
     for name in args.only:
-        results.append(run(name, quickly(TRAININGS[name]) if args.quick else TRAININGS[name], args))
+        training = quickly(TRAININGS[name]) if args.quick else TRAININGS[name]
+        results.append(run(name, training, args, facts["commit"]))
     args.out.mkdir(parents=True, exist_ok=True)
     told = [{name: value for name, value in result.items() if name != "file"} for result in results]
     text = json.dumps({"facts": facts, "quick": args.quick, "runs": told}, indent=1)
@@ -89,7 +90,7 @@ def quickly(training: Training) -> Training:
     return replace(training, data=name, levels=levels, source_levels=levels, arguments=arguments)
 
 
-def run(name: str, training: Training, args: argparse.Namespace) -> dict[str, Any]:
+def run(name: str, training: Training, args: argparse.Namespace, commit: str) -> dict[str, Any]:
     """Train by the command line, and read in the folder what came out."""
     folder = args.runs / name.replace(" ", "-")
     file = place(training.data, args.data)
@@ -105,7 +106,7 @@ def run(name: str, training: Training, args: argparse.Namespace) -> dict[str, An
     common = ["--data", str(file), "--threads", str(args.threads), "--out", str(folder), "--no-progress"]
     if cli.main(["train", *common, *words]):
         raise SystemExit(f"the run {name!r} failed; what went wrong stands above")
-    ledger = spent(folder, time.process_time() - begin)
+    ledger = spent(folder, time.process_time() - begin, commit)
     found = data.load(file, training.levels, source_levels=training.source_levels)
     images = found.images[: int(words[words.index("--limit") + 1]) if "--limit" in words else None]
     return {
@@ -127,10 +128,10 @@ def run(name: str, training: Training, args: argparse.Namespace) -> dict[str, An
     }
 
 
-def spent(folder: Path, seconds: float) -> dict[str, Any]:
+def spent(folder: Path, seconds: float, commit: str) -> dict[str, Any]:
     """Processor time of all calls that a run took, which the clock of a busy machine does not tell, and the first's commit."""
     file = folder / "ledger.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"processor_seconds": 0.0, "commit": commit()}
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"processor_seconds": 0.0, "commit": commit}
     known["processor_seconds"] = round(known["processor_seconds"] + seconds, 1)
     file.write_text(json.dumps(known), encoding="utf-8")
     return known
