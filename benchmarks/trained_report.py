@@ -48,10 +48,14 @@ def write_report(
     if any(result["data"].startswith(CODES) for result in results):
         lines.append("\nCodes are those of `python benchmarks/patch_codes.py fashion5k.npz --out fashion-codes`.\n")
     if samples:
-        drawn = [(result["name"], draw(result, runs, samples)) for result in results]
+        drawn = []
+        for result in results:
+            if result["name"] == "autoencoder":
+                drawn.append(("held-out images, whose codes follow", scaled(held_out(result, samples), result["levels"])))
+            drawn.append((result["name"], draw(result, runs, samples)))
         picture(drawn).save(folder / "samples.png")
-        lines.append("\n![Samples of each model](samples.png)\n\nFirst samples of seed 0, in the order of the table: ")
-        lines.append("; ".join(name for name, _ in drawn) + ".\n")
+        lines.append("\n![Samples of each model](samples.png)\n\nThe first samples of seed 0, none chosen; codes as the ")
+        lines.append("patches that they stand for. Lower codes are drawn given the upper codes of held-out images.\n")
     (folder / "report.md").write_text("".join(lines), encoding="utf-8")
 
 
