@@ -102,11 +102,13 @@ def run(name: str, training: Training, args: argparse.Namespace, commit: str) ->
     words += [] if training.source_levels == 256 else ["--source-levels", str(training.source_levels)]
     words += shlex.split(training.arguments)
     print(f"\npixelfast train --data {training.data} {shlex.join(words)}", flush=True)
+    before = len(history(folder))
     begin = time.process_time()
     common = ["--data", str(file), "--threads", str(args.threads), "--out", str(folder), "--no-progress"]
     if cli.main(["train", *common, *words]):
         raise SystemExit(f"the run {name!r} failed; what went wrong stands above")
-    ledger = spent(folder, time.process_time() - begin, commit)
+    trained = len(history(folder)) > before
+    ledger = spent(folder, time.process_time() - begin if trained else 0.0, commit)
     found = data.load(file, training.levels, source_levels=training.source_levels)
     images = found.images[: int(words[words.index("--limit") + 1]) if "--limit" in words else None]
     return {
@@ -122,10 +124,16 @@ def run(name: str, training: Training, args: argparse.Namespace, commit: str) ->
         "shape": list(found.shape),
         "levels": training.levels,
         **ledger,
-        "history": torch.load(folder / STATE, weights_only=True)["history"],
+        "history": history(folder),
         "uniform": math.log2(training.levels),
         "independent_pixels": independent_pixels(images, found.test_images, training.levels),
     }
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """What each finished epoch of a run came to, as `pixelfast train` keeps it; nothing before the first."""
+    file = folder / STATE
+    return torch.load(file, weights_only=True)["history"] if file.exists() else []
 
 
 def spent(folder: Path, seconds: float, commit: str) -> dict[str, Any]:
