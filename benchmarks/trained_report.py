@@ -20,7 +20,7 @@ HEAD = """# Short trainings of every architecture
 
 {machine}; {versions}; {date}; trained at commit {trained_at}.
 
-| run | given | weights | images | held out | epochs | processor s | bits/dim trained on | held out | independent | uniform |
+| run | given | weights | images | epochs | processor s | bits/dim trained on | held out | misled | independent | uniform |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
@@ -32,7 +32,9 @@ log2 K. Processor seconds are those of the whole command, held-out images and fi
 have told how busy the machine was.
 
 What is given counts as known: with the code of the image itself, as in an auto-encoder, the number is no likelihood of images.
-Models are small, runs short and data few: these numbers say that an architecture learns, and compare with nothing published.
+"Misled" is held out again, given the next label or the codes of another image: if it were no higher, what is given would be of no
+use. Models are small, runs short and data few: these numbers say that an architecture learns, and compare with nothing
+published.
 
 """
 
@@ -67,12 +69,12 @@ def row(result: Mapping[str, Any]) -> str:
         result["name"],
         result["given"] or "nothing",
         f"{result['weights']:,}",
-        f"{result['images']:,} of {result['data']}, {shape}, {result['levels']} levels",
-        f"{result['held_out']:,}",
+        f"{result['images']:,} and {result['held_out']:,} held out of {result['data']}, {shape}, {result['levels']} levels",
         str(last["epoch"]),
         f"{result['processor_seconds']:.0f}",
         f"{first['train_bits']:.3f} → {last['train_bits']:.3f}",
         f"{first['test_bits']:.3f} → **{last['test_bits']:.3f}**",
+        "" if result["wrong_condition"] is None else f"{result['wrong_condition']:.3f}",
         f"{result['independent_pixels']:.3f}",
         f"{result['uniform']:.3f}",
     ]

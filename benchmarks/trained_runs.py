@@ -24,11 +24,13 @@ import torch
 from histogram import independent_pixels
 from patch_codes import write_codes
 from surroundings import conditions
+from torch import nn
 from trained_report import write_report
 from trainings import CODES, TRAININGS, Training
 
 from pixelfast import checkpoint, cli, data
-from pixelfast.train import STATE
+from pixelfast.models import PixelCNNAutoencoder
+from pixelfast.train import STATE, bits_per_dim
 
 SMALL = Path(__file__).parent / "data"
 
@@ -111,6 +113,7 @@ def run(name: str, training: Training, args: argparse.Namespace, commit: str) ->
     ledger = spent(folder, time.process_time() - begin if trained else 0.0, commit)
     found = data.load(file, training.levels, source_levels=training.source_levels)
     images = found.images[: int(words[words.index("--limit") + 1]) if "--limit" in words else None]
+    model = checkpoint.load(folder)
     return {
         "name": name,
         "command": f"pixelfast train --data {training.data} {shlex.join(words)}",
@@ -118,7 +121,7 @@ def run(name: str, training: Training, args: argparse.Namespace, commit: str) ->
         "file": str(file),
         "source_levels": training.source_levels,
         "given": training.given,
-        "weights": sum(parameter.numel() for parameter in checkpoint.load(folder).parameters()),
+        "weights": sum(parameter.numel() for parameter in model.parameters()),
         "images": len(images),
         "held_out": len(found.test_images),
         "shape": list(found.shape),
@@ -127,7 +130,19 @@ def run(name: str, training: Training, args: argparse.Namespace, commit: str) ->
         "history": history(folder),
         "uniform": math.log2(training.levels),
         "independent_pixels": independent_pixels(images, found.test_images, training.levels),
+        "wrong_condition": with_wrong_condition(model, found) if training.given else None,
     }
+
+
+@torch.no_grad()
+def with_wrong_condition(model: nn.Module, found: data.Dataset) -> float:
+    """Held-out bits/dim given the next label, or the code or upper codes of another image: what is known must be of use."""
+    images, labels, maps = found.test_images, found.test_labels, found.test_maps
+    if isinstance(model, PixelCNNAutoencoder):
+        codes = torch.cat([model.encode(model.head.encode_images(part)) for part in images.split(64)])
+        return bits_per_dim(model.decoder, images, codes.roll(1, 0))
+    wrong = None if labels is None else (labels + 1) % (int(labels.max()) + 1)
+    return bits_per_dim(model, images, wrong, None if maps is None else maps.roll(1, 0))
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
