@@ -32,8 +32,8 @@ log2 K. Processor seconds are those of the whole command, held-out images and fi
 have told how busy the machine was.
 
 What is given counts as known: with the code of the image itself, as in an auto-encoder, the number is no likelihood of images.
-"Misled" is held out again, given the next label or the codes of another image: if it were no higher, what is given would be of no
-use. Models are small, runs short and data few: these numbers say that an architecture learns, and compare with nothing
+"Misled" is held out again, given the next label or the codes of another image: if it were no higher, what is given would be of
+no use. Models are small, runs short and data few: these numbers say that an architecture learns, and compare with nothing
 published.
 
 """
