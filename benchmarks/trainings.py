@@ -50,21 +50,15 @@ TRAININGS: dict[str, Training] = {
         "--model pixelcnnpp --features 24 --blocks 1 --mixtures 5 --dropout 0.1 --limit 2000 --epochs 3 --batch-size 16",
         given="label",
     ),
-    "pixelcnnpp grey": Training(
-        "fashion5k.npz",
-        256,
-        "--model pixelcnnpp --features 16 --blocks 1 --mixtures 5 --dropout 0.1 --limit 1000 --epochs 3 --batch-size 16",
-        given="label",
-    ),
     "pixelsnail": Training(
         "emoji16.npz",
         256,
-        "--model pixelsnail --features 24 --blocks 2 --residuals 2 --mixtures 5 --dropout 0.1 --limit 2000 --epochs 3 "
-        "--batch-size 16",
+        "--model pixelsnail --features 24 --blocks 2 --residuals 2 --mixtures 5 --dropout 0.1 --limit 1000 --epochs 3 "
+        "--batch-size 8",
         given="label",
     ),
     "pixelsnail upper codes": Training(f"{CODES}/upper.npz", 128, f"{SNAIL} --limit 3000 --epochs 4 --batch-size 16", 128),
     "pixelsnail lower codes": Training(
-        f"{CODES}/lower.npz", 64, f"{SNAIL} --upper 128 --limit 1500 --epochs 3 --batch-size 16", 64, "upper codes"
+        f"{CODES}/lower.npz", 64, f"{SNAIL} --upper 128 --limit 1000 --epochs 3 --batch-size 8", 64, "upper codes"
     ),
 }
