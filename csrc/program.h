@@ -91,10 +91,31 @@ struct Norm {
   bool relu = false;  // of the result; not in the stream, see cpu/fuse.cpp
 };
 
+struct Cache {
+  int buffer, channel, count, row, col;  // pixel (r, c) stands at (r + row, c + col)
+};
+
+// Pixels [first, last) in raster order.
+struct Run {
+  int first, last;
+};
+
+struct Attention {
+  Slot query;
+  Cache keys, values;
+  int heads, masks;  // masks: 1 for all heads, or one for each
+  float scale;
+  std::vector<int> offsets;  // (masks x elements of the rectangle + 1): of each list, its first run
+  std::vector<Run> runs;
+  int biases;               // 0, 1 or heads
+  std::vector<float> bias;  // (biases, keys of all lists)
+};
+
 struct Instruction {
   Rect rect;
   Slot out;
-  std::variant<Product, Lookup, Map, Reduce, Norm> body;  // in the order of Opcode
+  int sweep;  // of a row: 0: all columns at once; 1, -1: column by column from the left, from the right
+  std::variant<Product, Lookup, Map, Reduce, Norm, Attention> body;  // in the order of Opcode
 };
 
 // What the parameters of a mixture of logistics mean: see pixelfast/mixture.py.

@@ -12,17 +12,37 @@ from itertools import pairwise
 
 import numpy as np
 
-from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, TapConv, edges_of
+from .errors import UnsupportedModel
+from .graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    FieldEdge,
+    FieldSpec,
+    Gather,
+    Input,
+    Leaf,
+    Node,
+    Pointwise,
+    Scan,
+    TapConv,
+    edges_of,
+)
 from .heads import Bernoulli, Categorical, Head
+from .lower_scan import lower_scan
 from .mixture import MixtureOfLogistics
 from .program import (
     CUSTOM,
+    Attention,
     Buffer,
+    Cache,
     Draw,
     Encode,
     Field,
     FieldSlot,
     Instruction,
+    Keys,
     Lookup,
     Map,
     Mixture,
@@ -61,10 +81,10 @@ class _Weighted:
 
 def lower(schedule: Schedule, head: Head) -> tuple[Program, tuple[FieldSpec, ...]]:
     """The program of a schedule, and for each of its fields where its numbers come from."""
-    return _Lowering(schedule, head).run()
+    return Lowering(schedule, head).run()
 
 
-class _Lowering:
+class Lowering:
     def __init__(self, schedule: Schedule, head: Head) -> None:
         self.schedule, self.graph, self.head = schedule, schedule.graph, head
         self.head_name = head_name(head)
@@ -142,6 +162,12 @@ class _Lowering:
                     )
             case ChannelNorm():
                 self.norm(number, piece, node)
+            case Gather():
+                self.gather(number, piece, node)
+            case CausalAttention():
+                self.attention(number, piece, node)
+            case Scan():
+                lower_scan(self, number, piece, node)
             case _:
                 raise AssertionError(f"unknown node {type(node).__name__}")
 
@@ -301,6 +327,30 @@ class _Lowering:
             first = self.draw(0, self.graph.outputs[0])
             return [Draw(channel, first.source) for channel in range(self.channels)]
         return [self.draw(channel, edges) for channel, edges in enumerate(self.graph.outputs)]
+    def gather(self, number: int, piece: Piece, node: Gather) -> None:
+        """Copies, in the order of the edges, which is that of the buffer."""
+        ((_, instructions),) = self.parts(number, piece)
+        first = 0
+        for edge in node.edges:
+            for slot in self.ordered_runs(edge, piece):
+                out = Slot(number, first, slot.count)
+                instructions.append(Map(out, (slot,), (), piece.domain, node.layer or node.name))
+                first += slot.count
+
+    def attention(self, number: int, piece: Piece, node: CausalAttention) -> None:
+        """Both of its sources are gathered: each is one buffer, in order."""
+        if node.refusal:
+            raise UnsupportedModel(node.refusal)
+        ((_, instructions),) = self.parts(number, piece)
+        (query,) = self.ordered_runs(node.query, piece)
+        cache = int(self.schedule.piece_of[node.cache.source][0])
+        source = self.schedule.pieces[cache]
+        keys = Cache(cache, 0, query.count, source.row, source.col)
+        values = replace(keys, channel=query.count, count=node.features)
+        out = Slot(number, 0, node.features)
+        seen, bias = _of_domain(node, self.graph.image)
+        name = node.layer or node.name
+        instructions.append(Attention(out, query, keys, values, node.heads, node.scale, seen, bias, piece.domain, name))
 
     def draw(self, channel: int, edges: tuple[Edge, ...]) -> Draw:
         """Draw from parameters that stand side by side; copy them into a buffer of their own if they do not."""
@@ -317,7 +367,7 @@ class _Lowering:
             first += slot.count
         return Draw(channel, Slot(number, 0, first))
 
-    def ordered_runs(self, edge: Edge) -> list[Slot]:
+    def ordered_runs(self, edge: Edge, reader: Piece | None = None) -> list[Slot]:
         """Runs of consecutive channels in the edge's own order."""
         owners = self.schedule.piece_of[edge.source][edge.channels]
         places = self.position[edge.source][edge.channels]
@@ -325,7 +375,7 @@ class _Lowering:
         found = []
         for part in np.split(np.arange(len(places)), cuts):
             owner = int(owners[part[0]])
-            row, col = self.schedule.offset(edge, self.schedule.pieces[owner], None)
+            row, col = self.schedule.offset(edge, self.schedule.pieces[owner], reader)
             found.append(Slot(owner, int(places[part[0]]), len(part), row, col))
         return found
 
@@ -373,6 +423,21 @@ def _continues(keys: np.ndarray) -> np.ndarray:
     if len(step) and (step == 0).all():
         return same_owner
     return same_owner & (step == 1)
+
+
+def _of_domain(node: CausalAttention, image: Rect) -> tuple[Keys, np.ndarray | None]:
+    """What the pixels of an attention's domain see, and the bias of that."""
+    d = node.domain
+    if d == image:
+        return node.seen, node.bias
+    pixels = image.row1 * image.col1
+    number = np.arange(pixels).reshape(image.row1, image.col1)[d.row0 : d.row1, d.col0 : d.col1].reshape(-1)
+    lists = (np.arange(len(node.seen) // pixels)[:, None] * pixels + number).reshape(-1)
+    bias = None
+    if node.bias is not None:
+        kept = np.repeat(np.isin(np.arange(len(node.seen)), lists), node.seen.counts())
+        bias = np.ascontiguousarray(node.bias[:, kept])
+    return Keys.of(node.seen.mask(pixels)[lists]), bias
 
 
 def _field(spec: FieldSpec, row: int, col: int) -> Field:

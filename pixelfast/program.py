@@ -5,7 +5,8 @@ weights, offsets and expressions all travel in here. `pixelfast.engines.referenc
 instruction does; other engines are compared with it.
 
 Time. For each image row R, from the first row of any buffer to H-1:
-    the `row` instructions run once, over all columns of their destination;
+    the `row` instructions run once, over all columns of their destination; consecutive ones with the same sweep of 1 (-1) run
+    together, column by column from the left (right), so that each may read what the others wrote in columns before;
     columns left of the image: the instructions of every step, without drawing;
     for each column 0 .. W-1, for each channel k: the instructions of `steps[k]` at that column, `draws[k]`, `encodes[k]`;
     columns right of the image: the instructions of every step, without drawing.
@@ -140,6 +141,7 @@ class Product:
     bias: np.ndarray | None
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class Lookup:
     tables: np.ndarray
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 Leaf = Slot | FieldSlot | np.ndarray | float
@@ -186,6 +189,7 @@ class Map:
     ops: tuple[Op, ...]
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,7 @@ class Reduce:
     correction: float
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,7 @@ class Norm:
     eps: float
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -224,6 +230,125 @@ class Mixture:
     components: int
     order: Order
     log_scale_min: float
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Channels [channel, channel + count) of a buffer that keeps every row: pixel (r, c)'s stand at (r + row, c + col)."""
+
+    buffer: int
+    channel: int
+    count: int
+    row: int
+    col: int
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Lists of pixels, each as runs of numbers in raster order over the image: a list of everything before is one run.
+
+    List i is runs[offsets[i] : offsets[i + 1]], ascending and apart: offsets (lists + 1,), runs (R, 2) of [first, last).
+    """
+
+    offsets: np.ndarray
+    runs: np.ndarray
+
+    @staticmethod
+    def of(seen: np.ndarray) -> Keys:
+        """The lists of a mask: bool (lists, pixels)."""
+        padded = np.zeros((len(seen), seen.shape[1] + 2), dtype=np.int8)
+        padded[:, 1:-1] = seen
+        steps = np.diff(padded, axis=1)
+        lists, first = np.nonzero(steps == 1)
+        last = np.nonzero(steps == -1)[1]
+        offsets = np.zeros(len(seen) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(lists, minlength=len(seen)), out=offsets[1:])
+        return Keys(offsets, np.stack([first, last], 1))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The pixels of a list: (keys,)."""
+        runs = self.runs[self.offsets[index] : self.offsets[index + 1]]
+        return np.concatenate([np.arange(first, last) for first, last in runs]) if len(runs) else np.zeros(0, np.int64)
+
+    def counts(self) -> np.ndarray:
+        """How many pixels each list has: (lists,)."""
+        before = np.concatenate([[0], np.cumsum(self.runs[:, 1] - self.runs[:, 0])])
+        return np.asarray(np.diff(before[self.offsets]))
+
+    def last(self) -> np.ndarray:
+        """The last pixel of each list, -1 of an empty one: (lists,)."""
+        found = np.full(len(self), -1, dtype=np.int64)
+        some = np.diff(self.offsets) > 0
+        found[some] = self.runs[self.offsets[1:][some] - 1, 1] - 1
+        return found
+
+    def latest_offset(self, height: int, width: int) -> tuple[int, int]:
+        """The latest (row, column) offset, in raster order, between a pixel and one of its list; lists are of all pixels."""
+        last = self.last()
+        lists = np.flatnonzero(last >= 0)
+        pixel, last = lists % (height * width), last[lists]
+        rows, cols = last // width - pixel // width, last % width - pixel % width
+        latest = np.lexsort((cols, rows))[-1]
+        return int(rows[latest]), int(cols[latest])
+
+    def mask(self, pixels: int) -> np.ndarray:
+        """bool (lists, pixels)."""
+        steps = np.zeros((len(self), pixels + 1), dtype=np.int8)
+        lists = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        steps[lists, self.runs[:, 0]] = 1
+        np.add.at(steps, (lists, self.runs[:, 1]), -1)
+        return np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1] > 0
+
+
+@dataclass(frozen=True)
+class Attention:
+    """out = for each head, the mean of the values at some pixels, weighted by the softmax of their scores.
+
+    The score of pixel k is scale * (query . keys at k) + bias. Query and keys have heads * E channels, out and values
+    heads * D; head h takes the h-th E or D of each. At the i-th element of `rect`, in raster order, head h sees the pixels
+    seen[h * elements + i], or seen[i] if there is one mask for all heads. Without any, out is 0.
+
+    `bias` is (1 or heads, keys of all lists one after another), or None; 1 if the heads have masks of their own.
+    """
+
+    out: Slot
+    query: Slot
+    keys: Cache
+    values: Cache
+    heads: int
+    scale: float
+    seen: Keys
+    bias: np.ndarray | None
+    rect: Rect
+    layer: str = ""
+    sweep: int = 0
+
+    @property
+    def elements(self) -> int:
+        return (self.rect.row1 - self.rect.row0) * (self.rect.col1 - self.rect.col0)
+
+    @property
+    def masks(self) -> int:
+        """1 if all heads see the same, otherwise heads."""
+        return len(self.seen) // self.elements
+
+    def reach(self, width: int) -> int:
+        """How many columns to the right of the running one anything stands that it reads, at most, on whatever row."""
+        return max(self.keys.col, self.values.col) + width - 1 - self.rect.col0
+
+    def reach_in_row(self, width: int) -> int | None:
+        """The same on the running row alone, for programs that read no later rows; None: nothing there."""
+        row, col = np.divmod(np.arange(len(self.seen)) % self.elements, self.rect.col1 - self.rect.col0)
+        last = self.seen.last()
+        reaches = [
+            last[here] % width + cache.col - (col[here] + self.rect.col0)
+            for cache in (self.keys, self.values)
+            if (here := (last >= 0) & (last // width + cache.row == row + self.rect.row0)).any()
+        ]
+        return max((int(reach.max()) for reach in reaches), default=None)
 
 
 @dataclass(frozen=True)
@@ -250,7 +375,7 @@ class Encode:
     table: np.ndarray
 
 
-Instruction = Product | Lookup | Map | Reduce | Norm
+Instruction = Product | Lookup | Map | Reduce | Norm | Attention
 
 
 @dataclass(frozen=True)
@@ -295,6 +420,11 @@ class Program:
                 total += 0 if array is None else array.nbytes
         return total + sum(encode.table.nbytes for encodes in self.encodes for encode in encodes)
 
+    @property
+    def sweeps(self) -> bool:
+        """Whether some instructions of a row run column by column."""
+        return any(instruction.sweep for instruction in self.row)
+
     def instructions(self) -> list[Instruction]:
         return [*self.row, *(instruction for step in self.steps for instruction in step)]
 
@@ -332,7 +462,11 @@ def _text(instruction: Instruction) -> str:
             body = f"= {instruction.kind} of {', '.join(map(_place, instruction.sources))}"
         case Norm():
             body = f"= layer norm of {_place(instruction.source)}"
-    return f"{_place(instruction.out)} {body}  # {instruction.layer}"
+        case Attention():
+            keys = instruction.seen.counts()
+            body = f"= attention of {_place(instruction.query)} to b{instruction.keys.buffer}, up to {keys.max()} pixels"
+    sweep = {0: "", 1: "left to right: ", -1: "right to left: "}[instruction.sweep]
+    return f"{sweep}{_place(instruction.out)} {body}  # {instruction.layer}"
 
 
 def _leaf_text(leaf: Leaf) -> str:

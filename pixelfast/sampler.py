@@ -168,11 +168,11 @@ class Sampler:
         with RowProgress(progress, self.shape[1] * -(-count // size)) as bar:
             parts = []
             for begin in range(0, count, size):
-                rows = torch.arange(begin, min(begin + size, count))
-                part = conditions.rows(rows, count)
+                end = min(begin + size, count)
+                part = conditions.rows(slice(begin, end), count)
                 request = Request(
-                    noise=noise_module.uniforms(key, start + begin, len(rows), self.shape),
-                    given=None if known is None else known[begin : begin + size],
+                    noise=noise_module.uniforms(key, start + begin, end - begin, self.shape),
+                    given=None if known is None else known[begin:end],
                     fields=(),
                     temperature=heat,
                     want_log_prob=return_log_prob,
@@ -196,7 +196,7 @@ class Sampler:
             return self._run(request, conditions)
         each = int(np.prod(self.shape)) * self.head.parameters
         count = max(1, min(len(request.noise), CHECKED, CHECKED_NUMBERS // each))
-        part = conditions.rows(torch.arange(count), len(request.noise))
+        part = conditions.rows(slice(count), len(request.noise))
         if len(request.noise) * each <= CHECKED_NUMBERS:
             result = checked = self._run(replace(request, want_parameters=True), conditions)
         else:  # all parameters of such a batch take too much memory, so a few images are drawn twice
@@ -287,14 +287,14 @@ class Sampler:
         total: Verification | None = None
         size = max(1, min(64, (1 << 26) // max(1, int(np.prod(self.shape)) * max(self.head.parameters, self.head.levels))))
         for begin in range(0, len(values), size):
-            rows = torch.arange(begin, min(begin + size, len(values)))
+            rows = slice(begin, min(begin + size, len(values)))
             part = conditions.rows(rows, len(values))
-            noise = noise_module.uniforms(seed, first + begin, len(rows), self.shape)
-            fixed = None if known is None else known[begin : begin + size]
+            noise = noise_module.uniforms(seed, first + begin, rows.stop - begin, self.shape)
+            fixed = None if known is None else known[rows]
             request = Request(noise, fixed, (), temperature=temperature, want_parameters=True)
             result = self._run(request, part)
             assert result.parameters is not None
-            here = torch.from_numpy(values[begin : begin + size]).long()
+            here = torch.from_numpy(values[rows]).long()
             found = compare(
                 self.head,
                 here,
@@ -327,7 +327,7 @@ class Sampler:
         oracle = self._oracle(conditions)
         found = []
         for begin in range(0, len(values), count_of("batch_size", batch_size)):
-            rows = torch.arange(begin, min(begin + batch_size, len(values)))
+            rows = slice(begin, begin + batch_size)
             parameters = oracle.parameters(values[rows], conditions.rows(rows, len(values)))
             own = self.head.conditionals(parameters, values[rows])
             found.append(self.head.log_prob(own, values[rows]).flatten(1).sum(1))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import warnings
 
+import foreign_attention  # noqa: F401  (registers its modules)
 import foreign_outputs  # noqa: F401  (registers its modules)
+import numpy as np
 import pytest
 import torch
 from foreign import FOREIGN, Foreign
@@ -63,7 +65,7 @@ def test_the_module_can_still_train(case: tuple[Foreign, nn.Module, Traced]) -> 
     trained = copy.deepcopy(module) if not _has_graph_tensors(module) else module
     images = torch.randint(foreign.head.levels, (4, *foreign.shape), generator=torch.Generator().manual_seed(3))
     losses = [descend(model, foreign, traced, images) for model in (trained, untouched)]
-    assert losses[0] == losses[1]
+    np.testing.assert_equal(losses[0], losses[1])  # NaN counts, which the gradient of an empty softmax is
     assert losses[0][0] != losses[0][1]
 
 

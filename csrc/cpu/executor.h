@@ -60,6 +60,8 @@ class Executor {
   void execute(const CompiledMap& map, const Step& step, Cells cells, const Portion&);
   void execute(const PlannedReduce& reduce, const Step& step, Cells cells, const Portion&);
   void execute(const PlannedNorm& norm, const Step& step, Cells cells, const Portion&);
+  void execute(const PlannedAttention& planned, const Step& step, Cells cells, const Portion&);
+  int gather_runs(const Attention& attention, size_t list);
   int gather_taps(const PackedProduct& product, const Step& step, Cell& cell, const Portion& portion);
   int gather_taps(const PackedProduct& product, const Step& step, Cells cells, const Portion& portion);
   bool draw_one(const float* parameters, size_t subpixel, int channel, double& log_prob);
@@ -88,6 +90,8 @@ class Executor {
   FastScratch fast_;
   std::vector<FastChunk> chunks_;
   std::vector<FastChunk::Source> fast_sources_;  // (chunks, grids)
+  AlignedFloats scores_;
+  std::vector<KeyRun> runs_;
   std::vector<float*> pointers_;  // of rows that lie at no common stride
   size_t next_pointer_ = 0;
   std::vector<Cell> live_;  // the cells of an instruction that lie in its rectangle

@@ -16,6 +16,8 @@ from ..program import (
     HEADS,
     OPERATIONS,
     REDUCTIONS,
+    Attention,
+    Cache,
     Encode,
     FieldSlot,
     Instruction,
@@ -34,7 +36,7 @@ from ..wavefront import wavefront
 from .known_rows import known_order
 
 MAGIC = int.from_bytes(b"PIXFAST1", "big")
-VERSION = 2
+VERSION = 3
 INSTRUCTIONS: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(Instruction))
 
 
@@ -133,6 +135,7 @@ class _Packer:
             self.put(INSTRUCTIONS.index(type(instruction).__name__))
             self.rect(instruction.rect)
             self.slot(instruction.out)
+            self.put(instruction.sweep)
             self.body(instruction)
 
     def body(self, instruction: Instruction) -> None:
@@ -146,6 +149,8 @@ class _Packer:
             self.put(REDUCTIONS.index(instruction.kind))
             self.slots(instruction.sources)
             self.number(instruction.correction)
+        elif isinstance(instruction, Attention):
+            self.attention(instruction)
         else:
             self.norm(instruction)
 
@@ -185,6 +190,22 @@ class _Packer:
         else:
             self.put(3)
             self.number(leaf)
+
+    def attention(self, attention: Attention) -> None:
+        self.slot(attention.query)
+        self.cache(attention.keys)
+        self.cache(attention.values)
+        self.put(attention.heads, attention.masks)
+        self.number(attention.scale)
+        self.put(len(attention.seen.offsets), *attention.seen.offsets)
+        self.put(len(attention.seen.runs), *attention.seen.runs.reshape(-1))
+        self.put(attention.bias is not None)
+        if attention.bias is not None:
+            self.put(len(attention.bias))
+            self.array(attention.bias)
+
+    def cache(self, cache: Cache) -> None:
+        self.put(cache.buffer, cache.channel, cache.count, cache.row, cache.col)
 
     def norm(self, norm: Norm) -> None:
         self.slot(norm.source)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -17,7 +18,22 @@ from torch.nn import functional as F
 from ..expression import evaluate
 from ..heads import Head
 from ..mixture import MixtureOfLogistics
-from ..program import CUSTOM, Encode, FieldSlot, Instruction, Leaf, Lookup, Map, Norm, Product, Program, Reduce, Slot
+from ..program import (
+    CUSTOM,
+    Attention,
+    Cache,
+    Encode,
+    FieldSlot,
+    Instruction,
+    Leaf,
+    Lookup,
+    Map,
+    Norm,
+    Product,
+    Program,
+    Reduce,
+    Slot,
+)
 from ..storage import with_rows
 from ..wavefront import Wave, Work
 from .known_rows import Item, known_order
@@ -90,7 +106,10 @@ class _Machine:
     def run_row(self, row: int) -> None:
         everywhere = self.program.columns
         self.begin_row(row)
-        self.execute(self.program.row, row, everywhere)
+        for sweep, group in groupby(self.program.row, lambda instruction: instruction.sweep):
+            together = list(group)
+            for columns in [(col, col + 1) for col in range(*everywhere)[::sweep]] if sweep else [everywhere]:
+                self.execute(together, row, columns)
         known = row < 0 or bool(self.given[:, row].all())
         if known and self.known_order is not None:
             self.run_known_row(self.known_order, row, everywhere)
@@ -184,6 +203,8 @@ class _Machine:
             return self.map(instruction, row, columns)
         if isinstance(instruction, Reduce):
             return self.reduce(instruction, row, columns)
+        if isinstance(instruction, Attention):
+            return self.attention(instruction, row, columns)
         return self.norm(instruction, row, columns)
 
     def product(self, product: Product, row: int, columns: Columns) -> Tensor:
@@ -217,6 +238,44 @@ class _Machine:
     def norm(self, norm: Norm, row: int, columns: Columns) -> Tensor:
         x = self.view(norm.source, row, columns)
         return F.layer_norm(x, x.shape[-1:], self.constant(norm.scale), self.constant(norm.shift), norm.eps)
+
+    def attention(self, attention: Attention, row: int, columns: Columns) -> Tensor:
+        rect, heads = attention.rect, attention.heads
+        queries = self.view(attention.query, row, columns).unflatten(-1, (heads, -1))  # (columns, N, heads, E)
+        found = []
+        for col, query in zip(range(*columns), queries, strict=True):
+            element = (row - rect.row0) * (rect.col1 - rect.col0) + col - rect.col0
+            if attention.masks == 1:
+                found.append(self.mixed(attention, query, element, row, slice(0, heads)))
+                continue
+            parts = [
+                self.mixed(attention, query, head * attention.elements + element, row, slice(head, head + 1))
+                for head in range(heads)
+            ]
+            found.append(torch.cat(parts, 1))
+        return torch.stack(found).flatten(2)
+
+    def mixed(self, attention: Attention, query: Tensor, index: int, row: int, heads: slice) -> Tensor:
+        """What some heads of one pixel find at the pixels of one list: (N, heads, D)."""
+        pixels = attention.seen[index]
+        values = self.cached(attention.values, pixels, row).unflatten(-1, (attention.heads, -1))[:, :, heads]
+        if not len(pixels):
+            return values.sum(0)
+        keys = self.cached(attention.keys, pixels, row).unflatten(-1, (attention.heads, -1))[:, :, heads]
+        scores = torch.einsum("nhe,knhe->knh", query[:, heads], keys) * attention.scale
+        if attention.bias is not None:
+            first = attention.seen.counts()[:index].sum()
+            scores = scores + self.constant(attention.bias)[:, first : first + len(pixels)].T[:, None]
+        return torch.einsum("knh,knhd->nhd", scores.softmax(0), values)
+
+    def cached(self, cache: Cache, pixels: np.ndarray, row: int) -> Tensor:
+        """Channels of a cache at some pixels: (pixels, N, count)."""
+        buffer = self.program.buffers[cache.buffer]
+        rows, cols = pixels // self.width + cache.row, pixels % self.width + cache.col - buffer.columns[0]
+        if len(pixels) and int(rows.max()) > row:
+            raise IndexError(f"{cache} is read on row {int(rows.max())} while row {row} runs")
+        found = self.buffers[cache.buffer][self.tensor(rows % buffer.rows), self.tensor(cols)]
+        return found[:, :, cache.channel : cache.channel + cache.count]
 
     # Values.
 
