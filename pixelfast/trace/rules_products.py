@@ -34,7 +34,7 @@ def convolution(
     if weight.const.dim() != 4:
         raise UnsupportedModel(
             f"{c.at}: convolutions over {weight.const.dim() - 2} dimensions are not supported. Where rows are computed in a "
-            'loop, as in a Row LSTM, pixelfast.lstm_scan is that loop as one operation; engine="naive" samples such a model, slowly'
+            'loop, as in a Row LSTM, pixelfast.lstm_scan is that loop as one operation; engine="naive" samples it, slowly'
         )
     maps = x.numbers.permute(0, 2, 3, 1)
     row0, col0 = c.first_pixel(maps)
