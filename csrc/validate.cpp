@@ -1,5 +1,6 @@
 // Whether every read and write of a program stays inside what it declares, and reads nothing that is not there yet.
 #include <algorithm>
+#include <cmath>
 
 #include "slots.h"
 
@@ -49,10 +50,26 @@ class Validator {
 
   void check_head() const {
     int p = program_.parameters;
+    if (program_.head == Distribution::mixture_of_logistics) {
+      check_mixture();
+      return;
+    }
     if (program_.head == Distribution::categorical)
       require(p == program_.levels, "a categorical head needs as many parameters as levels");
     else
       require(p == 1 && program_.levels == 2, "a Bernoulli head needs one parameter and two levels");
+  }
+
+  // Each channel depends on those before it in its pixel, so they must be drawn in order.
+  void check_mixture() const {
+    const int c = program_.channels;
+    const int64_t each = c == 3 ? 10 : 3;
+    require(c == 1 || c == 3, "a mixture of logistics needs 1 or 3 image channels");
+    require(program_.parameters == each * program_.mixture.components,
+            "a mixture of logistics needs " + std::to_string(each) + " parameters for each component");
+    require(std::isfinite(program_.mixture.log_scale_min), "the least log-scale of a mixture must be finite");
+    for (int k = 0; k < c; k++)
+      require(program_.draws[k].channel == k, "a mixture of logistics must draw the channels of a pixel in order");
   }
 
   // Instructions of a sweep run together at one column after the other: what they write lies behind them, not ahead.
@@ -153,6 +170,21 @@ class Validator {
     require(out.count == norm.source.count, "a normalisation reads and writes different numbers of channels");
     check_read(norm.source, rect);
     check_overlap(norm.source, out, true);
+  }
+
+  void check_body(const Attention& attention, const Slot& out, const Rect& rect, bool) const {
+    check_read(attention.query, rect);
+    check_overlap(attention.query, out, false);
+    for (const Cache& cache : {attention.keys, attention.values}) {
+      const Buffer& b = program_.buffers[cache.buffer];
+      const Rect stored{cache.row, cache.row + program_.height, cache.col, cache.col + program_.width};
+      const bool holds = b.domain.row0 <= stored.row0 && stored.row1 <= b.domain.row1 &&
+                         b.domain.col0 <= stored.col0 && stored.col1 <= b.domain.col1;
+      require(holds, "attention looks for keys or values outside a buffer's domain, " + text(b.domain));
+      require(b.rows >= program_.height - b.domain.row0, "attention looks at all rows, but a buffer keeps " +
+                                                             std::to_string(b.rows));
+      require(cache.buffer != out.buffer, "attention writes where its keys or values are kept");
+    }
   }
 
   void check_field(const Field& f, const Rect& rect) const {

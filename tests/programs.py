@@ -17,6 +17,7 @@ from pixelfast.program import (
     Instruction,
     Lookup,
     Map,
+    Mixture,
     Norm,
     Op,
     Pixel,
@@ -100,6 +101,7 @@ class Builder:
     levels: int = 6
     features: int = 17
     head: str = "categorical"
+    mixture: Mixture | None = None
     buffers: list[Buffer] = field(default_factory=list)
     steps: list[list[Instruction]] = field(default_factory=list)
 
@@ -107,7 +109,8 @@ class Builder:
         channels, height, width = self.shape
         self.image = Rect(0, height, 0, width)
         self.around = Rect(-1, height, -2, width + 1)
-        self.parameters = self.levels if self.head == "categorical" else 1
+        self.parameters = {"categorical": self.levels, "mixture_of_logistics": 10 if channels == 3 else 3}.get(self.head, 1)
+        self.parameters *= self.mixture.components if self.mixture else 1
         self.x = self.buffer("x", channels, 3, self.image)
         self.above = self.buffer("above", self.features, 1, self.around)
         self.first = self.buffer("first", self.features * channels, 2, self.around)
@@ -124,6 +127,7 @@ class Builder:
             fields=self.fields(),
             draws=tuple(Draw(k, Slot(self.out, 0, self.parameters)) for k in range(channels)),
             encodes=tuple((self.encode(k),) for k in range(channels)),
+            mixture=self.mixture,
         )
 
     def buffer(self, name: str, features: int, rows: int, domain: Rect) -> int:

@@ -17,6 +17,7 @@ from pixelfast import program as contract
 from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
+from pixelfast.mixture import ORDERS
 from pixelfast.program import BINARY, UNARY, Buffer, Leaf, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Reduce, Slot
 
 pytestmark = needs_engine
@@ -45,6 +46,7 @@ def test_names_agree() -> None:
     assert tuple(native.reductions()) == contract.REDUCTIONS
     assert tuple(native.heads()) == contract.HEADS
     assert tuple(native.instructions()) == packing.INSTRUCTIONS
+    assert tuple(name.replace("_", "-") for name in native.orders()) == ORDERS
 
 
 # Maps.

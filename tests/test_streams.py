@@ -11,7 +11,7 @@ from programs import Builder, swept
 
 from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.program import Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Slot
+from pixelfast.program import Lookup, Map, Mixture, Norm, Op, Pixel, Product, Program, Rect, Slot
 from pixelfast.wavefront import wavefront
 
 pytestmark = needs_engine
@@ -136,9 +136,11 @@ def test_truncated_streams_are_refused() -> None:
         native.Engine(np.append(words, 0), floats)
 
 
-def test_damaged_streams_never_crash() -> None:
+@pytest.mark.parametrize("mixture", [None, Mixture(2, "colour-major", -7.0)])
+def test_damaged_streams_never_crash(mixture: Mixture | None) -> None:
     """Whatever one wrong word says, it is refused, or the program still runs inside its memory."""
-    builder = Builder(np.random.default_rng(0), shape=(2, 3, 4), features=5)
+    head = "mixture_of_logistics" if mixture else "categorical"
+    builder = Builder(np.random.default_rng(0), (3 if mixture else 2, 3, 4), features=5, head=head, mixture=mixture)
     program = builder.build()
     words, floats = packing.pack(program)
     native, rng, ran = cpu.native(), np.random.default_rng(9), 0
@@ -155,7 +157,7 @@ def test_damaged_streams_never_crash() -> None:
 
 
 def run_damaged(engine, builder: Builder, arrangement: tuple[int, int, str, int]) -> bool:
-    shape = (2, 3, 4, 2)
+    shape = (2, 3, 4, builder.shape[0])
     noise, values = np.zeros(shape, np.float32), np.empty(shape, np.int32)
     try:
         engine.sample(

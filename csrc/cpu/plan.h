@@ -55,12 +55,20 @@ struct PlannedNorm {
   bool relu;
 };
 
+struct PlannedAttention {
+  Attention attention;
+  Rect rect;                   // of which there are lists
+  std::vector<size_t> first;   // of each list, its first key among those of all lists
+  size_t keys = 0;             // of all lists
+};
+
 // Slots are numbers in Plan::slots; sources are slots [first_source, last_source).
 struct Step {
   Rect rect;  // the part of the instruction's rectangle in which anything runs
+  Lattice lattice;
   int out, first_source, last_source;
   int sweep = 0;  // of a row: neighbours with the same number run together, column by column: from the left if it is positive
-  std::variant<PackedProduct, PackedFastProduct, PackedLookup, CompiledMap, PlannedReduce, PlannedNorm> body;
+  std::variant<PackedProduct, PackedFastProduct, PackedLookup, CompiledMap, PlannedReduce, PlannedNorm, PlannedAttention> body;
 };
 
 struct PlannedDraw {
@@ -88,6 +96,7 @@ struct Plan {
   const Kernels* kernels;
   int channels, height, width, levels, parameters, first_row, col0, col1;
   Distribution head;
+  Mixture mixture;
   Arena weights;  // of all products, in the order in which they run
   mutable Pool pool;  // of tiles' buffers
   std::vector<Buffer> buffers;
@@ -110,7 +119,8 @@ struct Plan {
   int low_products = 0;    // products with weights in the precision that was asked for, where that is not float32
 
   // The most that any instruction needs; sizes of a worker's scratch.
-  size_t most_taps = 0, most_leaves = 0, most_registers = 0, most_pairs = 0;
+  size_t most_taps = 0, most_leaves = 0, most_registers = 0, most_pairs = 0, most_keys = 0, most_runs = 0;
+  bool strided = false;  // whether any instruction runs at every second column only, or fewer
 };
 
 // `cell`: 2 or 4, the columns of a cell in products over whole rows (fast_product.h); 0: plain products only.

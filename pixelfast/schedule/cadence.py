@@ -19,7 +19,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import UnsupportedModel
-from ..graph import ChannelNorm, ChannelReduce, Edge, Graph, Input, Node, Pointwise, Scan, TapConv, edges_of
+from ..graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    Gather,
+    Graph,
+    Input,
+    Node,
+    Pointwise,
+    Scan,
+    TapConv,
+    edges_of,
+)
 from ..program import Rect
 
 ROW = 1 << 24
@@ -166,8 +179,8 @@ def _node_lags(node: Node, channels: int, lags: list[np.ndarray]) -> np.ndarray:
         case Pointwise():
             for edge in edges_of(node):
                 lag = np.maximum(lag, _through(edge, lags, channels))
-        case ChannelReduce() | ChannelNorm():
-            for edge in node.edges:
+        case ChannelReduce() | ChannelNorm() | Gather() | CausalAttention():
+            for edge in edges_of(node):
                 lag = np.maximum(lag, _through(edge, lags, channels).max())
         case Scan():
             gates = np.concatenate([_through(edge, lags, channels) for edge in node.edges])
