@@ -163,10 +163,15 @@ class Own(nn.Module):
     """
 
     def __init__(
-        self, offsets: list[tuple[int, int]], cell: tuple[int, int], late: bool = False, shift: bool = True, beside: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        offsets: list[tuple[int, int]],
+        cell: tuple[int, int],
+        late: bool = False,
+        shift: bool = True,
+        beside: bool = False,
+        features: int = 5,
+    ) -> None:
         super().__init__()
-        features = 5
         self.offsets, self.cell, self.late, self.shift, self.beside = offsets, cell, late, shift, beside
         self.first, self.left = nn.Conv2d(1, 4 * features, 3, padding=1), nn.Conv2d(1, 4 * features, 1)
         self.weight = nn.Parameter(torch.randn(len(offsets), features, 4 * features) / 2)
