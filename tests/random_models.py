@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixelfast import lstm_scan
 from pixelfast.custom_head import CustomHead
 from pixelfast.heads import Bernoulli, Categorical, Head
 from pixelfast.mixture import ORDERS, MixtureOfLogistics
@@ -27,7 +28,7 @@ ACTIVATIONS = {
 SMOOTH = ("elu", "gelu", "silu", "sin", "softplus", "tanh")
 NORMS = ("none", "batch", "layer", "handmade", "rms", "softmax")
 BORDERS = ("pad", "padding", "crop", "value")
-KINDS = ("plain", "residual", "gated", "dense", "skip", "image", "coordinates", "shifted", "inplace")
+KINDS = ("plain", "residual", "gated", "dense", "skip", "image", "coordinates", "shifted", "inplace", "recurrent")
 STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
@@ -64,7 +65,7 @@ class Block:
     """One layer: its kind, window, and what stands around it.
 
     `dense` joins input and output, `image` and `coordinates` join those, `shifted` joins copies moved down and to the right,
-    and `inplace` adds to one half of the channels and multiplies the other.
+    `recurrent` gives the gates of an LSTM over pixels, and `inplace` adds to one half of the channels and multiplies the other.
     """
 
     kind: str
@@ -261,6 +262,26 @@ class Norm(nn.Module):
         return x * torch.rsqrt(x.square().mean(1, True) + 1e-3) * scale + shift
 
 
+class Recurrence(nn.Module):
+    """An LSTM over the pixels of a window before its own. Where the window begins on its own pixel, rows come from the right,
+    and the states serve the row below.
+    """
+
+    def __init__(self, features: int, window: Window) -> None:
+        super().__init__()
+        self.backwards = window.row > 0 and window.col == 0
+        side = -1 if self.backwards else 1
+        self.offsets = [(row, side * col) for row, col in window.offsets() if (row, col) < (0, 0)]
+        self.cell = (-1, 0) if window.row else (0, -window.dilation)
+        if self.backwards:
+            self.offsets.append((0, window.dilation))
+        self.weight = nn.Parameter(torch.randn(len(self.offsets), features, 4 * features) / features**0.5)
+
+    def forward(self, gates: Tensor) -> Tensor:
+        states = lstm_scan(gates, self.weight, self.offsets, self.cell)
+        return F.pad(states, (0, 0, 1, 0))[:, :, :-1] if self.backwards else states
+
+
 class Layer(nn.Module):
     """One `Block`: (N, F, H, W) -> (N, F, H, W). `above`, from the stack that sees the rows above, is linked in."""
 
@@ -270,12 +291,13 @@ class Layer(nn.Module):
         window = replace(block.window, rows=1, row=0) if config.stacks else block.window
         image, past = tuple(c + 1 for c in range(config.shape[0])), (0,) * (2 * config.features)
         joined = {"image": image, "coordinates": (0, 0), "shifted": past}.get(block.kind, ())
-        out = config.fresh * 2 if block.kind == "gated" else config.fresh
+        out = config.fresh * {"gated": 2, "recurrent": 4}.get(block.kind, 1)
         self.norm = Norm(block.norm, config.fresh)
         self.conv = MaskedConv((*config.fresh, *joined), out, window, block.style, block.depthwise)
         self.link = nn.Conv2d(config.features, len(out), 1) if config.stacks else None
         point = Window(1, 1, 0, 0)
         self.squeeze = MaskedConv(config.fresh * 2, config.fresh, point) if block.kind == "dense" else None
+        self.recurrence = Recurrence(config.features, block.window) if block.kind == "recurrent" else None
 
     def forward(self, h: Tensor, image: Tensor, above: Tensor | None) -> Tensor:
         kind = self.block.kind
@@ -295,6 +317,8 @@ class Layer(nn.Module):
             y = y + self.link(above)
         if self.squeeze is not None:
             return self.squeeze(torch.cat([h, y], dim=1))
+        if self.recurrence is not None:
+            return h + self.recurrence(y)
         if kind == "gated":
             a, b = y.chunk(2, 1)
             return h + torch.tanh(a) * torch.sigmoid(b)

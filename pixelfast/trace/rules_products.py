@@ -33,8 +33,7 @@ def convolution(
     if weight.const.dim() != 4:
         raise UnsupportedModel(
             f"{c.at}: convolutions over {weight.const.dim() - 2} dimensions are not supported. Where rows are computed in a "
-            "loop, as in a Row LSTM, pixelfast.lstm_scan is that loop as one operation; "
-            'engine="naive" samples such a model, slowly'
+            'loop, as in a Row LSTM, pixelfast.lstm_scan is that loop as one operation; engine="naive" samples it, slowly'
         )
     maps, origin = placed(c, x)
     if not c.builder.is_regular(c.at, maps, *origin):
