@@ -27,7 +27,7 @@ from ..graph import (
     TapConv,
 )
 from ..program import Keys, Op, Rect
-from .elements import NEXT_IMAGE, ElementTable, Layout, Value, infer_layout, stepped, written_out
+from .elements import NEXT_IMAGE, ElementTable, Layout, Value, infer_layout, live_channels, stepped, written_out
 from .values import shape_of
 
 IMAGES = 2
@@ -258,13 +258,17 @@ class GraphBuilder:
 
     def _reads(self, at: Origin, ids: Tensor, row0: int, col0: int) -> _Reads:
         """What element numbers (images, rows, cols, F) read, relative to pixel (row0 + i, col0 + j)."""
-        plain = self.table.rectangle(ids)
+        live = live_channels(ids)
+        plain = self.table.rectangle(ids if live is None else ids[..., live])
         if plain is not None:
             known = np.zeros(tuple(ids.shape[1:]), dtype=bool)
-            known[plain.row0 : plain.row1, plain.col0 : plain.col1] = True
+            here = slice(None) if live is None else live.numpy()
+            known[plain.row0 : plain.row1, plain.col0 : plain.col1, here] = True
             corner = plain.corner
             offsets = [corner.node, corner.row - plain.row0 - row0, corner.col - plain.col0 - col0]
-            return _Reads(known, np.stack(offsets, 1), corner.feature)
+            edge, feature = np.full((known.shape[2], 3), -1, dtype=np.int64), np.full(known.shape[2], -1, dtype=np.int64)
+            edge[here], feature[here] = np.stack(offsets, 1), corner.feature
+            return _Reads(known, edge, feature)
         numbers = written_out(ids).numpy()
         if len(numbers) > 1 and not np.array_equal(
             np.where(numbers[1] > 0, numbers[1] - NEXT_IMAGE, 0), np.where(numbers[0] > 0, numbers[0], 0)
