@@ -7,7 +7,7 @@ namespace pixelfast {
 namespace {
 
 constexpr int64_t kMagic = 0x5049584641535431;  // "PIXFAST1"
-constexpr int64_t kVersion = 2;
+constexpr int64_t kVersion = 3;
 constexpr int64_t kReach = 1 << 20;     // rows, columns and offsets lie within +-kReach
 constexpr int64_t kMostPixels = 1 << 30;  // that attention can number, and lists or runs of them
 constexpr int64_t kMostKeys = int64_t{1} << 40;
@@ -164,6 +164,14 @@ Norm read_norm(Reader& in, const Program& program) {
   return norm;
 }
 
+Mixture read_mixture(Reader& in) {
+  Mixture mixture;
+  mixture.components = in.number("the number of a mixture's components", 1, 65536);
+  mixture.order = static_cast<Order>(in.number("an order of parameters", 0, static_cast<int64_t>(Order::mixture_major)));
+  mixture.log_scale_min = in.array("the least log-scale", 1)[0];
+  return mixture;
+}
+
 Cache read_cache(Reader& in, const Program& program) {
   const Slot slot = read_slot(in, program);
   return Cache{slot.buffer, slot.channel, slot.count, slot.row, slot.col};
@@ -222,6 +230,7 @@ Instruction read_instruction(Reader& in, const Program& program) {
   int opcode = in.number("an instruction", 0, static_cast<int64_t>(Opcode::Attention));
   instruction.rect = read_rect(in);
   instruction.out = read_slot(in, program);
+  instruction.sweep = in.number("a sweep", -1, 1);
   switch (static_cast<Opcode>(opcode)) {
     case Opcode::Product:
       instruction.body = read_product(in, program, instruction.out);
@@ -334,7 +343,8 @@ Program parse(const int64_t* words, size_t word_count, const float* floats, size
   program.levels = in.number("the number of levels", 2, 65536);
   program.parameters = in.number("the number of parameters", 1, 65536);
   program.head = static_cast<Distribution>(
-      in.number("a head", 0, static_cast<int64_t>(Distribution::bernoulli_probability)));
+      in.number("a head", 0, static_cast<int64_t>(Distribution::mixture_of_logistics)));
+  if (program.head == Distribution::mixture_of_logistics) program.mixture = read_mixture(in);
   read_tables(in, program);
   read_lists(in, program);
   read_known_order(in, program);
@@ -350,6 +360,7 @@ Program parse(const int64_t* words, size_t word_count, const float* floats, size
 std::vector<std::string> operation_names() { return {PIXELFAST_OPERATIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> reduction_names() { return {PIXELFAST_REDUCTIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> head_names() { return {PIXELFAST_HEADS(PIXELFAST_NAME)}; }
+std::vector<std::string> order_names() { return {PIXELFAST_ORDERS(PIXELFAST_NAME)}; }
 std::vector<std::string> instruction_names() { return {PIXELFAST_INSTRUCTIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> precision_names() { return {PIXELFAST_PRECISIONS(PIXELFAST_NAME)}; }
 

@@ -18,6 +18,7 @@ namespace pixelfast {
 std::vector<std::string> operation_names();
 std::vector<std::string> reduction_names();
 std::vector<std::string> head_names();
+std::vector<std::string> order_names();
 std::vector<std::string> instruction_names();
 std::vector<std::string> precision_names();
 int arguments_of(Operation operation);
@@ -113,7 +114,15 @@ struct Attention {
 struct Instruction {
   Rect rect;
   Slot out;
+  int sweep;  // of a row: 0: all columns at once; 1, -1: column by column from the left, from the right
   std::variant<Product, Lookup, Map, Reduce, Norm, Attention> body;  // in the order of Opcode
+};
+
+// What the parameters of a mixture of logistics mean: see pixelfast/mixture.py.
+struct Mixture {
+  int components = 0;
+  Order order = Order::colour_major;
+  float log_scale_min = 0;
 };
 
 struct Draw {
@@ -135,6 +144,7 @@ struct Reach {
 struct Program {
   int channels, height, width, levels, parameters;
   Distribution head;
+  Mixture mixture;  // if that is the head
   std::vector<Buffer> buffers;
   std::vector<Field> fields;
   std::vector<Instruction> row;

@@ -139,6 +139,29 @@ class CausalAttention(Node):
 
 
 @dataclass(frozen=True)
+class StateTap:
+    """weights (F, 4F): what the states at (row, col) from a pixel add to its gates."""
+
+    row: int
+    col: int
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scan(Node):
+    """States of an LSTM over pixels (see `pixelfast.recurrence`); what it reads of itself is zero outside its rectangle.
+
+    The edges hold the input's part of the gates o, f, i, g: 4F channels. `cell` is the (row, col) offset of the cell before.
+    Columns of a row come in any order (sweep 0), from the left (1) or from the right (-1).
+    """
+
+    edges: tuple[Edge, ...]
+    taps: tuple[StateTap, ...]
+    cell: tuple[int, int]
+    sweep: int
+
+
+@dataclass(frozen=True)
 class FieldSpec:
     """Numbers without the image: float32 (1 or 2, rows or 1, cols or 1, F), at rows from row0 and columns from col0.
 
@@ -197,6 +220,10 @@ class Graph:
                     assert sum(len(edge.channels) for edge in node.edges) == node.features
                 case CausalAttention():
                     assert len(node.cache.channels) == len(node.query.channels) + node.features
+                case Scan():
+                    assert sum(len(edge.channels) for edge in node.edges) == 4 * node.features
+                    for state in node.taps:
+                        assert state.weights.shape == (node.features, 4 * node.features)
                 case _:
                     pass
 
@@ -212,13 +239,13 @@ class Graph:
 
 
 def edges_of(node: Node) -> list[Edge]:
-    """The edges that a node reads, in order."""
+    """The edges that a node reads, in order; what a recurrence reads of itself is none."""
     match node:
         case TapConv():
             return [tap.edge for tap in node.taps]
         case Pointwise():
             return [leaf for leaf in node.leaves if isinstance(leaf, Edge)]
-        case ChannelReduce() | ChannelNorm() | Gather():
+        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
             return list(node.edges)
         case CausalAttention():
             return [node.query, node.cache]

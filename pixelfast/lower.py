@@ -25,11 +25,15 @@ from .graph import (
     Leaf,
     Node,
     Pointwise,
+    Scan,
     TapConv,
     edges_of,
 )
 from .heads import Bernoulli, Categorical, Head
+from .lower_scan import lower_scan
+from .mixture import MixtureOfLogistics
 from .program import (
+    CUSTOM,
     Attention,
     Buffer,
     Cache,
@@ -41,6 +45,7 @@ from .program import (
     Keys,
     Lookup,
     Map,
+    Mixture,
     Norm,
     Pixel,
     Product,
@@ -76,13 +81,13 @@ class _Weighted:
 
 def lower(schedule: Schedule, head: Head) -> tuple[Program, tuple[FieldSpec, ...]]:
     """The program of a schedule, and for each of its fields where its numbers come from."""
-    return _Lowering(schedule, head).run()
+    return Lowering(schedule, head).run()
 
 
-class _Lowering:
+class Lowering:
     def __init__(self, schedule: Schedule, head: Head) -> None:
         self.schedule, self.graph, self.head = schedule, schedule.graph, head
-        self.head_name = _head_name(head)
+        self.head_name = head_name(head)
         self.channels = self.graph.shape[0]
         self.fields: list[tuple[int, int, int]] = []  # (spec, rows and columns that it is moved by)
         self.row: list[Instruction] = []
@@ -102,7 +107,7 @@ class _Lowering:
     def run(self) -> tuple[Program, tuple[FieldSpec, ...]]:
         for number, piece in enumerate(self.schedule.pieces):
             self.piece(number, piece, self.graph.nodes[piece.node])
-        draws = [self.draw(channel, edges) for channel, edges in enumerate(self.graph.outputs)]
+        draws = self.draws()
         program = Program(
             shape=self.graph.shape,
             levels=self.graph.levels,
@@ -114,6 +119,7 @@ class _Lowering:
             steps=tuple(map(tuple, self.steps)),
             draws=tuple(draws),
             encodes=tuple(map(tuple, self.encodes)),
+            mixture=_mixture(self.head),
         )
         specs = tuple(self.graph.fields[spec] for spec, _, _ in self.fields)
         return without_unused_buffers(with_storage(program)), specs
@@ -160,6 +166,8 @@ class _Lowering:
                 self.gather(number, piece, node)
             case CausalAttention():
                 self.attention(number, piece, node)
+            case Scan():
+                lower_scan(self, number, piece, node)
             case _:
                 raise AssertionError(f"unknown node {type(node).__name__}")
 
@@ -313,6 +321,12 @@ class _Lowering:
             out = Slot(number, 0, len(ordered))
             instructions.append(Norm(out, source, scale, shift, node.eps, piece.domain, name))
 
+    def draws(self) -> list[Draw]:
+        """One for each channel. Where channels share their parameters, all draw from what stands there at the first one's."""
+        if self.head.shared:
+            first = self.draw(0, self.graph.outputs[0])
+            return [Draw(channel, first.source) for channel in range(self.channels)]
+        return [self.draw(channel, edges) for channel, edges in enumerate(self.graph.outputs)]
     def gather(self, number: int, piece: Piece, node: Gather) -> None:
         """Copies, in the order of the edges, which is that of the buffer."""
         ((_, instructions),) = self.parts(number, piece)
@@ -432,11 +446,16 @@ def _field(spec: FieldSpec, row: int, col: int) -> Field:
     return Field(features, spec.row0 + row, spec.col0 + col, rows, cols, value)
 
 
-def _head_name(head: Head) -> str:
+def head_name(head: Head) -> str:
+    """One of `pixelfast.program.HEADS`, or `CUSTOM` for what is no data."""
     if isinstance(head, Bernoulli):
         return "bernoulli_probability" if head.probability else "bernoulli_logit"
     if isinstance(head, Categorical):
         return "categorical"
-    raise UnsupportedModel(
-        f'the engines cannot draw from a {type(head).__name__} head yet: sample by the usual loop with engine="naive"'
-    )
+    return "mixture_of_logistics" if isinstance(head, MixtureOfLogistics) else CUSTOM
+
+
+def _mixture(head: Head) -> Mixture | None:
+    if not isinstance(head, MixtureOfLogistics):
+        return None
+    return Mixture(head.mixtures, head.order, head.log_scale_min)

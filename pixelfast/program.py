@@ -5,7 +5,8 @@ weights, offsets and expressions all travel in here. `pixelfast.engines.referenc
 instruction does; other engines are compared with it.
 
 Time. For each image row R, from the first row of any buffer to H-1:
-    the `row` instructions run once, over all columns of their destination;
+    the `row` instructions run once, over all columns of their destination; consecutive ones with the same sweep of 1 (-1) run
+    together, column by column from the left (right), so that each may read what the others wrote in columns before;
     columns left of the image: the instructions of every step, without drawing;
     for each column 0 .. W-1, for each channel k: the instructions of `steps[k]` at that column, `draws[k]`, `encodes[k]`;
     columns right of the image: the instructions of every step, without drawing.
@@ -21,8 +22,12 @@ Letters: N images, C channels, H rows, W columns, K levels, F features, P parame
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .mixture import Order
 
 UNARY = (
     "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "sin", "cos",
@@ -38,7 +43,9 @@ OPERATIONS: tuple[str, ...] = UNARY + BINARY + TERNARY
 REDUCTIONS = ("mean", "sum", "var", "amax", "amin", "logsumexp")
 """What a `Reduce` can compute over channels; `var` divides by count - correction."""
 
-HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
+HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics")
+CUSTOM = "custom"
+"""A head that is no data: its functions come with each request (`Request.head`), for engines that can call them."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,7 @@ class Product:
     bias: np.ndarray | None
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,7 @@ class Lookup:
     tables: np.ndarray
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 Leaf = Slot | FieldSlot | np.ndarray | float
@@ -180,6 +189,7 @@ class Map:
     ops: tuple[Op, ...]
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,7 @@ class Reduce:
     correction: float
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,6 +216,20 @@ class Norm:
     eps: float
     rect: Rect
     layer: str = ""
+    sweep: int = 0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What the parameters of a discretized mixture of logistics mean: M components, one of `pixelfast.mixture.ORDERS`, and
+    the least log-scale.
+
+    One set of P = 3M (one channel) or 10M (three) parameters describes all channels of a pixel, which are drawn in order.
+    """
+
+    components: int
+    order: Order
+    log_scale_min: float
 
 
 @dataclass(frozen=True)
@@ -299,6 +324,7 @@ class Attention:
     bias: np.ndarray | None
     rect: Rect
     layer: str = ""
+    sweep: int = 0
 
     @property
     def elements(self) -> int:
@@ -331,6 +357,9 @@ class Draw:
 
     categorical: logits divided by the temperature; value = number of k < K-1 whose cumulative probability is <= noise.
     bernoulli: value = 1 if noise >= P(0).
+    mixture_of_logistics: as categorical, of the probabilities that the parameters and the pixel's channels before give
+    (`pixelfast.mixture`), to the power 1/temperature and normalised.
+    custom: what the functions of the request's head give.
     """
 
     channel: int
@@ -364,6 +393,7 @@ class Program:
     draws: tuple[Draw, ...]
     encodes: tuple[tuple[Encode, ...], ...]
     macs: int = field(default=0)
+    mixture: Mixture | None = None
 
     @property
     def rows(self) -> range:
@@ -389,6 +419,11 @@ class Program:
                 array = getattr(instruction, name, None)
                 total += 0 if array is None else array.nbytes
         return total + sum(encode.table.nbytes for encodes in self.encodes for encode in encodes)
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether some instructions of a row run column by column."""
+        return any(instruction.sweep for instruction in self.row)
 
     def instructions(self) -> list[Instruction]:
         return [*self.row, *(instruction for step in self.steps for instruction in step)]
@@ -430,7 +465,8 @@ def _text(instruction: Instruction) -> str:
         case Attention():
             keys = instruction.seen.counts()
             body = f"= attention of {_place(instruction.query)} to b{instruction.keys.buffer}, up to {keys.max()} pixels"
-    return f"{_place(instruction.out)} {body}  # {instruction.layer}"
+    sweep = {0: "", 1: "left to right: ", -1: "right to left: "}[instruction.sweep]
+    return f"{sweep}{_place(instruction.out)} {body}  # {instruction.layer}"
 
 
 def _leaf_text(leaf: Leaf) -> str:

@@ -23,6 +23,7 @@ from .graph import (
     Leaf,
     Node,
     Pointwise,
+    Scan,
     Tap,
     TapConv,
     edges_of,
@@ -81,6 +82,12 @@ def prune(graph: Graph) -> Graph:
             case CausalAttention():
                 need(node.query, domain, node.query.channels)
                 need(node.cache, _everywhere(node.cache), node.cache.channels)
+            case Scan():
+                # Every state depends on the rows above, and on all of its row where that has a direction.
+                whole = node.domain
+                domains[index] = Rect(whole.row0, domain.row1, whole.col0, whole.col1)
+                for edge in edges_of(node):
+                    need(edge, domains[index], edge.channels)
                 needed[index][:] = True
             case _:
                 for edge in edges_of(node):
@@ -141,7 +148,7 @@ def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type
                 else:
                     leaves.append(leaf[kept] if isinstance(leaf, np.ndarray) else leaf)
             return replace(node, features=features, domain=domain, leaves=tuple(leaves))
-        case ChannelReduce() | ChannelNorm() | Gather():
+        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
             edges = tuple(move(edge, domain, edge.channels) for edge in node.edges)
             return replace(node, domain=domain, edges=edges)
         case CausalAttention():
@@ -191,7 +198,7 @@ def map_edges(node: Node, change) -> Node:  # type: ignore[no-untyped-def]
             return replace(node, taps=tuple(Tap(change(tap.edge), tap.weights) for tap in node.taps))
         case Pointwise():
             return replace(node, leaves=tuple(change(leaf) if isinstance(leaf, Edge) else leaf for leaf in node.leaves))
-        case ChannelReduce() | ChannelNorm() | Gather():
+        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
             return replace(node, edges=tuple(change(edge) for edge in node.edges))
         case CausalAttention():
             return replace(node, query=change(node.query), cache=change(node.cache))

@@ -9,6 +9,8 @@ before the pixel. Where one thread computes chunks and another pixels, advance m
 
 Attention may look at any column of the rows above. It then stays behind the whole row above, whose skew is the width: rows
 follow one after another, as without a wave.
+
+A program with sweeps cannot run as a wave: a sweep takes the columns of its row from one side, chunks come from the left.
 """
 
 from __future__ import annotations
@@ -162,6 +164,10 @@ class Wave:
     chunk: int = 1
     advance: int = 0
     lag: int = 1
+
+    def __post_init__(self) -> None:
+        if self.program.sweeps:
+            raise ValueError("rows of a program with sweeps cannot overlap: a row's chunks come from the left, sweeps may not")
 
     @property
     def skew(self) -> int:

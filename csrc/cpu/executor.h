@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "mixture.h"
 #include "rounded_inputs.h"
 #include "tile.h"
 
@@ -63,7 +64,7 @@ class Executor {
   int gather_runs(const Attention& attention, size_t list);
   int gather_taps(const PackedProduct& product, const Step& step, Cell& cell, const Portion& portion);
   int gather_taps(const PackedProduct& product, const Step& step, Cells cells, const Portion& portion);
-  bool draw_one(const float* parameters, size_t subpixel, double& log_prob);
+  bool draw_one(const float* parameters, size_t subpixel, int channel, double& log_prob);
 
   bool is_local(int slot) const { return plan_.locals.offset[plan_.slots[slot].buffer] >= 0; }
   float* start_of(int slot, const Cell& cell) const;
@@ -80,6 +81,7 @@ class Executor {
   AlignedFloats locals_;  // what lives no longer than a pixel: each buffer as (places x images, features)
   size_t local_rows_;
   std::vector<double> sums_;
+  MixtureDraw mixture_;
   std::vector<Tap> taps_;
   std::vector<MapLeaf> leaves_;
   std::vector<Span> spans_;

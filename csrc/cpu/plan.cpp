@@ -22,7 +22,7 @@ class Planner final : SlotNumbers {
   std::unique_ptr<const Plan> make() {
     Plan& p = *plan_;
     p.channels = program_.channels, p.height = program_.height, p.width = program_.width;
-    p.levels = program_.levels, p.parameters = program_.parameters, p.head = program_.head;
+    p.levels = program_.levels, p.parameters = program_.parameters, p.head = program_.head, p.mixture = program_.mixture;
     p.first_row = program_.first_row, p.col0 = program_.col0, p.col1 = program_.col1;
     p.buffers = program_.buffers, p.fields = program_.fields;
     p.locals = find_locals(program_);
@@ -35,11 +35,13 @@ class Planner final : SlotNumbers {
       if (runs(program_.row[i])) p.leads.push_back(program_.leads[i]);
     for (int lead : p.leads) p.most_lead = std::max(p.most_lead, lead);
     p.reaches = program_.reaches;
-    for (const Step& step : p.row)
+    for (const Step& step : p.row) {
+      p.waves = p.waves && !step.sweep;
       if (const auto* product = std::get_if<PackedFastProduct>(&step.body)) {
         p.cell = std::max(p.cell, product->columns);
         p.waves = p.waves && p.most_lead == 0 && (step.rect.col0 - p.col0) % product->columns == 0;
       }
+    }
     order_known_rows();
     for (const Draw& draw : program_.draws) p.draws.push_back({draw.channel, number(draw.source)});
     for (const auto& list : program_.encodes) {
@@ -89,19 +91,23 @@ class Planner final : SlotNumbers {
       if (items[position].k >= 0) plan_->known_order.push_back(items[position]);
   }
 
-  std::vector<Step> steps(const std::vector<Instruction>& instructions, Effort& effort) {
+  std::vector<Step> steps(const std::vector<Instruction>& instructions, Effort& whole) {
     std::vector<Step> planned;
+    int sweep = 0, sweeps = 0;
     for (const Instruction& instruction : instructions) {
+      if (instruction.sweep != sweep) sweep = instruction.sweep, sweeps++;
       if (!runs(instruction)) continue;  // and was not validated
       Rect rect = clip(instruction.rect);
       Step step;
       step.rect = rect;
+      step.sweep = sweep * sweeps;
       step.out = number(instruction.out);
       step.first_source = static_cast<int>(plan_->slots.size());
       rect_ = instruction.rect, effort_ = 0;
       std::visit([&](const auto& body) { plan_body(body, instruction.out.count, step); }, instruction.body);
       effort.vectors += effort_;
       step.last_source = static_cast<int>(plan_->slots.size());
+      Effort& effort = sweep ? plan_->pixel_effort : whole;
       effort.instructions++;
       if (auto* product = std::get_if<PackedProduct>(&step.body)) {
         effort.vectors += static_cast<double>(product->weights) / plan_->kernels->width;
@@ -122,7 +128,7 @@ class Planner final : SlotNumbers {
     plan_->low_products += storage != kFloats;
     // Fast products transform the rounded weights and keep them as floats: rounded again they would err again, and they are
     // read once a row. Their inputs, rounded to bfloat16, would err more than those of plain ones.
-    const int cell = storage == kPairs ? 0 : cell_;
+    const int cell = storage == kPairs || step.sweep ? 0 : cell_;
     auto fast = cell ? pack_fast_product(as_stored, outputs, cell, columns, *plan_->kernels, plan_->weights) : std::nullopt;
     if (fast) step.body = std::move(*fast);
     else step.body = pack_product(as_stored, outputs, storage, *plan_->kernels, plan_->weights);

@@ -66,6 +66,7 @@ struct PlannedAttention {
 struct Step {
   Rect rect;  // the part of the instruction's rectangle in which anything runs
   int out, first_source, last_source;
+  int sweep = 0;  // of a row: neighbours with the same number run together, column by column: from the left if it is positive
   std::variant<PackedProduct, PackedFastProduct, PackedLookup, CompiledMap, PlannedReduce, PlannedNorm, PlannedAttention> body;
 };
 
@@ -94,6 +95,7 @@ struct Plan {
   const Kernels* kernels;
   int channels, height, width, levels, parameters, first_row, col0, col1;
   Distribution head;
+  Mixture mixture;
   Arena weights;  // of all products, in the order in which they run
   mutable Pool pool;  // of tiles' buffers
   std::vector<Buffer> buffers;
@@ -110,7 +112,7 @@ struct Plan {
   int most_lead = 0;       // the largest
   std::vector<Reach> reaches;
   int cell = 1;            // rows may be cut between cells of so many columns, counted from col0
-  bool waves = true;       // whether rows may overlap
+  bool waves = true;       // whether rows may overlap: not where columns wait for all of a row
   Effort row_effort, pixel_effort;
   Ahead ahead;
   int low_products = 0;    // products with weights in the precision that was asked for, where that is not float32

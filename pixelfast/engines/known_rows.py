@@ -74,7 +74,8 @@ def _constraints(reads: list[list[_Access]], writers: dict[int, list[tuple[int, 
     for reader, accesses in enumerate(reads):
         for access in accesses:
             for writer, out in writers[access.buffer]:
-                if writer != reader and access.overlaps(out):
+                # What reads its own output further left waits for itself: there is no order.
+                if (writer != reader or access.col < 0) and access.overlaps(out):
                     pairs.add((writer, reader) if writer < reader or access.col < 0 else (reader, writer))
     for outs in writers.values():
         for i, (earlier, out) in enumerate(outs):

@@ -11,6 +11,7 @@ from typing import get_args
 
 import numpy as np
 
+from ..mixture import ORDERS
 from ..program import (
     HEADS,
     OPERATIONS,
@@ -35,7 +36,7 @@ from ..wavefront import wavefront
 from .known_rows import known_order
 
 MAGIC = int.from_bytes(b"PIXFAST1", "big")
-VERSION = 2
+VERSION = 3
 INSTRUCTIONS: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(Instruction))
 
 
@@ -77,7 +78,11 @@ class _Packer:
     def program(self, program: Program) -> None:
         channels, height, width = program.shape
         self.put(MAGIC, VERSION, channels, height, width, program.levels, program.parameters)
-        self.put(HEADS.index(program.head), len(program.buffers))
+        self.put(HEADS.index(program.head))
+        if program.mixture is not None:
+            self.put(program.mixture.components, ORDERS.index(program.mixture.order))
+            self.number(program.mixture.log_scale_min)
+        self.put(len(program.buffers))
         for buffer in program.buffers:
             self.put(buffer.features, buffer.rows, *buffer.columns)
             self.rect(buffer.domain)
@@ -130,6 +135,7 @@ class _Packer:
             self.put(INSTRUCTIONS.index(type(instruction).__name__))
             self.rect(instruction.rect)
             self.slot(instruction.out)
+            self.put(instruction.sweep)
             self.body(instruction)
 
     def body(self, instruction: Instruction) -> None:

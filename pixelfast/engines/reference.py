@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -15,7 +16,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..expression import evaluate
-from ..program import Attention, Cache, Encode, FieldSlot, Instruction, Leaf, Lookup, Map, Norm, Product, Program, Reduce, Slot
+from ..heads import Head
+from ..mixture import MixtureOfLogistics
+from ..program import (
+    CUSTOM,
+    Attention,
+    Cache,
+    Encode,
+    FieldSlot,
+    Instruction,
+    Leaf,
+    Lookup,
+    Map,
+    Norm,
+    Product,
+    Program,
+    Reduce,
+    Slot,
+)
 from ..storage import with_rows
 from ..wavefront import Wave, Work
 from .known_rows import Item, known_order
@@ -66,6 +84,7 @@ class _Machine:
         self.buffers = [self.allocate(b.rows, b.columns, b.features) for b in program.buffers]
         self.arrays: dict[int, Tensor] = {}
         self.known_order = known_order(program)
+        self.head = _head_object(program, request)
         self.log_prob = torch.zeros(images, dtype=torch.float64, device=device)
         size = (images, height, width, channels, program.parameters)
         self.parameters = torch.zeros(size, device=device) if request.want_parameters else None
@@ -87,7 +106,10 @@ class _Machine:
     def run_row(self, row: int) -> None:
         everywhere = self.program.columns
         self.begin_row(row)
-        self.execute(self.program.row, row, everywhere)
+        for sweep, group in groupby(self.program.row, lambda instruction: instruction.sweep):
+            together = list(group)
+            for columns in [(col, col + 1) for col in range(*everywhere)[::sweep]] if sweep else [everywhere]:
+                self.execute(together, row, columns)
         known = row < 0 or bool(self.given[:, row].all())
         if known and self.known_order is not None:
             self.run_known_row(self.known_order, row, everywhere)
@@ -282,14 +304,23 @@ class _Machine:
             raise numerical_error(int(invalid.nonzero()[0]), row, col, channel)
         if not bool(unknown.any()):
             return
-        log_probabilities = self.log_probabilities(parameters[unknown])  # (images drawn, K)
-        edges = log_probabilities.exp().cumsum(-1)[:, :-1]
-        values = (edges <= self.noise[unknown, row, col, channel].double().unsqueeze(-1)).sum(-1)
+        noise = self.noise[unknown, row, col, channel].double()
+        if self.head is not None:
+            own = self.head.conditional(parameters[unknown], self.values[unknown, row, col, :channel])
+            values = self.head.draw(own, noise, self.request.temperature)
+            gained = self.head.log_prob(own, values, self.request.temperature)
+        else:
+            log_probabilities = self.log_probabilities(parameters[unknown])  # (images drawn, K)
+            edges = log_probabilities.exp().cumsum(-1)[:, :-1]
+            values = (edges <= noise.unsqueeze(-1)).sum(-1)
+            gained = log_probabilities.gather(-1, values.unsqueeze(-1)).squeeze(-1)
         self.values[unknown, row, col, channel] = values
-        self.log_prob[unknown] += log_probabilities.gather(-1, values.unsqueeze(-1)).squeeze(-1)
+        self.log_prob[unknown] += gained
 
     def describes_distribution(self, parameters: Tensor) -> Tensor:
         """Whether each image's parameters can be drawn from: (N, P) -> (N,). A logit of -infinity means never."""
+        if self.head is not None:
+            return self.head.describes_distribution(parameters)
         if self.program.head == "categorical":
             return (parameters < math.inf).all(-1) & (parameters > -math.inf).any(-1)
         if self.program.head == "bernoulli_probability":
@@ -312,6 +343,14 @@ class _Machine:
         log_prob = self.log_prob.cpu().numpy() if self.request.want_log_prob else None
         parameters = None if self.parameters is None else self.parameters.cpu().numpy()
         return Result(self.numpy_values(), log_prob, parameters)
+
+
+def _head_object(program: Program, request: Request) -> Head | None:
+    """The head whose formulas draw, where they are not those of a softmax: of a mixture, or what the request brings."""
+    if program.mixture is None:
+        return request.head if program.head == CUSTOM else None
+    mixture = program.mixture
+    return MixtureOfLogistics(program.levels, mixture.components, program.shape[0], mixture.order, mixture.log_scale_min)
 
 
 _REDUCTIONS: dict[str, Callable[[Tensor, int, bool], Tensor]] = {

@@ -6,8 +6,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..graph import CausalAttention, ChannelNorm, ChannelReduce, Edge, Gather, Graph, Input, Pointwise, TapConv, edges_of
+from ..graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    Gather,
+    Graph,
+    Input,
+    Pointwise,
+    Scan,
+    TapConv,
+    edges_of,
+)
 from .attention import marks_seen
+from .recurrences import gate_channels, scan_marks
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,10 @@ def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
                 for edge in edges_of(node):
                     aligned = marks if len(edge.channels) == len(marks) else np.asarray(marks.any(0, keepdims=True))
                     _mark(graph, needed, edge, aligned, row0, col0)
+            case Scan():
+                marks = scan_marks(node, marks)
+                for edge, states in gate_channels(node):
+                    _mark(graph, needed, edge, marks[states], row0, col0)
             case ChannelReduce() | ChannelNorm():
                 for edge in edges_of(node):
                     whole = np.broadcast_to(marks.any(0), (len(edge.channels), *marks.shape[1:]))

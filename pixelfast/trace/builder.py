@@ -23,6 +23,8 @@ from ..graph import (
     Leaf,
     Node,
     Pointwise,
+    Scan,
+    StateTap,
     Tap,
     TapConv,
 )
@@ -438,6 +440,14 @@ class GraphBuilder:
         features = sum(len(edge.channels) for edge in edges)
         self.add(Gather(f"{at.name}_{what}", at.layer, features, self.image, edges))
         return len(self.nodes) - 1
+
+    def scan(
+        self, at: Origin, ids: Tensor, taps: Sequence[StateTap], cell: tuple[int, int], sweep: int, row0: int, col0: int
+    ) -> Tensor:
+        """The states of an LSTM over gates (images, rows, cols, 4F); returns (rows, cols, F)."""
+        edges, domain = self._edges(at, ids, row0, col0)
+        self.dense_macs += ids.shape[1] * ids.shape[2] * sum(tap.weights.size for tap in taps)
+        return self.add(Scan(at.name, at.layer, ids.shape[3] // 4, domain, edges, tuple(taps), cell, sweep))
 
     def _edges(self, at: Origin, ids: Tensor, row0: int, col0: int) -> tuple[tuple[Edge, ...], Rect]:
         """Edges that together hold all features in order; every element must be one of a node."""

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from ..errors import NotAutoregressive, UnsupportedModel
 from ..heads import Head
 from ..program import Op
-from . import attention, rules_channels, rules_pointwise, rules_products
+from . import attention, rules_channels, rules_pointwise, rules_products, rules_scans
 from .builder import IMAGES, GraphBuilder, Origin
 from .capture import Capture
 from .elements import Value, all_elements, reshaped, written_out
@@ -68,6 +68,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "masked_fill": rules_pointwise.masked_fill,
     "where": rules_pointwise.where,
     "mul": rules_pointwise.mul,
+    "lstm_scan": rules_scans.lstm_scan,
 }
 """Operations with a rule of their own, called with the converter, the ATen target and the node's arguments."""
 
@@ -149,6 +150,8 @@ class Converter:
             return None
         args = fx.node.map_arg(node.args, lambda n: self.env[n])
         kwargs = fx.node.map_arg(node.kwargs, lambda n: self.env[n])
+        if any(value.numbers is not None for value in values_in((args, kwargs))):
+            rules_scans.refuse_loops(self, node)
         return self.call(node.target, args, kwargs)
 
     def call(self, target: Any, args: Any, kwargs: Any) -> Any:

@@ -33,7 +33,10 @@ def convolution(
     if weight.const.dim() == 3 and weight.const.shape[2] == 1 and groups == 1:
         return _per_position(c, x, weight.const[:, :, 0], bias)
     if weight.const.dim() != 4:
-        raise UnsupportedModel(f"{c.at}: convolutions over {weight.const.dim() - 2} dimensions are not supported")
+        raise UnsupportedModel(
+            f"{c.at}: convolutions over {weight.const.dim() - 2} dimensions are not supported. Where rows are computed in a "
+            'loop, as in a Row LSTM, pixelfast.lstm_scan is that loop as one operation; engine="naive" samples such a model, slowly'
+        )
     maps = x.numbers.permute(0, 2, 3, 1)
     row0, col0 = c.first_pixel(maps)
     if not c.builder.is_regular(c.at, maps, row0, col0):
