@@ -72,6 +72,15 @@ Rect read_rect(Reader& in) {
   return rect;
 }
 
+Lattice read_lattice(Reader& in) {
+  Lattice lattice;
+  lattice.row_step = in.number("a step of rows", 1, kReach);
+  lattice.row_phase = in.number("a phase of rows", 0, lattice.row_step - 1);
+  lattice.col_step = in.number("a step of columns", 1, kReach);
+  lattice.col_phase = in.number("a phase of columns", 0, lattice.col_step - 1);
+  return lattice;
+}
+
 Slot read_slot(Reader& in, const Program& program) {
   Slot slot;
   slot.buffer = in.number("a buffer", 0, static_cast<int64_t>(program.buffers.size()) - 1);
@@ -229,6 +238,7 @@ Instruction read_instruction(Reader& in, const Program& program) {
   Instruction instruction;
   int opcode = in.number("an instruction", 0, static_cast<int64_t>(Opcode::Attention));
   instruction.rect = read_rect(in);
+  instruction.lattice = read_lattice(in);
   instruction.out = read_slot(in, program);
   instruction.sweep = in.number("a sweep", -1, 1);
   switch (static_cast<Opcode>(opcode)) {

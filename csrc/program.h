@@ -31,6 +31,19 @@ struct Rect {
   int row0, row1, col0, col1;
 };
 
+// Rows r with r mod row_step = row_phase, and columns likewise.
+struct Lattice {
+  int row_step = 1, row_phase = 0, col_step = 1, col_phase = 0;
+
+  bool everywhere() const { return row_step == 1 && col_step == 1; }
+  bool has_row(int row) const { return row_step == 1 || modulo(row, row_step) == row_phase; }
+  // The first of its columns from `col` on.
+  int column_from(int col) const { return col_step == 1 ? col : col + modulo(col_phase - col, col_step); }
+
+ private:
+  static int modulo(int a, int b) { return ((a % b) + b) % b; }
+};
+
 struct Buffer {
   int features, rows, col0, col1;  // columns [col0, col1) are stored
   Rect domain;
@@ -113,6 +126,7 @@ struct Attention {
 
 struct Instruction {
   Rect rect;
+  Lattice lattice;
   Slot out;
   int sweep;  // of a row: 0: all columns at once; 1, -1: column by column from the left, from the right
   std::variant<Product, Lookup, Map, Reduce, Norm, Attention> body;  // in the order of Opcode

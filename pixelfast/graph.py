@@ -1,26 +1,31 @@
 """The graph: what a traced model computes, as a few kinds of node over the image grid.
 
-Every node gives F features at the elements (row, col) of a rectangle in pixels of the image. Layout operations (view,
-permute, split, cat, pad, crop, shift, roll) leave no node: they become channel lists and offsets on the edges. What does
-not depend on the image is a field: numbers known before sampling starts, or once per call where conditions enter.
+Every node gives F features at the elements (row, col) of a rectangle in pixels of the image that lie on its lattice: a map
+of half the resolution has elements at every second row and column. So the taps of a strided convolution have constant
+offsets, and those of a transposed one too, since off the lattice of what they read they add nothing. Layout operations
+(view, permute, split, cat, pad, crop, shift, roll) leave no node: they become channel lists and offsets on the edges. What
+does not depend on the image is a field: numbers known before sampling starts, or once per call where conditions enter.
 
 Letters: N images, C channels, H rows, W columns, K levels, F features, P parameters of a sub-pixel's distribution.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .program import Keys, Op, Rect
+from .program import EVERYWHERE, Keys, Lattice, Op, Rect
 
 NodeId = int
 
 
 @dataclass(frozen=True)
 class Edge:
-    """Channels of another node, read at (row, col) from the reader's position; zero outside `rect` (in source pixels)."""
+    """Channels of another node, read at (row, col) from the reader's position.
+
+    Zero outside `rect` (in source pixels), and off the source's lattice.
+    """
 
     source: NodeId
     row: int
@@ -42,12 +47,13 @@ Leaf = Edge | FieldEdge | np.ndarray | float
 
 @dataclass(frozen=True)
 class Node:
-    """What all nodes have: `name` in the traced graph, `layer` in the user's model, features and rectangle."""
+    """What all nodes have: `name` in the traced graph, `layer` in the user's model, features, rectangle and lattice."""
 
     name: str
     layer: str
     features: int
     domain: Rect
+    lattice: Lattice = field(default=EVERYWHERE, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,7 @@ class Graph:
     def verify(self) -> None:
         """Check the invariants that later stages rely on; an AssertionError here is a bug of pixelfast's."""
         for index, node in enumerate(self.nodes):
+            assert node.lattice.within(node.domain) == node.domain, f"{node.name}: no element at its rectangle's border"
             for edge in edges_of(node):
                 source = self.nodes[edge.source]
                 assert edge.source < index, f"{node.name} reads {source.name}, which comes later"
@@ -234,7 +241,8 @@ class Graph:
             reads = ", ".join(f"%{e.source}[{len(e.channels)}]@({e.row:+d},{e.col:+d})" for e in edges_of(node)[:6])
             more = "" if len(edges_of(node)) <= 6 else f", ... {len(edges_of(node))} edges"
             where = f"  # {node.layer}" if node.layer else ""
-            lines.append(f"  %{index} = {type(node).__name__}({reads}{more}) -> {node.features} features{where}")
+            steps = "" if node.lattice.everywhere else f" in steps of {node.lattice.row_step} x {node.lattice.col_step}"
+            lines.append(f"  %{index} = {type(node).__name__}({reads}{more}) -> {node.features} features{steps}{where}")
         return "\n".join(lines)
 
 

@@ -12,7 +12,8 @@ Time. For each image row R, from the first row of any buffer to H-1:
     columns right of the image: the instructions of every step, without drawing.
 Rows above the image, and rows whose values are all given, run each instruction over all columns at once, in the order of
 `engines.known_rows`: a step may read, one column back, what a later step writes there.
-An instruction that runs at (R, c) writes element (R, c) of its destination.
+An instruction that runs at (R, c) writes element (R, c) of its destination. It runs only on its lattice: what a strided
+model computes for every second row and column is computed at those. No instruction reads what none has written.
 
 Space. A buffer holds features of N images as [ring row][column][image][feature]; it reads as zero outside its domain.
 
@@ -22,6 +23,7 @@ Letters: N images, C channels, H rows, W columns, K levels, F features, P parame
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import gcd
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,6 +77,71 @@ class Rect:
         return other.empty or (
             self.row0 <= other.row0 and other.row1 <= self.row1 and self.col0 <= other.col0 and other.col1 <= self.col1
         )
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Rows r with r mod row_step = row_phase, and columns likewise: where the elements of a strided map stand."""
+
+    row_step: int = 1
+    row_phase: int = 0
+    col_step: int = 1
+    col_phase: int = 0
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        return self.row_step, self.col_step
+
+    @property
+    def everywhere(self) -> bool:
+        return self.steps == (1, 1)
+
+    @staticmethod
+    def through(row: int, col: int, steps: tuple[int, int]) -> Lattice:
+        """The lattice with these steps on which (row, col) lies."""
+        return Lattice(steps[0], row % steps[0], steps[1], col % steps[1])
+
+    def shifted(self, rows: int, cols: int) -> Lattice:
+        return Lattice.through(self.row_phase + rows, self.col_phase + cols, self.steps)
+
+    def has_row(self, row: int) -> bool:
+        return row % self.row_step == self.row_phase
+
+    def columns(self, first: int, last: int) -> range:
+        """Its columns in [first, last)."""
+        return range(first + (self.col_phase - first) % self.col_step, last, self.col_step)
+
+    def rows(self, first: int, last: int) -> range:
+        return range(first + (self.row_phase - first) % self.row_step, last, self.row_step)
+
+    def contains(self, other: Lattice) -> bool:
+        return (
+            other.row_step % self.row_step == 0
+            and other.col_step % self.col_step == 0
+            and self.has_row(other.row_phase)
+            and other.col_phase % self.col_step == self.col_phase
+        )
+
+    def meets(self, other: Lattice) -> bool:
+        """Whether any pixel lies on both."""
+        return (self.row_phase - other.row_phase) % gcd(self.row_step, other.row_step) == 0 and (
+            self.col_phase - other.col_phase
+        ) % gcd(self.col_step, other.col_step) == 0
+
+    def within(self, rect: Rect) -> Rect:
+        """The smallest rectangle that holds its elements of `rect`."""
+        if self.everywhere:
+            return rect
+        rows, cols = self.rows(rect.row0, rect.row1), self.columns(rect.col0, rect.col1)
+        return Rect(rows[0], rows[-1] + 1, cols[0], cols[-1] + 1) if rows and cols else Rect(0, 0, 0, 0)
+
+    def count(self, rect: Rect) -> int:
+        """How many of its elements lie in `rect`."""
+        return len(self.rows(rect.row0, rect.row1)) * len(self.columns(rect.col0, rect.col1))
+
+
+EVERYWHERE = Lattice()
+"""All rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +208,7 @@ class Product:
     bias: np.ndarray | None
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
     sweep: int = 0
 
 
@@ -165,6 +233,7 @@ class Lookup:
     tables: np.ndarray
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
     sweep: int = 0
 
 
@@ -189,6 +258,7 @@ class Map:
     ops: tuple[Op, ...]
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
     sweep: int = 0
 
 
@@ -202,6 +272,7 @@ class Reduce:
     correction: float
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
     sweep: int = 0
 
 
@@ -216,6 +287,7 @@ class Norm:
     eps: float
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
     sweep: int = 0
 
 
@@ -324,6 +396,7 @@ class Attention:
     bias: np.ndarray | None
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
     sweep: int = 0
 
     @property
@@ -466,7 +539,12 @@ def _text(instruction: Instruction) -> str:
             keys = instruction.seen.counts()
             body = f"= attention of {_place(instruction.query)} to b{instruction.keys.buffer}, up to {keys.max()} pixels"
     sweep = {0: "", 1: "left to right: ", -1: "right to left: "}[instruction.sweep]
-    return f"{sweep}{_place(instruction.out)} {body}  # {instruction.layer}"
+    at = "" if instruction.lattice.everywhere else f" on {_lattice_text(instruction.lattice)}"
+    return f"{sweep}{_place(instruction.out)} {body}{at}  # {instruction.layer}"
+
+
+def _lattice_text(lattice: Lattice) -> str:
+    return f"rows {lattice.row_phase} mod {lattice.row_step}, columns {lattice.col_phase} mod {lattice.col_step}"
 
 
 def _leaf_text(leaf: Leaf) -> str:

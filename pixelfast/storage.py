@@ -54,8 +54,7 @@ def with_storage(program: Program) -> Program:
     macs = 0
     for instruction in program.instructions():
         if isinstance(instruction, Product):
-            rect = instruction.rect
-            macs += instruction.weights.size * (rect.row1 - rect.row0) * (rect.col1 - rect.col0)
+            macs += instruction.weights.size * instruction.lattice.count(instruction.rect)
         elif isinstance(instruction, Attention):
             each = (instruction.keys.count + instruction.values.count) // instruction.masks
             macs += int(instruction.seen.counts().sum()) * each

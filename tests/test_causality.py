@@ -237,16 +237,18 @@ class Strided(nn.Module):
         self.down = nn.Conv2d(8, 8, 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(self.down(x), x.shape[2:])
+        """Repeats each of 3 rows and 2 columns, but not equally often."""
+        rows, cols = x.shape[2:]
+        return self.down(F.interpolate(self.down(x), (2 * rows, 2 * cols)))
 
 
 class Transposed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(8, 8, 3, padding=1)
+        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.up(x)
+        return F.avg_pool2d(self.up(x), 2)
 
 
 class Sorted(nn.Module):
@@ -280,8 +282,8 @@ class Half(nn.Module):
 
 UNSUPPORTED = [
     (Attention(), "attention"),
-    (Strided(), "convolution with stride (2, 2)"),
-    (Transposed(), "transposed convolution"),
+    (Strided(), "rows or columns are mixed with channels"),
+    (Transposed(), "gives maps finer than the image"),
     (Sorted(), "aten.sort"),
     (Pooled(), "max_pool2d"),
     (Looking(), "Python control flow"),

@@ -7,6 +7,7 @@ import warnings
 
 import foreign_attention  # noqa: F401  (registers its modules)
 import foreign_outputs  # noqa: F401  (registers its modules)
+import foreign_strided  # noqa: F401  (registers its modules)
 import numpy as np
 import pytest
 import torch

@@ -43,16 +43,22 @@ Executor::Executor(const Plan& plan, const Call& call, const Tile& tile, int mos
   const size_t columns = plan.col1 - plan.col0;
   const size_t one = (plan.most_leaves + 1) * columns;
   const size_t several = (std::max(plan.most_taps, plan.most_leaves) + 2) * lanes * chunk;
-  pointers_.resize(std::max(one, lanes > 1 ? several : 0) * most_images);
+  const size_t cells = plan.strided ? std::max(columns, static_cast<size_t>(lanes) * chunk) : 0;
+  const size_t strided = (std::max(plan.most_taps, plan.most_leaves) + 2) * cells;
+  pointers_.resize(std::max({one, lanes > 1 ? several : 0, strided}) * most_images);
   local_rows_ = (may_run_known(plan, call) ? std::max<size_t>(columns, lanes) : lanes) * most_images;
   locals_ = AlignedFloats(plan.locals.floats * local_rows_);
-  live_.reserve(lanes);
+  live_.reserve(std::max<size_t>(lanes, cells));
   for (const Step& step : plan.row)
     if (const auto* product = std::get_if<PackedFastProduct>(&step.body)) fast_.reserve(*product, *plan.kernels, kFastRows);
   chunks_.resize(kFastRows), fast_sources_.resize(kFastRows * plan.most_taps);
 }
 
 void Executor::execute(const Step& step, Cells cells, const Portion& portion) {
+  if (!step.lattice.everywhere()) {
+    execute_on_lattice(step, cells, portion);
+    return;
+  }
   const Rect& rect = step.rect;
   const auto inside = [&](const Cell& cell) {
     const int row = cell.lane->row;
@@ -70,6 +76,25 @@ void Executor::execute(const Step& step, Cells cells, const Portion& portion) {
   }
   next_pointer_ = 0;
   std::visit([&](const auto& body) { execute(body, step, cells, portion); }, step.body);
+}
+
+// Columns that are no neighbours become cells of one column each.
+void Executor::execute_on_lattice(const Step& step, Cells cells, const Portion& portion) {
+  const Rect& rect = step.rect;
+  const Lattice& lattice = step.lattice;
+  live_.clear();
+  for (const Cell& cell : cells) {
+    const int row = cell.lane->row;
+    if (row < rect.row0 || row >= rect.row1 || !lattice.has_row(row)) continue;
+    const int first = lattice.column_from(std::max(cell.col0, rect.col0)), last = std::min(cell.col1, rect.col1);
+    const int length = lattice.col_step == 1 ? last - first : 1;
+    for (int col = first; col < last; col += lattice.col_step * length)
+      live_.push_back({cell.lane, col, col + length, cell.local + col - cell.col0});
+  }
+  if (live_.empty()) return;
+  next_pointer_ = 0;
+  const Cells live{live_.data(), static_cast<int>(live_.size())};
+  std::visit([&](const auto& body) { execute(body, step, live, portion); }, step.body);
 }
 
 ptrdiff_t Executor::count_rows(Cells cells) const {

@@ -54,6 +54,7 @@ class Executor {
   }
 
  private:
+  void execute_on_lattice(const Step& step, Cells cells, const Portion& portion);
   void execute(const PackedProduct& product, const Step& step, Cells cells, const Portion& portion);
   void execute(const PackedFastProduct& product, const Step& step, Cells cells, const Portion& portion);
   void execute(const PackedLookup& lookup, const Step& step, Cells cells, const Portion&);
@@ -94,7 +95,7 @@ class Executor {
   std::vector<KeyRun> runs_;
   std::vector<float*> pointers_;  // of rows that lie at no common stride
   size_t next_pointer_ = 0;
-  std::vector<Cell> live_;  // the cells of an instruction that lie in its rectangle
+  std::vector<Cell> live_;  // the cells of an instruction that lie in its rectangle and on its lattice
 };
 
 }  // namespace pixelfast

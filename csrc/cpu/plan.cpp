@@ -101,20 +101,23 @@ class Planner final : SlotNumbers {
       Step step;
       step.rect = rect;
       step.sweep = sweep * sweeps;
+      step.lattice = instruction.lattice;
+      plan_->strided = plan_->strided || step.lattice.col_step > 1;
+      // Of the pixels that it could run at, on average.
+      const double share = 1.0 / step.lattice.row_step / step.lattice.col_step;
       step.out = number(instruction.out);
       step.first_source = static_cast<int>(plan_->slots.size());
       rect_ = instruction.rect, effort_ = 0;
       std::visit([&](const auto& body) { plan_body(body, instruction.out.count, step); }, instruction.body);
-      effort.vectors += effort_;
       step.last_source = static_cast<int>(plan_->slots.size());
       Effort& effort = sweep ? plan_->pixel_effort : whole;
-      effort.instructions++;
+      effort.instructions += share, effort.vectors += effort_;
       if (auto* product = std::get_if<PackedProduct>(&step.body)) {
-        effort.vectors += static_cast<double>(product->weights) / plan_->kernels->width;
+        effort.vectors += share * static_cast<double>(product->weights) / plan_->kernels->width;
         plan_epilogue(std::get<Product>(instruction.body), *product);
       }
       if (auto* product = std::get_if<PackedFastProduct>(&step.body))
-        effort.vectors += static_cast<double>(product->floats) / plan_->kernels->width / product->columns;
+        effort.vectors += share * static_cast<double>(product->floats) / plan_->kernels->width / product->columns;
       planned.push_back(std::move(step));
     }
     return planned;
@@ -128,7 +131,8 @@ class Planner final : SlotNumbers {
     plan_->low_products += storage != kFloats;
     // Fast products transform the rounded weights and keep them as floats: rounded again they would err again, and they are
     // read once a row. Their inputs, rounded to bfloat16, would err more than those of plain ones.
-    const int cell = storage == kPairs || step.sweep ? 0 : cell_;
+    // They take neighbouring columns together, so those of a lattice or a sweep have none.
+    const int cell = storage == kPairs || step.sweep || step.lattice.col_step > 1 ? 0 : cell_;
     auto fast = cell ? pack_fast_product(as_stored, outputs, cell, columns, *plan_->kernels, plan_->weights) : std::nullopt;
     if (fast) step.body = std::move(*fast);
     else step.body = pack_product(as_stored, outputs, storage, *plan_->kernels, plan_->weights);

@@ -65,6 +65,7 @@ struct PlannedAttention {
 // Slots are numbers in Plan::slots; sources are slots [first_source, last_source).
 struct Step {
   Rect rect;  // the part of the instruction's rectangle in which anything runs
+  Lattice lattice;
   int out, first_source, last_source;
   int sweep = 0;  // of a row: neighbours with the same number run together, column by column: from the left if it is positive
   std::variant<PackedProduct, PackedFastProduct, PackedLookup, CompiledMap, PlannedReduce, PlannedNorm, PlannedAttention> body;
@@ -119,6 +120,7 @@ struct Plan {
 
   // The most that any instruction needs; sizes of a worker's scratch.
   size_t most_taps = 0, most_leaves = 0, most_registers = 0, most_pairs = 0, most_keys = 0, most_runs = 0;
+  bool strided = false;  // whether any instruction runs at every second column only, or fewer
 };
 
 // `cell`: 2 or 4, the columns of a cell in products over whole rows (fast_product.h); 0: plain products only.

@@ -21,6 +21,7 @@ from ..program import (
     Encode,
     FieldSlot,
     Instruction,
+    Lattice,
     Leaf,
     Lookup,
     Map,
@@ -116,6 +117,9 @@ class _Packer:
     def rect(self, rect: Rect) -> None:
         self.put(rect.row0, rect.row1, rect.col0, rect.col1)
 
+    def lattice(self, lattice: Lattice) -> None:
+        self.put(lattice.row_step, lattice.row_phase, lattice.col_step, lattice.col_phase)
+
     def slot(self, slot: Slot) -> None:
         self.put(slot.buffer, slot.channel, slot.count, slot.row, slot.col)
 
@@ -134,6 +138,7 @@ class _Packer:
         for instruction in instructions:
             self.put(INSTRUCTIONS.index(type(instruction).__name__))
             self.rect(instruction.rect)
+            self.lattice(instruction.lattice)
             self.slot(instruction.out)
             self.put(instruction.sweep)
             self.body(instruction)

@@ -39,7 +39,8 @@ from ..wavefront import Wave, Work
 from .known_rows import Item, known_order
 from .request import Request, Result, check, numerical_error
 
-Columns = tuple[int, int]
+Columns = tuple[int, int] | tuple[int, int, int]
+"""Columns [first, last), or every step-th of them."""
 
 
 def run(
@@ -157,8 +158,10 @@ class _Machine:
     def execute(self, instructions: Sequence[Instruction], row: int, columns: Columns) -> None:
         for instruction in instructions:
             rect = instruction.rect
-            clipped = max(rect.col0, columns[0]), min(rect.col1, columns[1])
-            if rect.row0 <= row < rect.row1 and clipped[0] < clipped[1]:
+            first, last = max(rect.col0, columns[0]), min(rect.col1, columns[1])
+            there = instruction.lattice.columns(first, last)
+            if rect.row0 <= row < rect.row1 and instruction.lattice.has_row(row) and there:
+                clipped = (there[0], there[-1] + 1, there.step)
                 self.write(instruction.out, row, clipped, self.evaluate(instruction, row, clipped))
 
     # Space.
@@ -170,7 +173,7 @@ class _Machine:
         if first < 0 or last > buffer.columns[1] - buffer.columns[0] or not -buffer.rows < slot.row <= 0:
             raise IndexError(f"{slot} at row {row}, columns {columns} lies outside what {buffer} stores")
         storage = self.buffers[slot.buffer][(row + slot.row) % buffer.rows]
-        return storage[first:last, :, slot.channel : slot.channel + slot.count]
+        return storage[first : last : _step(columns), :, slot.channel : slot.channel + slot.count]
 
     def write(self, slot: Slot, row: int, columns: Columns, value: Tensor) -> None:
         self.view(slot, row, columns).copy_(value)
@@ -189,7 +192,7 @@ class _Machine:
         field, numbers = self.program.fields[slot.field], self.fields[slot.field]  # (N or 1, rows or 1, cols or 1, F)
         numbers = numbers[:, 0 if numbers.shape[1] == 1 else row - field.row0]
         if numbers.shape[1] > 1:
-            numbers = numbers[:, columns[0] - field.col0 : columns[1] - field.col0]
+            numbers = numbers[:, columns[0] - field.col0 : columns[1] - field.col0 : _step(columns)]
         return numbers[:, :, slot.channel : slot.channel + slot.count].transpose(0, 1)
 
     # Instructions: (columns, N, out.count), or something that broadcasts to it.
@@ -216,14 +219,16 @@ class _Machine:
 
     def lookup(self, lookup: Lookup, row: int, columns: Columns) -> Tensor:
         total = self.view(lookup.out, row, columns).clone()
-        tables = self.constant(lookup.tables)  # (taps, K, out.count)
+        tables, step = self.constant(lookup.tables), _step(columns)  # (taps, K, out.count)
         for tap, table in zip(lookup.taps, tables, strict=True):
-            first, last = max(columns[0] + tap.col, 0), min(columns[1] + tap.col, self.width)
+            start = columns[0] + tap.col
+            first, last = start + max(-(start // step), 0) * step, min(columns[1] + tap.col, self.width)
             if 0 <= row + tap.row < self.height and first < last:
-                values = self.values[:, row + tap.row, first:last, tap.channel]  # (N, columns)
+                values = self.values[:, row + tap.row, first:last:step, tap.channel]  # (N, columns)
                 if bool((values < 0).any()):
                     raise IndexError(f"{tap} at row {row}, columns {columns} is not drawn yet")
-                total[first - tap.col - columns[0] : last - tap.col - columns[0]] += table[values.T]
+                place = (first - start) // step
+                total[place : place + values.shape[1]] += table[values.T]
         return total
 
     def map(self, map: Map, row: int, columns: Columns) -> Tensor:
@@ -351,6 +356,10 @@ def _head_object(program: Program, request: Request) -> Head | None:
         return request.head if program.head == CUSTOM else None
     mixture = program.mixture
     return MixtureOfLogistics(program.levels, mixture.components, program.shape[0], mixture.order, mixture.log_scale_min)
+
+
+def _step(columns: Columns) -> int:
+    return columns[2] if len(columns) == 3 else 1
 
 
 _REDUCTIONS: dict[str, Callable[[Tensor, int, bool], Tensor]] = {

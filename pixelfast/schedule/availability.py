@@ -34,7 +34,7 @@ from .recurrences import scan_cause, scan_times, without_tap
 
 @dataclass(frozen=True)
 class Times:
-    """Times of one node: `maps` (classes, rows, cols) over its rectangle, and the class of each feature."""
+    """Times of one node: `maps` (classes, rows, cols) over its rectangle, -1 off its lattice, and the class of each feature."""
 
     domain: Rect
     maps: np.ndarray
@@ -113,6 +113,8 @@ def _node_times(node: Node, graph: Graph, times: list[Times]) -> Times:
         if len(users):
             seen = _window(times[edge.source], number, edge, domain)
             maps[users] = np.maximum(maps[users], seen)
+    if not node.lattice.everywhere:
+        maps[:, ~elements(node)] = -1
     return Times(domain, maps, classes.reshape(-1))
 
 
@@ -121,6 +123,15 @@ def _seen(edge: Edge, source: Times, domain: Rect) -> np.ndarray:
     classes = source.classes[edge.channels]
     windows = {int(number): _window(source, int(number), edge, domain) for number in np.unique(classes)}
     return np.stack([windows[int(number)] for number in classes])
+
+
+def elements(node: Node) -> np.ndarray:
+    """Which pixels of a node's rectangle lie on its lattice: bool (rows, cols)."""
+    d = node.domain
+    here = np.zeros((d.row1 - d.row0, d.col1 - d.col0), dtype=bool)
+    rows, cols = node.lattice.rows(d.row0, d.row1), node.lattice.columns(d.col0, d.col1)
+    here[np.ix_(np.array(rows, dtype=np.int64) - d.row0, np.array(cols, dtype=np.int64) - d.col0)] = True
+    return here
 
 
 def _window(source: Times, number: int, edge: Edge, domain: Rect) -> np.ndarray:
@@ -250,7 +261,9 @@ def _culprit(graph: Graph, times: list[Times], path: list[Step], limit: int) -> 
             return reader[0]
     farsighted = [node for node, *at in path if _sees_beyond_its_place(graph, times[node], *at)]
     prefix = [step[0] for step in path[: len(farsighted)]]
-    if farsighted and farsighted == prefix:
+    _, _, seen_row, seen_col = path[-1]
+    later = seen_row * graph.shape[2] + seen_col > limit // graph.shape[0]  # nodes may stand beside the pixel that they serve
+    if later and farsighted and farsighted == prefix:
         return farsighted[-1]
     shares = []
     for node, _, row, col in reversed(path):

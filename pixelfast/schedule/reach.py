@@ -20,6 +20,7 @@ from ..graph import (
     edges_of,
 )
 from .attention import marks_seen
+from .availability import elements
 from .recurrences import gate_channels, scan_marks
 
 
@@ -95,6 +96,8 @@ def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
         node, marks = graph.nodes[index], needed[index]
         if marks is None:
             continue
+        if not node.lattice.everywhere:
+            marks &= elements(node)
         row0, col0 = node.domain.row0, node.domain.col0
         match node:
             case TapConv():

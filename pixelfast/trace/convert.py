@@ -11,17 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from ..errors import NotAutoregressive, UnsupportedModel
 from ..heads import Head
 from ..program import Op
-from . import attention, rules_channels, rules_pointwise, rules_products, rules_scans
+from . import attention, rules_channels, rules_pointwise, rules_pools, rules_products, rules_scans
 from .builder import IMAGES, GraphBuilder, Origin
 from .capture import Capture
-from .elements import Value, all_elements, reshaped, written_out
+from .elements import Value, all_elements, reshaped
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
 from .values import mixed, replace_values, shape_of, values_in
 
@@ -31,7 +30,7 @@ LAYOUT = {
     "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "slice", "select",
     "clone", "alias", "detach", "lift_fresh_copy", "split_with_sizes", "split", "cat", "stack", "unbind", "flip", "roll",
     "repeat", "slice_scatter", "select_scatter", "copy", "constant_pad_nd", "index", "index_select", "diagonal", "unfold",
-    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided",
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided", "_unsafe_index", "index_put", "upsample_nearest2d",
 }  # fmt: skip
 """Operations that move elements and compute nothing."""
 
@@ -69,6 +68,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "where": rules_pointwise.where,
     "mul": rules_pointwise.mul,
     "lstm_scan": rules_scans.lstm_scan,
+    "avg_pool2d": rules_pools.average,
+    "max_pool2d_with_indices": rules_pools.largest,
 }
 """Operations with a rule of their own, called with the converter, the ATen target and the node's arguments."""
 
@@ -207,8 +208,8 @@ class Converter:
         values = values_in((args, kwargs))
         name = _name(target)
         index_like = [v for v in values if v.numbers is None and v.const is not None and not v.const.is_floating_point()]
-        is_index = name in ("index", "index_select")
-        if is_index and any(value.numbers is not None for value in values[1:]):
+        is_index = name in ("index", "index_select", "_unsafe_index", "index_put")
+        if is_index and any(value.numbers is not None for value in values_in(args[1:2] if name == "index_put" else args[1:])):
             raise UnsupportedModel(f"{self.at} indexes with values that depend on the image")
 
         def numbers(value: Value) -> Tensor:
@@ -234,7 +235,7 @@ class Converter:
         ids = moved(numbers, (*args[:2], 0) if name == "constant_pad_nd" else args)
         const, dynamic = None, None
         if fill != 0 or any(value.const is not None and value.numbers is not None for value in values) or (
-            not is_index and any(value.numbers is None for value in values)
+            (not is_index or name == "index_put") and any(value.numbers is None for value in values)
         ):
             const = moved(constants, args)
             if any(value.dynamic is not None for value in values):
@@ -340,14 +341,6 @@ class Converter:
             return None
         mask = Value(None, (x.ids == 0).float())
         return self.record(aten.mul.Tensor, (Value(None, x.const, x.dynamic), mask), {})
-
-    def first_pixel(self, maps: Tensor) -> tuple[int, int]:
-        """A pixel for position (0, 0) of maps (images, rows, cols, F), chosen so that most channels read at no offset."""
-        first = (0, 0, 0) if all_elements(maps) else tuple(int(i) for i in np.argwhere(maps[0].numpy() > 0)[:1].flatten())
-        if not first:
-            return 0, 0
-        place = self.builder.table.places(written_out(maps[0][first]).reshape(1).numpy())
-        return int(place.row[0]) - first[0], int(place.col[0]) - first[1]
 
     def statistics(self, name: str) -> NotAutoregressive:
         _, height, width = self.builder.shape

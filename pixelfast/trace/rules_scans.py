@@ -12,6 +12,7 @@ from ..graph import StateTap
 from ..recurrence import direction
 from .builder import both_images
 from .elements import Value, all_elements
+from .rules_products import placed
 
 if TYPE_CHECKING:
     from .convert import Converter
@@ -28,13 +29,16 @@ def lstm_scan(c: Converter, target: Any, gates: Value, weights: Value, offsets: 
             f"{c.at}: the weights of a recurrence depend on the image or on conditions, which is not supported; let conditions "
             "enter its gates instead"
         )
-    assert gates.numbers is not None
-    maps = gates.numbers.permute(0, 2, 3, 1)
-    row0, col0 = c.first_pixel(maps)
-    if not all_elements(gates.numbers) or not c.builder.is_regular(c.at, maps, row0, col0):
+    maps, origin = placed(c, gates)
+    if not all_elements(maps) or not c.builder.is_regular(c.at, maps, *origin):
         gates = c.regular(gates)
-        assert gates.numbers is not None
-        maps = gates.numbers.permute(0, 2, 3, 1)
+        maps, origin = placed(c, gates)
+    row0, col0, steps = origin
+    if steps != (1, 1):
+        raise UnsupportedModel(
+            f"{c.at}: a recurrence over a map with an element at every {steps[0]} x {steps[1]} pixels only is not supported; "
+            'engine="naive" samples such a model, slowly'
+        )
     matrices = np.ascontiguousarray(weights.const.detach().float().numpy())  # (T, F, 4F)
     taps = [StateTap(row, col, matrix) for (row, col), matrix in zip(places, matrices, strict=True)]
     return Value(both_images(c.builder.scan(c.at, maps, taps, before, sweep, row0, col0)).permute(0, 3, 1, 2))
