@@ -28,7 +28,9 @@ ACTIVATIONS = {
 SMOOTH = ("elu", "gelu", "silu", "sin", "softplus", "tanh")
 NORMS = ("none", "batch", "layer", "handmade", "rms", "softmax")
 BORDERS = ("pad", "padding", "crop", "value")
-KINDS = ("plain", "residual", "gated", "dense", "skip", "image", "coordinates", "shifted", "inplace", "recurrent")
+KINDS = (
+    "plain", "residual", "gated", "dense", "skip", "image", "coordinates", "shifted", "attention", "recurrent", "inplace",
+)  # fmt: skip
 STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
@@ -65,7 +67,8 @@ class Block:
     """One layer: its kind, window, and what stands around it.
 
     `dense` joins input and output, `image` and `coordinates` join those, `shifted` joins copies moved down and to the right,
-    `recurrent` gives the gates of an LSTM over pixels, and `inplace` adds to one half of the channels and multiplies the other.
+    `attention` looks at some of the pixels before, `recurrent` gives the gates of an LSTM over pixels, and `inplace` adds to one
+    half of the channels and multiplies the other.
     """
 
     kind: str
@@ -282,6 +285,47 @@ class Recurrence(nn.Module):
         return F.pad(states, (0, 0, 1, 0))[:, :, :-1] if self.backwards else states
 
 
+class Attention(nn.Module):
+    """What earlier pixels hold, mixed by scores; window, border and style say who may be seen, and how the rest is masked."""
+
+    def __init__(self, features: int, block: Block, seed: int) -> None:
+        super().__init__()
+        self.block, self.seed, self.heads = block, seed, 1 + (features % 2 == 0)
+        self.query = nn.Conv2d(features, 3 * self.heads, 1)
+        self.key, self.value = nn.Conv2d(features, 3 * self.heads, 1), nn.Conv2d(features, features, 1)
+
+    def seen(self, height: int, width: int) -> Tensor:
+        """bool (L, L), rows ask."""
+        apart = torch.arange(height * width)[:, None] - torch.arange(height * width)
+        row = torch.arange(height * width) // width
+        seen = {
+            "pad": apart > 0, "crop": (apart > 0) & (apart <= 2 * self.block.window.cols), "value": row[:, None] > row,
+            "padding": (apart > 0) & (torch.rand(apart.shape, generator=torch.Generator().manual_seed(self.seed)) < 0.6),
+        }  # fmt: skip
+        return seen[self.block.window.border]
+
+    def forward(self, y: Tensor) -> Tensor:
+        n, _, height, width = y.shape
+        asking = F.pad(y, (1, 0))[..., :-1] + F.pad(y, (0, 0, 1, 0))[:, :, :-1]
+        q, k, v = (
+            part.view(n, self.heads, -1, height * width).transpose(2, 3)
+            for part in (self.query(asking), self.key(y), self.value(y))
+        )
+        seen = self.seen(height, width)
+        some = seen.any(1, keepdim=True)
+        if self.block.style == "data":
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        elif self.block.style == "multiply":
+            mixed = (q @ k.mT).masked_fill(~seen, -1e4).softmax(-1) @ v * some
+        elif self.block.style == "old_norm":
+            mixed = (q @ k.mT / 2 + torch.where(seen, 0.0, -torch.inf)).softmax(-1).nan_to_num() @ v
+        else:
+            mask = seen.to(y.dtype)
+            weights = torch.softmax(k @ q.mT * mask.T - 1e9 * (1 - mask.T), 2) * some.T
+            return (v.mT @ weights).reshape(n, -1, height, width)
+        return mixed.transpose(2, 3).reshape(n, -1, height, width)
+
+
 class Layer(nn.Module):
     """One `Block`: (N, F, H, W) -> (N, F, H, W). `above`, from the stack that sees the rows above, is linked in."""
 
@@ -298,6 +342,8 @@ class Layer(nn.Module):
         point = Window(1, 1, 0, 0)
         self.squeeze = MaskedConv(config.fresh * 2, config.fresh, point) if block.kind == "dense" else None
         self.recurrence = Recurrence(config.features, block.window) if block.kind == "recurrent" else None
+
+        self.attention = Attention(config.features, block, config.seed) if block.kind == "attention" else None
 
     def forward(self, h: Tensor, image: Tensor, above: Tensor | None) -> Tensor:
         kind = self.block.kind
@@ -319,6 +365,8 @@ class Layer(nn.Module):
             return self.squeeze(torch.cat([h, y], dim=1))
         if self.recurrence is not None:
             return h + self.recurrence(y)
+        if self.attention is not None and h.shape[2] * h.shape[3] > 1:
+            return h + self.attention(y)
         if kind == "gated":
             a, b = y.chunk(2, 1)
             return h + torch.tanh(a) * torch.sigmoid(b)

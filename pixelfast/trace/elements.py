@@ -448,8 +448,8 @@ def _layout_by_elements(table: ElementTable, operands: list[Tensor], where: str,
         sizes = [shape[d] for d in site_dims]
         _extrapolate(site.reshape(3, *sizes), found.reshape(sizes))
         if not found.all():
-            node = places[0].node.transpose(order).reshape(sites, -1)[found][0, 0] if anchor < places[0].node.size // sites else 0
-            _continue_raster(site.reshape(3, *sizes), found.reshape(sizes), table.grid(int(node)))
+            node = int(columns("node")[found.argmax(), anchor])
+            _continue_raster(site.reshape(3, *sizes), found.reshape(sizes), table.grid(node))
     features = int(np.prod([shape[d] for d in feature_dims], dtype=np.int64))
     flat = np.arange(int(np.prod(shape))).reshape(shape).transpose(order).reshape(sites, features)
     own = (table.steps(int(node)) for p in places for node in np.unique(p.node[p.known]))
@@ -486,11 +486,23 @@ def _plain_layout(table: ElementTable, numbers: Tensor, channel_dims: tuple[int,
     if min(site_dims) < 0:
         return None
     layout = PlainLayout(tuple(numbers.shape), site_dims, 0, 0)
-    rectangle = table.rectangle(layout.gather(numbers))
+    live = live_channels(maps := layout.gather(numbers))
+    rectangle = table.rectangle(maps if live is None else maps[..., live])
     if rectangle is None or (rectangle.row1 - rectangle.row0, rectangle.col1 - rectangle.col0) != layout.size[1:3]:
         return None
     steps = (rectangle.row_step, rectangle.col_step)
     return replace(layout, row0=int(rectangle.corner.row[0]), col0=int(rectangle.corner.col[0]), steps=steps)
+
+
+def live_channels(ids: Tensor) -> Tensor | None:
+    """Which channels of maps (images, rows, cols, F) hold elements: bool (F,), if the others are constant everywhere.
+
+    None: all of them, or some hold both.
+    """
+    if ids.is_meta or not ids.numel():
+        return None
+    live = ids[0, 0, 0] > 0
+    return None if bool(live.all()) or not bool(live.any()) or bool(ids[..., ~live].any()) else live
 
 
 def _first_steps(numbers: Tensor) -> tuple[int, tuple[int, ...]]:
@@ -558,7 +570,8 @@ def _continue_raster(site: np.ndarray, found: np.ndarray, grid: tuple[int, int])
         along = (place // (rows * cols), place // cols % rows, place % cols) if pixels else (place, 0 * place, 0 * place)
         predicted += np.stack(along).reshape(3, *(size if d == dim else 1 for d in range(found.ndim)))
     start = tuple(np.argwhere(found)[0])
-    predicted += (site - predicted)[(slice(None), *start)].reshape(3, *([1] * found.ndim))
+    apart = (site - predicted).reshape(3, -1)[:, np.ravel_multi_index(start, found.shape)]
+    predicted += apart.reshape(3, *([1] * found.ndim))
     if (predicted == site)[:, found].all() and predicted[0].min() >= 0:
         site[:] = predicted
         found[:] = True
