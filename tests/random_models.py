@@ -25,7 +25,12 @@ ACTIVATIONS = {
 SMOOTH = ("elu", "gelu", "silu", "sin", "softplus", "tanh")
 NORMS = ("none", "batch", "layer", "handmade", "rms", "softmax")
 BORDERS = ("pad", "padding", "crop", "value")
-KINDS = ("plain", "residual", "gated", "dense", "skip", "image", "coordinates", "shifted", "inplace")
+KINDS = ("plain", "residual", "gated", "dense", "skip", "image", "coordinates", "shifted", "inplace", "strided")
+STRIDES = (
+    (2, 2, "transposed"), (2, 3, "transposed"), (1, 2, "transposed"), (2, 2, "nearest"), (1, 3, "expanded"), (2, 1, "expanded"),
+    (2, 2, "shuffled"), (4, 2, "nearest"),
+)  # fmt: skip
+"""Of the blocks that reduce the resolution: steps of rows and columns, and how they come back."""
 STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
@@ -59,7 +64,7 @@ class Block:
     """One layer: its kind, window, and what stands around it.
 
     `dense` joins input and output, `image` and `coordinates` join those, `shifted` joins copies moved down and to the right,
-    and `inplace` adds to one half of the channels and multiplies the other.
+    `inplace` adds to one half of the channels and multiplies the other, and `strided` adds a map of lower resolution.
     """
 
     kind: str
@@ -68,6 +73,7 @@ class Block:
     norm: str
     depthwise: bool
     style: str
+    strides: tuple[int, int, str] = (1, 1, "transposed")
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ def windows(draw: st.DrawFn) -> Window:
 def blocks(activations: tuple[str, ...]) -> st.SearchStrategy[Block]:
     return st.builds(
         Block, st.sampled_from(KINDS), windows(), st.sampled_from(activations), st.sampled_from(NORMS), st.booleans(),
-        st.sampled_from(STYLES),
+        st.sampled_from(STYLES), st.sampled_from(STRIDES),
     )  # fmt: skip
 
 
@@ -247,6 +253,39 @@ class Norm(nn.Module):
         return x * torch.rsqrt(x.square().mean(1, True) + 1e-3) * scale + shift
 
 
+class Coarse(nn.Module):
+    """Down by strides and back, late enough that every pixel sees earlier ones only: (N, F, H, W) -> (N, F, H, W).
+
+    A coarse pixel sees a window, unmasked; it is late by rows, or, if rows keep their resolution, by columns.
+    """
+
+    def __init__(self, features: int, block: Block) -> None:
+        super().__init__()
+        window = block.window
+        self.rows, self.cols, self.style = block.strides
+        self.late = (self.rows > 1) * (window.rows - window.row), (self.rows == 1) * (window.cols - window.col)
+        below = window.rows - 1 - window.row if self.rows > 1 else 0
+        self.pads = [window.col, window.cols - 1 - window.col + self.cols, window.rows - 1 - below, below + self.rows]
+        more = self.rows * self.cols if self.style == "shuffled" else 1
+        self.shrink = nn.Conv2d(features, features * more, (window.rows, window.cols), (self.rows, self.cols))
+        self.grow = nn.ConvTranspose2d(features, features, (self.rows, self.cols), (self.rows, self.cols))
+
+    def forward(self, h: Tensor) -> Tensor:
+        low = torch.tanh(self.shrink(F.pad(h, self.pads)))
+        n, features, rows, cols = low.shape
+        if self.style == "transposed":
+            high = self.grow(low)
+        elif self.style == "nearest":
+            high = F.interpolate(low, scale_factor=(self.rows, self.cols))
+        elif self.style == "shuffled":
+            high = F.pixel_shuffle(low, self.rows)
+        else:
+            wide = low.view(n, features, rows, 1, cols, 1).expand(-1, -1, -1, self.rows, -1, self.cols)
+            high = wide.reshape(n, features, rows * self.rows, cols * self.cols)
+        down, right = self.late
+        return F.pad(high, (right, 0, down, 0))[:, :, : h.shape[2], : h.shape[3]]
+
+
 class Layer(nn.Module):
     """One `Block`: (N, F, H, W) -> (N, F, H, W). `above`, from the stack that sees the rows above, is linked in."""
 
@@ -262,6 +301,7 @@ class Layer(nn.Module):
         self.link = nn.Conv2d(config.features, len(out), 1) if config.stacks else None
         point = Window(1, 1, 0, 0)
         self.squeeze = MaskedConv(config.fresh * 2, config.fresh, point) if block.kind == "dense" else None
+        self.coarse = Coarse(config.features, block) if block.kind == "strided" else None
 
     def forward(self, h: Tensor, image: Tensor, above: Tensor | None) -> Tensor:
         kind = self.block.kind
@@ -279,6 +319,8 @@ class Layer(nn.Module):
         y = self.conv(y)
         if self.link is not None:
             y = y + self.link(above)
+        if self.coarse is not None:
+            y = y + self.coarse(h)
         if self.squeeze is not None:
             return self.squeeze(torch.cat([h, y], dim=1))
         if kind == "gated":

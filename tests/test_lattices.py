@@ -26,7 +26,8 @@ KINDS: dict[str, Instruction] = {
     "bias": Product(Slot(0, 0, 3), (), np.zeros((0, 3), np.float32), normal(RNG, 3), Rect(2, 5, 0, 4)),
     "lookup": Lookup(Slot(0, 0, 17), (Pixel(-1, 2, 0), Pixel(0, -1, 0), Pixel(-2, -2, 0)), normal(RNG, 3, 17, 17), IMAGE),
     "map": Map(
-        Slot(0, 0, 17), (Slot(1, 0, 17), Slot(2, 4, 1, -1, 1), FieldSlot(0, 0, 17)), (Op("mul", (0, 1)), Op("add", (3, 2))), IMAGE
+        Slot(0, 0, 17), (Slot(1, 0, 17), Slot(2, 4, 1, -1, 1), FieldSlot(0, 0, 17)), (Op("mul", (0, 1)), Op("add", (3, 2))),
+        IMAGE,
     ),
     "reduce": Reduce(Slot(0, 5, 1), "var", (Slot(1, 0, 17), Slot(2, 0, 5, -1, -1)), 1.0, IMAGE),
     "norm": Norm(Slot(0, 0, 17), Slot(1, 0, 17), normal(RNG, 17), normal(RNG, 17), 1e-5, IMAGE),

@@ -86,7 +86,8 @@ class Coarse(nn.Module):
         return self.out(F.elu(self.up(low)[:, :, : x.shape[2], : x.shape[3]]))
 
 
-UPS = [nn.Upsample(scale_factor=2), nn.ConvTranspose2d(6, 6, 2, stride=2), nn.Sequential(nn.Conv2d(6, 24, 1), nn.PixelShuffle(2))]
+SHUFFLE = nn.Sequential(nn.Conv2d(6, 24, 1), nn.PixelShuffle(2))
+UPS = [nn.Upsample(scale_factor=2), nn.ConvTranspose2d(6, 6, 2, stride=2), SHUFFLE]
 
 
 @pytest.mark.parametrize("up", UPS, ids=lambda up: type(up).__name__)
@@ -117,7 +118,8 @@ def test_taps_stand_at_constant_offsets() -> None:
     class Down(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.low, self.up = nn.Conv2d(1, 5, (1, 2), stride=(1, 2), bias=False), nn.ConvTranspose2d(5, 4, (1, 2), stride=(1, 2))
+            self.low = nn.Conv2d(1, 5, (1, 2), stride=(1, 2), bias=False)
+            self.up = nn.ConvTranspose2d(5, 4, (1, 2), stride=(1, 2))
 
         def forward(self, x: Tensor) -> Tensor:
             return self.up(F.pad(self.low(F.pad(x, (0, 1))), (1, 0))[..., :-1])[..., :5]
