@@ -86,5 +86,6 @@ def given_of(given: Any, n: int, shape: tuple[int, int, int], levels: int) -> np
 
 def images_of(values: np.ndarray, levels: int) -> Tensor:
     """Values (N, H, W, C) as images (N, C, H, W): uint8, or int32 if there are more than 256 levels."""
-    dtype = torch.uint8 if levels <= 256 else torch.int32
-    return torch.from_numpy(values).permute(0, 3, 1, 2).to(dtype).contiguous()
+    # NumPy, not PyTorch, whose threads would wake up for that and then spin beside those of the next call.
+    dtype = np.uint8 if levels <= 256 else np.int32
+    return torch.from_numpy(values.transpose(0, 3, 1, 2).astype(dtype, order="C"))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .program import EVERYWHERE, Lattice, Op, Rect
+from .program import EVERYWHERE, Keys, Lattice, Op, Rect
 
 NodeId = int
 
@@ -108,6 +108,66 @@ class ChannelNorm(Node):
 
 
 @dataclass(frozen=True)
+class Gather(Node):
+    """The channels of all edges side by side, in order, computed together when the last of them is there."""
+
+    edges: tuple[Edge, ...]
+
+
+@dataclass(frozen=True)
+class CausalAttention(Node):
+    """Each pixel's mean of values at the pixels that it may look at, weighted by the softmax of scores, head by head.
+
+    The score of a key is scale * (query . key) + bias. Queries have heads * E channels, E of them each head's; the cache
+    holds heads * E channels of keys and then heads * D channels of values; the result has heads * D.
+
+    Attributes:
+        query: the asking pixel's own channels.
+        cache: keys and values; its offset is the latest, in raster order, at which any pixel looks at another.
+        seen: for each mask (one, or one for each head) and asking pixel, the pixels that it looks at; numbers are raster
+            order over the whole image. Where there are none the result is 0.
+        bias: (1 or heads, keys in the order of `seen`), or None.
+        refusal: why no engine can compute it, if none can; what it depends on is known all the same.
+    """
+
+    query: Edge
+    cache: Edge
+    heads: int
+    scale: float
+    seen: Keys
+    bias: np.ndarray | None
+    refusal: str = ""
+
+    @property
+    def size(self) -> int:
+        """E, channels of a head's queries and keys."""
+        return len(self.query.channels) // self.heads
+
+
+@dataclass(frozen=True)
+class StateTap:
+    """weights (F, 4F): what the states at (row, col) from a pixel add to its gates."""
+
+    row: int
+    col: int
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scan(Node):
+    """States of an LSTM over pixels (see `pixelfast.recurrence`); what it reads of itself is zero outside its rectangle.
+
+    The edges hold the input's part of the gates o, f, i, g: 4F channels. `cell` is the (row, col) offset of the cell before.
+    Columns of a row come in any order (sweep 0), from the left (1) or from the right (-1).
+    """
+
+    edges: tuple[Edge, ...]
+    taps: tuple[StateTap, ...]
+    cell: tuple[int, int]
+    sweep: int
+
+
+@dataclass(frozen=True)
 class FieldSpec:
     """Numbers without the image: float32 (1 or 2, rows or 1, cols or 1, F), at rows from row0 and columns from col0.
 
@@ -163,6 +223,14 @@ class Graph:
                             assert len(leaf.channels) in (1, node.features), f"{node.name}: unaligned leaf"
                         elif isinstance(leaf, np.ndarray):
                             assert leaf.shape == (node.features,)
+                case Gather():
+                    assert sum(len(edge.channels) for edge in node.edges) == node.features
+                case CausalAttention():
+                    assert len(node.cache.channels) == len(node.query.channels) + node.features
+                case Scan():
+                    assert sum(len(edge.channels) for edge in node.edges) == 4 * node.features
+                    for state in node.taps:
+                        assert state.weights.shape == (node.features, 4 * node.features)
                 case _:
                     pass
 
@@ -179,13 +247,15 @@ class Graph:
 
 
 def edges_of(node: Node) -> list[Edge]:
-    """The edges that a node reads, in order."""
+    """The edges that a node reads, in order; what a recurrence reads of itself is none."""
     match node:
         case TapConv():
             return [tap.edge for tap in node.taps]
         case Pointwise():
             return [leaf for leaf in node.leaves if isinstance(leaf, Edge)]
-        case ChannelReduce() | ChannelNorm():
+        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
             return list(node.edges)
+        case CausalAttention():
+            return [node.query, node.cache]
         case _:
             return []

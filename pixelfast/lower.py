@@ -18,18 +18,40 @@ from math import lcm
 import numpy as np
 
 from .errors import UnsupportedModel
-from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, TapConv, edges_of
+from .graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    FieldEdge,
+    FieldSpec,
+    Gather,
+    Input,
+    Leaf,
+    Node,
+    Pointwise,
+    Scan,
+    TapConv,
+    edges_of,
+)
 from .heads import Bernoulli, Categorical, Head
+from .lower_scan import lower_scan
+from .mixture import MixtureOfLogistics
 from .program import (
+    CUSTOM,
+    Attention,
     Buffer,
+    Cache,
     Draw,
     Encode,
     Field,
     FieldSlot,
     Instruction,
+    Keys,
     Lattice,
     Lookup,
     Map,
+    Mixture,
     Norm,
     Op,
     Pixel,
@@ -66,13 +88,13 @@ class _Weighted:
 
 def lower(schedule: Schedule, head: Head) -> tuple[Program, tuple[FieldSpec, ...]]:
     """The program of a schedule, and for each of its fields where its numbers come from."""
-    return _Lowering(schedule, head).run()
+    return Lowering(schedule, head).run()
 
 
-class _Lowering:
+class Lowering:
     def __init__(self, schedule: Schedule, head: Head) -> None:
         self.schedule, self.graph, self.head = schedule, schedule.graph, head
-        self.head_name = _head_name(head)
+        self.head_name = head_name(head)
         self.channels = self.graph.shape[0]
         self.fields: list[tuple[int, int, int]] = []  # (spec, rows and columns that it is moved by)
         self.row: list[Instruction] = []
@@ -94,7 +116,7 @@ class _Lowering:
     def run(self) -> tuple[Program, tuple[FieldSpec, ...]]:
         for number, piece in enumerate(self.schedule.pieces):
             self.piece(number, piece, self.graph.nodes[piece.node])
-        draws = [self.draw(channel, edges) for channel, edges in enumerate(self.graph.outputs)]
+        draws = self.draws()
         program = Program(
             shape=self.graph.shape,
             levels=self.graph.levels,
@@ -106,6 +128,7 @@ class _Lowering:
             steps=tuple(map(tuple, self.steps)),
             draws=tuple(draws),
             encodes=tuple(map(tuple, self.encodes)),
+            mixture=_mixture(self.head),
         )
         specs = tuple(self.graph.fields[spec] for spec, _, _ in self.fields)
         return without_unused_buffers(with_storage(program)), specs
@@ -148,6 +171,12 @@ class _Lowering:
                     )
             case ChannelNorm():
                 self.norm(number, piece, node)
+            case Gather():
+                self.gather(number, piece, node)
+            case CausalAttention():
+                self.attention(number, piece, node)
+            case Scan():
+                lower_scan(self, number, piece, node)
             case _:
                 raise AssertionError(f"unknown node {type(node).__name__}")
 
@@ -345,6 +374,37 @@ class _Lowering:
             out = Slot(number, 0, len(ordered))
             instructions.append(Norm(out, source, scale, shift, node.eps, piece.domain, name, self.lattices[number]))
 
+    def draws(self) -> list[Draw]:
+        """One for each channel. Where channels share their parameters, all draw from what stands there at the first one's."""
+        if self.head.shared:
+            first = self.draw(0, self.graph.outputs[0])
+            return [Draw(channel, first.source) for channel in range(self.channels)]
+        return [self.draw(channel, edges) for channel, edges in enumerate(self.graph.outputs)]
+    def gather(self, number: int, piece: Piece, node: Gather) -> None:
+        """Copies, in the order of the edges, which is that of the buffer."""
+        ((_, instructions),) = self.parts(number, piece)
+        first = 0
+        for edge in node.edges:
+            for slot in self.ordered_runs(edge, piece):
+                out = Slot(number, first, slot.count)
+                instructions.append(Map(out, (slot,), (), piece.domain, node.layer or node.name))
+                first += slot.count
+
+    def attention(self, number: int, piece: Piece, node: CausalAttention) -> None:
+        """Both of its sources are gathered: each is one buffer, in order."""
+        if node.refusal:
+            raise UnsupportedModel(node.refusal)
+        ((_, instructions),) = self.parts(number, piece)
+        (query,) = self.ordered_runs(node.query, piece)
+        cache = int(self.schedule.piece_of[node.cache.source][0])
+        source = self.schedule.pieces[cache]
+        keys = Cache(cache, 0, query.count, source.row, source.col)
+        values = replace(keys, channel=query.count, count=node.features)
+        out = Slot(number, 0, node.features)
+        seen, bias = _of_domain(node, self.graph.image)
+        name = node.layer or node.name
+        instructions.append(Attention(out, query, keys, values, node.heads, node.scale, seen, bias, piece.domain, name))
+
     def draw(self, channel: int, edges: tuple[Edge, ...]) -> Draw:
         """Draw from parameters that stand side by side; copy them into a buffer of their own if they do not."""
         runs = [run for edge in edges for run in self.ordered_runs(edge)]
@@ -360,7 +420,7 @@ class _Lowering:
             first += slot.count
         return Draw(channel, Slot(number, 0, first))
 
-    def ordered_runs(self, edge: Edge) -> list[Slot]:
+    def ordered_runs(self, edge: Edge, reader: Piece | None = None) -> list[Slot]:
         """Runs of consecutive channels in the edge's own order."""
         owners = self.schedule.piece_of[edge.source][edge.channels]
         places = self.position[edge.source][edge.channels]
@@ -368,7 +428,7 @@ class _Lowering:
         found = []
         for part in np.split(np.arange(len(places)), cuts):
             owner = int(owners[part[0]])
-            row, col = self.schedule.offset(edge, self.schedule.pieces[owner], None)
+            row, col = self.schedule.offset(edge, self.schedule.pieces[owner], reader)
             found.append(Slot(owner, int(places[part[0]]), len(part), row, col))
         return found
 
@@ -444,17 +504,37 @@ def _continues(keys: np.ndarray) -> np.ndarray:
     return same_owner & (step == 1)
 
 
+def _of_domain(node: CausalAttention, image: Rect) -> tuple[Keys, np.ndarray | None]:
+    """What the pixels of an attention's domain see, and the bias of that."""
+    d = node.domain
+    if d == image:
+        return node.seen, node.bias
+    pixels = image.row1 * image.col1
+    number = np.arange(pixels).reshape(image.row1, image.col1)[d.row0 : d.row1, d.col0 : d.col1].reshape(-1)
+    lists = (np.arange(len(node.seen) // pixels)[:, None] * pixels + number).reshape(-1)
+    bias = None
+    if node.bias is not None:
+        kept = np.repeat(np.isin(np.arange(len(node.seen)), lists), node.seen.counts())
+        bias = np.ascontiguousarray(node.bias[:, kept])
+    return Keys.of(node.seen.mask(pixels)[lists]), bias
+
+
 def _field(spec: FieldSpec, row: int, col: int) -> Field:
     _, rows, cols, features = spec.shape
     value = None if spec.value is None else np.ascontiguousarray(spec.value, dtype=np.float32)
     return Field(features, spec.row0 + row, spec.col0 + col, rows, cols, value)
 
 
-def _head_name(head: Head) -> str:
+def head_name(head: Head) -> str:
+    """One of `pixelfast.program.HEADS`, or `CUSTOM` for what is no data."""
     if isinstance(head, Bernoulli):
         return "bernoulli_probability" if head.probability else "bernoulli_logit"
     if isinstance(head, Categorical):
         return "categorical"
-    raise UnsupportedModel(
-        f'the engines cannot draw from a {type(head).__name__} head yet: sample by the usual loop with engine="naive"'
-    )
+    return "mixture_of_logistics" if isinstance(head, MixtureOfLogistics) else CUSTOM
+
+
+def _mixture(head: Head) -> Mixture | None:
+    if not isinstance(head, MixtureOfLogistics):
+        return None
+    return Mixture(head.mixtures, head.order, head.log_scale_min)

@@ -11,8 +11,25 @@ from dataclasses import replace
 import numpy as np
 
 from .absorb import absorb
-from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, Graph, Input, Leaf, Node, Pointwise, Tap, TapConv, edges_of
+from .graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    FieldEdge,
+    Gather,
+    Graph,
+    Input,
+    Leaf,
+    Node,
+    Pointwise,
+    Scan,
+    Tap,
+    TapConv,
+    edges_of,
+)
 from .program import EVERYWHERE, Lattice, Op, Rect
+from .unread import forget_unread
 
 EMPTY = Rect(0, 0, 0, 0)
 
@@ -44,6 +61,7 @@ def reached(source: Node, edge: Edge, reader: Rect, lattice: Lattice) -> Rect:
 
 def prune(graph: Graph) -> Graph:
     """Drop nodes, channels, taps, rows and columns that no output depends on."""
+    graph = forget_unread(graph)
     needed = [np.zeros(node.features, dtype=bool) for node in graph.nodes]
     domains = [EMPTY for _ in graph.nodes]
 
@@ -69,6 +87,16 @@ def prune(graph: Graph) -> Graph:
             case Pointwise():
                 for edge in edges_of(node):
                     need(edge, domain, lattice, edge.channels[kept] if len(edge.channels) > 1 else edge.channels)
+            case CausalAttention():
+                need(node.query, domain, lattice, node.query.channels)
+                need(node.cache, _everywhere(node.cache), EVERYWHERE, node.cache.channels)
+            case Scan():
+                # Every state depends on the rows above, and on all of its row where that has a direction.
+                whole = node.domain
+                domains[index] = Rect(whole.row0, domain.row1, whole.col0, whole.col1)
+                for edge in edges_of(node):
+                    need(edge, domains[index], lattice, edge.channels)
+                needed[index][:] = True
             case _:
                 for edge in edges_of(node):
                     need(edge, domain, lattice, edge.channels)
@@ -94,6 +122,11 @@ def prune(graph: Graph) -> Graph:
         moved = [move(edge, graph.image, EVERYWHERE, edge.channels) for edge in edges]
         outputs.append(tuple(edge for edge in moved if edge is not None))
     return replace(graph, nodes=tuple(nodes), outputs=tuple(outputs))
+
+
+def _everywhere(edge: Edge) -> Rect:
+    """Where a reader would stand that sees all of an edge's rectangle."""
+    return edge.rect.shifted(-edge.row, -edge.col)
 
 
 def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type: ignore[no-untyped-def]
@@ -124,9 +157,12 @@ def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type
                 else:
                     leaves.append(leaf[kept] if isinstance(leaf, np.ndarray) else leaf)
             return replace(node, features=features, domain=domain, leaves=tuple(leaves))
-        case ChannelReduce() | ChannelNorm():
+        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
             edges = tuple(move(edge, domain, node.lattice, edge.channels) for edge in node.edges)
             return replace(node, domain=domain, edges=edges)
+        case CausalAttention():
+            query, cache = move(node.query, domain, node.lattice, node.query.channels), node.cache
+            return replace(node, domain=domain, query=query, cache=move(cache, _everywhere(cache), EVERYWHERE, cache.channels))
         case _:
             raise AssertionError(f"unknown node {type(node).__name__}")
 
@@ -172,8 +208,10 @@ def map_edges(node: Node, change) -> Node:  # type: ignore[no-untyped-def]
             return replace(node, taps=tuple(Tap(change(tap.edge), tap.weights) for tap in node.taps))
         case Pointwise():
             return replace(node, leaves=tuple(change(leaf) if isinstance(leaf, Edge) else leaf for leaf in node.leaves))
-        case ChannelReduce() | ChannelNorm():
+        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
             return replace(node, edges=tuple(change(edge) for edge in node.edges))
+        case CausalAttention():
+            return replace(node, query=change(node.query), cache=change(node.cache))
         case _:
             return node
 

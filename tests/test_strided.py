@@ -62,6 +62,15 @@ def test_pixelcnnpp_with_labels() -> None:
     assert compare(traced, 1, 5, labels[:1]) == 0
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 4), (3, 4, 8)])
+def test_pixelcnnpp_with_its_own_head(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(1)
+    model = PixelCNNpp(shape, 7, features=5, blocks=1, mixtures=2).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    assert compare(trace(model, shape, model.head), 3) == 0
+
+
 @pytest.mark.skipif(not NATIVE, reason="no native engine")
 def test_bits_do_not_depend_on_the_arrangement() -> None:
     traced = trace(Plusplus((1, 8, 8)).eval(), (1, 8, 8), HEAD)

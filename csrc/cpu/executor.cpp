@@ -31,11 +31,14 @@ Executor::Executor(const Plan& plan, const Call& call, const Tile& tile, int mos
       registers_(plan.most_registers * kMapBlock),
       exps_((static_cast<size_t>(plan.levels) + 63) / 64 * 64),
       sums_(static_cast<size_t>(plan.levels) / 64 + 1),
+      mixture_(plan.mixture, plan.channels, plan.levels, call.temperature),
       taps_(plan.most_taps),
       leaves_(plan.most_leaves),
       spans_(plan.most_taps),
       tables_(plan.most_taps),
-      rounded_(plan.most_pairs, plan.most_taps) {
+      rounded_(plan.most_pairs, plan.most_taps),
+      scores_(plan.most_keys),
+      runs_(plan.most_runs) {
   // Several cells need pointers to the rows of every slot; one cell only for fields, which may lie at no stride.
   const size_t columns = plan.col1 - plan.col0;
   const size_t one = (plan.most_leaves + 1) * columns;
@@ -310,6 +313,54 @@ void Executor::execute(const PlannedNorm& norm, const Step& step, Cells cells, c
   call.out = rows(step.out, cells);
   call.rows = count_rows(cells);
   plan_.kernels->norm(call);
+}
+
+// The keys of a list, row by row.
+int Executor::gather_runs(const Attention& attention, size_t list) {
+  int count = 0;
+  for (int i = attention.offsets[list]; i < attention.offsets[list + 1]; i++)
+    for (int pixel = attention.runs[i].first; pixel < attention.runs[i].last;) {
+      const int row = pixel / plan_.width, col = pixel % plan_.width;
+      const int last = std::min(attention.runs[i].last, (row + 1) * plan_.width);
+      const Cache &keys = attention.keys, &values = attention.values;
+      runs_[count++] = KeyRun{tile_.at(keys, row + keys.row, col + keys.col),
+                              tile_.at(values, row + values.row, col + values.col), last - pixel};
+      pixel = last;
+    }
+  return count;
+}
+
+// Image by image and head by head, so that every sum has one order.
+void Executor::execute(const PlannedAttention& planned, const Step& step, Cells cells, const Portion&) {
+  const Attention& attention = planned.attention;
+  const Rect& rect = planned.rect;
+  const int heads = attention.heads, images = tile_.images(), mask_heads = heads / attention.masks;
+  const ptrdiff_t key_features = plan_.buffers[attention.keys.buffer].features;
+  const ptrdiff_t value_features = plan_.buffers[attention.values.buffer].features;
+  AttendCall call{};
+  call.runs = runs_.data(), call.scores = scores_.data(), call.scale = attention.scale;
+  call.size = attention.keys.count / heads, call.value_size = attention.values.count / heads;
+  call.key_stride = key_features * images, call.value_stride = value_features * images;
+  for (const Cell& cell : cells)
+    for (int mask = 0; mask < attention.masks; mask++)
+      for (int col = cell.col0; col < cell.col1; col++) {
+        const size_t element = static_cast<size_t>(cell.lane->row - rect.row0) * (rect.col1 - rect.col0) + col - rect.col0;
+        const size_t list = static_cast<size_t>(mask) * (planned.first.size() / attention.masks) + element;
+        call.run_count = gather_runs(attention, list);
+        const Bound &query = cell.lane->bound[step.first_source], &out = cell.lane->bound[step.out];
+        const ptrdiff_t at = static_cast<ptrdiff_t>(col - cell.col0) * images;
+        const float* queries = start_of(step.first_source, cell) + at * query.stride;
+        float* results = start_of(step.out, cell) + at * out.stride;
+        for (int i = 0; i < images; i++)
+          for (int head = mask * mask_heads; head < (mask + 1) * mask_heads; head++) {
+            call.query = queries + i * query.stride + head * call.size;
+            call.out = results + i * out.stride + head * call.value_size;
+            call.keys = i * key_features + head * call.size, call.values = i * value_features + head * call.value_size;
+            const size_t biases = attention.biases > 1 ? head * planned.keys : 0;
+            call.bias = attention.biases ? attention.bias.data() + biases + planned.first[list] : nullptr;
+            plan_.kernels->attend(call);
+          }
+      }
 }
 
 }  // namespace pixelfast

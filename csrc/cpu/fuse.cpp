@@ -85,7 +85,8 @@ void fuse(std::vector<Instruction>& list, const std::vector<Slot>& slots, bool p
   for (size_t i = 0; i + 1 < list.size(); i++) {
     Instruction &first = list[i], &next = list[i + 1];
     const auto* map = std::get_if<Map>(&next.body);
-    if (!map || !same(first.rect, next.rect) || !same(first.lattice, next.lattice) || first.out.count != next.out.count) continue;
+    const bool together = same(first.rect, next.rect) && same(first.lattice, next.lattice) && first.sweep == next.sweep;
+    if (!map || !together || first.out.count != next.out.count) continue;
     if (std::holds_alternative<Product>(first.body) && !products) continue;
     const std::optional<Ending> ending = ending_of(*map, first.out);
     if (!ending || (!ranks.empty() && ranks[i + 1] != ranks[i] + 1)) continue;

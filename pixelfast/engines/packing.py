@@ -11,10 +11,13 @@ from typing import get_args
 
 import numpy as np
 
+from ..mixture import ORDERS
 from ..program import (
     HEADS,
     OPERATIONS,
     REDUCTIONS,
+    Attention,
+    Cache,
     Encode,
     FieldSlot,
     Instruction,
@@ -76,7 +79,11 @@ class _Packer:
     def program(self, program: Program) -> None:
         channels, height, width = program.shape
         self.put(MAGIC, VERSION, channels, height, width, program.levels, program.parameters)
-        self.put(HEADS.index(program.head), len(program.buffers))
+        self.put(HEADS.index(program.head))
+        if program.mixture is not None:
+            self.put(program.mixture.components, ORDERS.index(program.mixture.order))
+            self.number(program.mixture.log_scale_min)
+        self.put(len(program.buffers))
         for buffer in program.buffers:
             self.put(buffer.features, buffer.rows, *buffer.columns)
             self.rect(buffer.domain)
@@ -133,6 +140,7 @@ class _Packer:
             self.rect(instruction.rect)
             self.lattice(instruction.lattice)
             self.slot(instruction.out)
+            self.put(instruction.sweep)
             self.body(instruction)
 
     def body(self, instruction: Instruction) -> None:
@@ -146,6 +154,8 @@ class _Packer:
             self.put(REDUCTIONS.index(instruction.kind))
             self.slots(instruction.sources)
             self.number(instruction.correction)
+        elif isinstance(instruction, Attention):
+            self.attention(instruction)
         else:
             self.norm(instruction)
 
@@ -185,6 +195,22 @@ class _Packer:
         else:
             self.put(3)
             self.number(leaf)
+
+    def attention(self, attention: Attention) -> None:
+        self.slot(attention.query)
+        self.cache(attention.keys)
+        self.cache(attention.values)
+        self.put(attention.heads, attention.masks)
+        self.number(attention.scale)
+        self.put(len(attention.seen.offsets), *attention.seen.offsets)
+        self.put(len(attention.seen.runs), *attention.seen.runs.reshape(-1))
+        self.put(attention.bias is not None)
+        if attention.bias is not None:
+            self.put(len(attention.bias))
+            self.array(attention.bias)
+
+    def cache(self, cache: Cache) -> None:
+        self.put(cache.buffer, cache.channel, cache.count, cache.row, cache.col)
 
     def norm(self, norm: Norm) -> None:
         self.slot(norm.source)

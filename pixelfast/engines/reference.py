@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -15,7 +16,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..expression import evaluate
-from ..program import Encode, FieldSlot, Instruction, Leaf, Lookup, Map, Norm, Product, Program, Reduce, Slot
+from ..heads import Head
+from ..mixture import MixtureOfLogistics
+from ..program import (
+    CUSTOM,
+    Attention,
+    Cache,
+    Encode,
+    FieldSlot,
+    Instruction,
+    Leaf,
+    Lookup,
+    Map,
+    Norm,
+    Product,
+    Program,
+    Reduce,
+    Slot,
+)
 from ..storage import with_rows
 from ..wavefront import Wave, Work
 from .known_rows import Item, known_order
@@ -67,6 +85,7 @@ class _Machine:
         self.buffers = [self.allocate(b.rows, b.columns, b.features) for b in program.buffers]
         self.arrays: dict[int, Tensor] = {}
         self.known_order = known_order(program)
+        self.head = _head_object(program, request)
         self.log_prob = torch.zeros(images, dtype=torch.float64, device=device)
         size = (images, height, width, channels, program.parameters)
         self.parameters = torch.zeros(size, device=device) if request.want_parameters else None
@@ -88,7 +107,10 @@ class _Machine:
     def run_row(self, row: int) -> None:
         everywhere = self.program.columns
         self.begin_row(row)
-        self.execute(self.program.row, row, everywhere)
+        for sweep, group in groupby(self.program.row, lambda instruction: instruction.sweep):
+            together = list(group)
+            for columns in [(col, col + 1) for col in range(*everywhere)[::sweep]] if sweep else [everywhere]:
+                self.execute(together, row, columns)
         known = row < 0 or bool(self.given[:, row].all())
         if known and self.known_order is not None:
             self.run_known_row(self.known_order, row, everywhere)
@@ -184,6 +206,8 @@ class _Machine:
             return self.map(instruction, row, columns)
         if isinstance(instruction, Reduce):
             return self.reduce(instruction, row, columns)
+        if isinstance(instruction, Attention):
+            return self.attention(instruction, row, columns)
         return self.norm(instruction, row, columns)
 
     def product(self, product: Product, row: int, columns: Columns) -> Tensor:
@@ -220,6 +244,44 @@ class _Machine:
         x = self.view(norm.source, row, columns)
         return F.layer_norm(x, x.shape[-1:], self.constant(norm.scale), self.constant(norm.shift), norm.eps)
 
+    def attention(self, attention: Attention, row: int, columns: Columns) -> Tensor:
+        rect, heads = attention.rect, attention.heads
+        queries = self.view(attention.query, row, columns).unflatten(-1, (heads, -1))  # (columns, N, heads, E)
+        found = []
+        for col, query in zip(range(*columns), queries, strict=True):
+            element = (row - rect.row0) * (rect.col1 - rect.col0) + col - rect.col0
+            if attention.masks == 1:
+                found.append(self.mixed(attention, query, element, row, slice(0, heads)))
+                continue
+            parts = [
+                self.mixed(attention, query, head * attention.elements + element, row, slice(head, head + 1))
+                for head in range(heads)
+            ]
+            found.append(torch.cat(parts, 1))
+        return torch.stack(found).flatten(2)
+
+    def mixed(self, attention: Attention, query: Tensor, index: int, row: int, heads: slice) -> Tensor:
+        """What some heads of one pixel find at the pixels of one list: (N, heads, D)."""
+        pixels = attention.seen[index]
+        values = self.cached(attention.values, pixels, row).unflatten(-1, (attention.heads, -1))[:, :, heads]
+        if not len(pixels):
+            return values.sum(0)
+        keys = self.cached(attention.keys, pixels, row).unflatten(-1, (attention.heads, -1))[:, :, heads]
+        scores = torch.einsum("nhe,knhe->knh", query[:, heads], keys) * attention.scale
+        if attention.bias is not None:
+            first = attention.seen.counts()[:index].sum()
+            scores = scores + self.constant(attention.bias)[:, first : first + len(pixels)].T[:, None]
+        return torch.einsum("knh,knhd->nhd", scores.softmax(0), values)
+
+    def cached(self, cache: Cache, pixels: np.ndarray, row: int) -> Tensor:
+        """Channels of a cache at some pixels: (pixels, N, count)."""
+        buffer = self.program.buffers[cache.buffer]
+        rows, cols = pixels // self.width + cache.row, pixels % self.width + cache.col - buffer.columns[0]
+        if len(pixels) and int(rows.max()) > row:
+            raise IndexError(f"{cache} is read on row {int(rows.max())} while row {row} runs")
+        found = self.buffers[cache.buffer][self.tensor(rows % buffer.rows), self.tensor(cols)]
+        return found[:, :, cache.channel : cache.channel + cache.count]
+
     # Values.
 
     def encode(self, encodes: Sequence[Encode], row: int, columns: Columns) -> None:
@@ -247,14 +309,23 @@ class _Machine:
             raise numerical_error(int(invalid.nonzero()[0]), row, col, channel)
         if not bool(unknown.any()):
             return
-        log_probabilities = self.log_probabilities(parameters[unknown])  # (images drawn, K)
-        edges = log_probabilities.exp().cumsum(-1)[:, :-1]
-        values = (edges <= self.noise[unknown, row, col, channel].double().unsqueeze(-1)).sum(-1)
+        noise = self.noise[unknown, row, col, channel].double()
+        if self.head is not None:
+            own = self.head.conditional(parameters[unknown], self.values[unknown, row, col, :channel])
+            values = self.head.draw(own, noise, self.request.temperature)
+            gained = self.head.log_prob(own, values, self.request.temperature)
+        else:
+            log_probabilities = self.log_probabilities(parameters[unknown])  # (images drawn, K)
+            edges = log_probabilities.exp().cumsum(-1)[:, :-1]
+            values = (edges <= noise.unsqueeze(-1)).sum(-1)
+            gained = log_probabilities.gather(-1, values.unsqueeze(-1)).squeeze(-1)
         self.values[unknown, row, col, channel] = values
-        self.log_prob[unknown] += log_probabilities.gather(-1, values.unsqueeze(-1)).squeeze(-1)
+        self.log_prob[unknown] += gained
 
     def describes_distribution(self, parameters: Tensor) -> Tensor:
         """Whether each image's parameters can be drawn from: (N, P) -> (N,). A logit of -infinity means never."""
+        if self.head is not None:
+            return self.head.describes_distribution(parameters)
         if self.program.head == "categorical":
             return (parameters < math.inf).all(-1) & (parameters > -math.inf).any(-1)
         if self.program.head == "bernoulli_probability":
@@ -277,6 +348,14 @@ class _Machine:
         log_prob = self.log_prob.cpu().numpy() if self.request.want_log_prob else None
         parameters = None if self.parameters is None else self.parameters.cpu().numpy()
         return Result(self.numpy_values(), log_prob, parameters)
+
+
+def _head_object(program: Program, request: Request) -> Head | None:
+    """The head whose formulas draw, where they are not those of a softmax: of a mixture, or what the request brings."""
+    if program.mixture is None:
+        return request.head if program.head == CUSTOM else None
+    mixture = program.mixture
+    return MixtureOfLogistics(program.levels, mixture.components, program.shape[0], mixture.order, mixture.log_scale_min)
 
 
 def _step(columns: Columns) -> int:

@@ -11,8 +11,24 @@ from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
 from ..expression import evaluate
-from ..graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, Tap, TapConv
-from ..program import Lattice, Op, Rect
+from ..graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    FieldEdge,
+    FieldSpec,
+    Gather,
+    Input,
+    Leaf,
+    Node,
+    Pointwise,
+    Scan,
+    StateTap,
+    Tap,
+    TapConv,
+)
+from ..program import Keys, Lattice, Op, Rect
 from .elements import NEXT_IMAGE, ElementTable, Layout, Rectangle, Value, infer_layout, stepped, written_out
 from .phases import brought_together
 from .values import shape_of
@@ -472,7 +488,11 @@ class GraphBuilder:
 
     def _full_rect(self, at: Origin, reads: _Reads, group: np.ndarray) -> Window:
         known = _features(reads.known, group)
-        assert _is_full(known), f"{at}: irregular operand must be made regular first"
+        if not _is_full(known):
+            raise UnsupportedModel(
+                f"{at} reads elements whose places in the image form no rectangle (a sequence of pixels that is shifted by one "
+                "wraps around at the end of each row): these cannot be computed pixel by pixel"
+            )
         return _hull(known)
 
     def reduce(
@@ -498,6 +518,38 @@ class GraphBuilder:
         edges, domain = self._edges(at, ids, row0, col0, steps)
         lattice = Lattice.through(row0, col0, steps)
         return self.add(ChannelNorm(at.name, at.layer, len(scale), domain, edges, scale, shift, eps, lattice=lattice))
+
+    def attention(
+        self, at: Origin, parts: Sequence[Tensor], heads: int, scale: float, seen: Keys, bias: np.ndarray | None, refusal: str
+    ) -> Tensor:
+        """Attention of queries to keys with values, maps (images, H, W, F) each; returns (H, W, heads * D).
+
+        Keys and values are gathered in one node: they are kept for as long.
+        """
+        query, keys, values = (self._edges(at, part, 0, 0)[0] for part in parts)
+        asking, cache = self._gather(at, "query", query), self._gather(at, "cache", (*keys, *values))
+        latest = seen.latest_offset(self.shape[1], self.shape[2])
+        features = parts[2].shape[3]
+        self.dense_macs += (parts[0].shape[3] + features) * (self.image.row1 * self.image.col1) ** 2
+        cached = Edge(cache, *latest, np.arange(self.nodes[cache].features), self.image)
+        asked = Edge(asking, 0, 0, np.arange(self.nodes[asking].features), self.image)
+        return self.add(
+            CausalAttention(at.name, at.layer, features, self.image, asked, cached, heads, scale, seen, bias, refusal)
+        )
+
+    def _gather(self, at: Origin, what: str, edges: tuple[Edge, ...]) -> int:
+        """The channels of all edges side by side; the number of their node."""
+        features = sum(len(edge.channels) for edge in edges)
+        self.add(Gather(f"{at.name}_{what}", at.layer, features, self.image, edges))
+        return len(self.nodes) - 1
+
+    def scan(
+        self, at: Origin, ids: Tensor, taps: Sequence[StateTap], cell: tuple[int, int], sweep: int, row0: int, col0: int
+    ) -> Tensor:
+        """The states of an LSTM over gates (images, rows, cols, 4F); returns (rows, cols, F)."""
+        edges, domain = self._edges(at, ids, row0, col0)
+        self.dense_macs += ids.shape[1] * ids.shape[2] * sum(tap.weights.size for tap in taps)
+        return self.add(Scan(at.name, at.layer, ids.shape[3] // 4, domain, edges, tuple(taps), cell, sweep))
 
     def _edges(
         self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int] = (1, 1)

@@ -16,8 +16,9 @@ from torch import Tensor, fx, nn
 
 from ..errors import NotAutoregressive, UnsupportedModel
 from ..heads import Head
-from . import rules_channels, rules_pointwise, rules_pools, rules_products
-from .builder import GraphBuilder, Origin
+from ..program import Op
+from . import attention, rules_channels, rules_pointwise, rules_pools, rules_products, rules_scans
+from .builder import IMAGES, GraphBuilder, Origin
 from .capture import Capture
 from .elements import Value, all_elements, reshaped
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
@@ -47,6 +48,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "mm": rules_products.mm,
     "addmm": rules_products.addmm,
     "bmm": rules_products.bmm,
+    "baddbmm": rules_products.baddbmm,
     "embedding": rules_products.embedding,
     "native_layer_norm": rules_channels.layer_norm,
     "mean": rules_channels.reduction("mean"),
@@ -65,6 +67,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "masked_fill": rules_pointwise.masked_fill,
     "where": rules_pointwise.where,
     "mul": rules_pointwise.mul,
+    "lstm_scan": rules_scans.lstm_scan,
     "avg_pool2d": rules_pools.average,
     "max_pool2d_with_indices": rules_pools.largest,
 }
@@ -119,6 +122,8 @@ class Converter:
                 output = self.env[node]
             for read in last[node]:  # element numbers of large models fill the memory otherwise
                 self.env.pop(read, None)
+        if isinstance(output, attention.Products):
+            raise UnsupportedModel(f"the model's output is made of {output.name()}, not of features of its pixels")
         if output.numbers is None:
             raise UnsupportedModel("the model's output does not depend on the image: there is nothing to sample step by step")
         if self.builder.outputs:
@@ -146,22 +151,33 @@ class Converter:
             return None
         args = fx.node.map_arg(node.args, lambda n: self.env[n])
         kwargs = fx.node.map_arg(node.kwargs, lambda n: self.env[n])
+        if any(value.numbers is not None for value in values_in((args, kwargs))):
+            rules_scans.refuse_loops(self, node)
+        return self.call(node.target, args, kwargs)
+
+    def call(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """What an operation gives."""
+        name = _name(target)
+        if products := attention.products_in((args, kwargs)):
+            if name not in SHAPE_ONLY:
+                return attention.follow(self, target, name, args, kwargs)
+            args = (Value(None, torch.zeros(products[0].numbers.shape)), *args[1:])
         values = values_in((args, kwargs))
         if all(value.numbers is None for value in values):
-            return self.fold(node.target, args, kwargs)
+            return self.fold(target, args, kwargs)
         if name in SHAPE_ONLY:
             args, kwargs = replace_values((args, kwargs), lambda value: Value(None, torch.zeros(shape_of(value))))
-            return self.fold(node.target, args, kwargs)
+            return self.fold(target, args, kwargs)
         if name in LAYOUT:
-            return self.layout(node.target, args, kwargs)
+            return self.layout(target, args, kwargs)
         if name in RULES:
-            return RULES[name](self, node.target, *args, **kwargs)
+            return RULES[name](self, target, *args, **kwargs)
         if name in EXPRESSIONS:
-            return self.pointwise(node.target, name, args, kwargs)
+            return self.pointwise(target, name, args, kwargs)
         if name in STATISTICS:
             raise self.statistics(name)
         raise UnsupportedModel(
-            f"the operation {node.target} at {self.at} is not supported on values that depend on the image. "
+            f"the operation {target} at {self.at} is not supported on values that depend on the image. "
             'engine="naive" samples such a model, slowly; docs/architecture.md says how an operation is added'
         )
 
@@ -254,13 +270,37 @@ class Converter:
     ) -> Value:
         """The value of an expression; `constants` gives the elements that no operand takes from the image."""
         ops, numbers = linearise(tree, len(operands))
-        ids = self.builder.pointwise(self.at, [*operands, *numbers], ops, force)
+        try:
+            ids = self.builder.pointwise(self.at, [*operands, *numbers], ops, force)
+        except UnsupportedModel as error:
+            found = self.pointwise_by_image([*operands, *numbers], ops, force)
+            if found is None:
+                raise error from None
+            ids = found
         if constants is None or all_elements(ids):
             return Value(ids)
         const = constants()
         assert const.const is not None
         kept = torch.where(ids > 0, torch.zeros((), dtype=const.const.dtype), const.const.expand(ids.shape))
         return mixed(ids, kept, const.dynamic)
+
+    def pointwise_by_image(self, operands: list[Value | float], ops: list[Op], force: bool) -> Tensor | None:
+        """A pointwise operation over a first axis in which images and heads are merged, either the slower; None if neither."""
+        shape = torch.broadcast_shapes(*(shape_of(operand) for operand in operands if isinstance(operand, Value)))
+        heads, odd = divmod(shape[0], IMAGES)
+        for split in ((IMAGES, heads), (heads, IMAGES)) if heads > 1 and not odd else ():
+
+            def parted(operand: Value | float, split: tuple[int, int] = split) -> Value | float:
+                if not isinstance(operand, Value) or len(shape_of(operand)) < len(shape):
+                    return operand
+                first, *rest = shape_of(operand)
+                return self.reshaped(operand, (*(split if first > 1 else (1, 1)), *rest))
+
+            try:
+                return reshaped(self.builder.pointwise(self.at, list(map(parted, operands)), ops, force), shape)
+            except UnsupportedModel:
+                continue
+        return None
 
     def constants_of(self, target: Any, args: Any, kwargs: Any) -> Value:
         """The operation over the constant parts of its operands."""

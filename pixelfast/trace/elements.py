@@ -465,7 +465,11 @@ def _layout_by_elements(table: ElementTable, operands: list[Tensor], where: str,
         site[:, fill] = picked[:, fill]
         found |= fill
     if not found.all():
-        _extrapolate(site.reshape(3, *(shape[d] for d in site_dims)), found.reshape([shape[d] for d in site_dims]))
+        sizes = [shape[d] for d in site_dims]
+        _extrapolate(site.reshape(3, *sizes), found.reshape(sizes))
+        if not found.all():
+            node = places[0].node.transpose(order).reshape(sites, -1)[found][0, 0] if anchor < places[0].node.size // sites else 0
+            _continue_raster(site.reshape(3, *sizes), found.reshape(sizes), table.grid(int(node)))
     features = int(np.prod([shape[d] for d in feature_dims], dtype=np.int64))
     flat = np.arange(int(np.prod(shape))).reshape(shape).transpose(order).reshape(sites, features)
     own = (table.steps(int(node)) for p in places for node in np.unique(p.node[p.known]))
@@ -559,6 +563,22 @@ def _extrapolate(site: np.ndarray, found: np.ndarray) -> None:
         along = along - along[:, start[dim]][:, None]
         predicted = predicted + along.reshape(3, *(size if d == dim else 1 for d in range(found.ndim)))
     predicted = np.broadcast_to(predicted, site.shape)
+    if (predicted == site)[:, found].all() and predicted[0].min() >= 0:
+        site[:] = predicted
+        found[:] = True
+
+
+def _continue_raster(site: np.ndarray, found: np.ndarray, grid: tuple[int, int]) -> None:
+    """The same where a dimension holds all pixels of `grid` in raster order, of one image or of one after the other."""
+    rows, cols = grid
+    predicted = np.zeros_like(site)
+    for dim, size in enumerate(found.shape):
+        place = np.arange(size)
+        pixels = size % (rows * cols) == 0
+        along = (place // (rows * cols), place // cols % rows, place % cols) if pixels else (place, 0 * place, 0 * place)
+        predicted += np.stack(along).reshape(3, *(size if d == dim else 1 for d in range(found.ndim)))
+    start = tuple(np.argwhere(found)[0])
+    predicted += (site - predicted)[(slice(None), *start)].reshape(3, *([1] * found.ndim))
     if (predicted == site)[:, found].all() and predicted[0].min() >= 0:
         site[:] = predicted
         found[:] = True

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
+from . import attention
 from .builder import both_images
 from .elements import IndexLayout, Value, all_elements, infer_layout
 from .values import constant_elements, mixed, shape_of
@@ -30,11 +31,15 @@ def convolution(
     if weight.const.dim() == 3 and weight.const.shape[2] == 1 and groups == 1 and plain:
         return _per_position(c, x, weight.const[:, :, 0], bias)
     if weight.const.dim() != 4:
-        raise UnsupportedModel(f"{c.at}: convolutions over {weight.const.dim() - 2} dimensions are not supported")
-    maps, origin = _placed(c, x)
+        raise UnsupportedModel(
+            f"{c.at}: convolutions over {weight.const.dim() - 2} dimensions are not supported. Where rows are computed in a "
+            "loop, as in a Row LSTM, pixelfast.lstm_scan is that loop as one operation; "
+            'engine="naive" samples such a model, slowly'
+        )
+    maps, origin = placed(c, x)
     if not c.builder.is_regular(c.at, maps, *origin):
         x = c.regular(x)
-        maps, origin = _placed(c, x)
+        maps, origin = placed(c, x)
     vector = None if bias is None else bias.const
     if not transposed:
         numbers = c.builder.conv(c.at, maps, weight.const, vector, padding, dilation, groups, *origin, stride)
@@ -56,7 +61,7 @@ Origin = tuple[int, int, tuple[int, int]]
 """Where position (0, 0) of some maps stands, and how many pixels lie from each row and column to the next."""
 
 
-def _placed(c: Converter, x: Value) -> tuple[Tensor, Origin]:
+def placed(c: Converter, x: Value) -> tuple[Tensor, Origin]:
     """A tensor (N, I, H, W) as maps (images, rows, cols, I), and where they stand."""
     assert x.numbers is not None
     maps = x.numbers.permute(0, 2, 3, 1)
@@ -97,15 +102,13 @@ def addmm(c: Converter, target: Any, bias: Value, a: Value, b: Value, beta: floa
     return linear(c, a, b, bias)
 
 
-def bmm(c: Converter, target: Any, a: Value, b: Value) -> Value:
+def bmm(c: Converter, target: Any, a: Value, b: Value) -> Value | attention.Products:
     shared, other = (b, a) if b.numbers is None else (a, b)
+    if shared.numbers is not None and other.numbers is not None:
+        return attention.multiply(c, a, b)
     if shared.dynamic is not None:
         raise UnsupportedModel(f"{c.at}: a matrix that depends on conditions multiplies the image; not supported")
-    if shared.numbers is not None or shared.const is None or other.numbers is None:
-        raise UnsupportedModel(
-            f"{c.at}: a product of two tensors that depend on the image (attention) is not supported yet; "
-            'engine="naive" samples such a model, slowly'
-        )
+    assert shared.const is not None
     if not (shared.const == shared.const[:1]).all():
         raise UnsupportedModel(f"{c.at}: a batched product with different matrices is not supported")
     matrix = Value(None, shared.const[0])
@@ -118,6 +121,14 @@ def bmm(c: Converter, target: Any, a: Value, b: Value) -> Value:
     batch, rows, inner = shape_of(moved)
     product = linear(c, c.reshaped(moved, (batch * rows, inner)), Value(None, matrix.const.t()), None)
     return c.layout(aten.permute.default, (c.reshaped(product, (batch, rows, -1)), [0, 2, 1]), {})
+
+
+def baddbmm(c: Converter, target: Any, x: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Any:
+    found = c.call(aten.bmm.default, (a, b), {})
+    found = found if alpha == 1 else c.call(aten.mul.Tensor, (found, float(alpha)), {})
+    if beta == 0:
+        return found
+    return c.call(aten.add.Tensor, (found, x if beta == 1 else c.call(aten.mul.Tensor, (x, float(beta)), {})), {})
 
 
 def linear(c: Converter, x: Value, weight: Value, bias: Value | None) -> Value:
