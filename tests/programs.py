@@ -254,18 +254,18 @@ def swept(rng: Generator, height: int, width: int, sweep: int, images: int = 3) 
     def product(out: Slot, taps: Sequence[Slot], rect: Rect, bias: bool, sweep: int = 0) -> Product:
         rows = sum(tap.count for tap in taps)
         weights = normal(rng, rows, out.count, scale=rows**-0.5)
-        return Product(out, tuple(taps), weights, normal(rng, out.count) if bias else None, rect, "", sweep)
+        return Product(out, tuple(taps), weights, normal(rng, out.count) if bias else None, rect, sweep=sweep)
 
     row = (
         product(sums, [at(x, -1, col) for col in (-1, 0, 1)] + [at(state, -1, sweep)], below, True),
         product(sums, [at(state, 0, beside), at(normed, 0, far), at(total, 0, beside)], below, False, sweep),
-        Lookup(sums, (Pixel(-1, 1, 0), Pixel(-1, -2, 0)), normal(rng, 2, levels, 9), below, "", sweep),
+        Lookup(sums, (Pixel(-1, 1, 0), Pixel(-1, -2, 0)), normal(rng, 2, levels, 9), below, sweep=sweep),
         # Its own output in the column before, and below, in place.
-        Map(state, (sums, at(state, 0, beside)), (Op("mul", (0, 1)), Op("add", (0, 2)), Op("tanh", (3,))), below, "", sweep),
-        Norm(normed, state, normal(rng, 9), normal(rng, 9), 1e-5, below, "", sweep),
-        Map(normed, (normed,), (Op("relu", (0,)),), below, "", sweep),
-        Reduce(Slot(4, 0, 1), "mean", (state, at(normed, 0, beside)), 0.0, below, "", sweep),
-        Reduce(Slot(4, 1, 1), "amax", (sums, at(state, 0, far)), 0.0, below, "", sweep),
+        Map(state, (sums, at(state, 0, beside)), (Op("mul", (0, 1)), Op("add", (0, 2)), Op("tanh", (3,))), below, sweep=sweep),
+        Norm(normed, state, normal(rng, 9), normal(rng, 9), 1e-5, below, sweep=sweep),
+        Map(normed, (normed,), (Op("relu", (0,)),), below, sweep=sweep),
+        Reduce(Slot(4, 0, 1), "mean", (state, at(normed, 0, beside)), 0.0, below, sweep=sweep),
+        Reduce(Slot(4, 1, 1), "amax", (sums, at(state, 0, far)), 0.0, below, sweep=sweep),
         # A sweep of its own, which reads all of what the first one wrote.
         Map(
             again, (at(state, 0, -1), at(normed, 0, 1), at(again, 0, -beside)), (Op("add", (0, 1)), Op("sub", (3, 2))), below,

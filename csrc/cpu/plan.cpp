@@ -109,10 +109,9 @@ class Planner final : SlotNumbers {
       step.first_source = static_cast<int>(plan_->slots.size());
       rect_ = instruction.rect, effort_ = 0;
       std::visit([&](const auto& body) { plan_body(body, instruction.out.count, step); }, instruction.body);
-      effort.vectors += effort_;
       step.last_source = static_cast<int>(plan_->slots.size());
       Effort& effort = sweep ? plan_->pixel_effort : whole;
-      effort.instructions += share;
+      effort.instructions += share, effort.vectors += effort_;
       if (auto* product = std::get_if<PackedProduct>(&step.body)) {
         effort.vectors += share * static_cast<double>(product->weights) / plan_->kernels->width;
         plan_epilogue(std::get<Product>(instruction.body), *product);
