@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -307,7 +308,7 @@ class Attention(nn.Module):
         row = torch.arange(height * width) // width
         seen = {
             "pad": apart > 0, "crop": (apart > 0) & (apart <= 2 * self.block.window.cols), "value": row[:, None] > row,
-            "padding": (apart > 0) & (torch.rand(apart.shape, generator=torch.Generator().manual_seed(self.seed)) < 0.6),
+            "padding": (apart > 0) & torch.from_numpy(np.random.default_rng(self.seed).random(apart.shape) < 0.6),
         }  # fmt: skip
         return seen[self.block.window.border]
 
