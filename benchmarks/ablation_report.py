@@ -44,7 +44,7 @@ def section(name: str, found: Mapping[str, Any]) -> str:
         f"## {found['title']}\n\n`python benchmarks/ablations.py {name}`: {found['images']:,} images of {found['data']} ",
         f"({shape}, ",
         f"{found['levels']} levels), {found['held_out']:,} held out; {counted(options['epochs'], 'epoch')}, batches of ",
-        f"{options['batch_size']}, learning rate {options['lr']:g}, {counted(seeds, 'seed')}. Independent pixels ",
+        f"{options['batch_size']}, learning rate {options['lr']:g} falling to 0, {counted(seeds, 'seed')}. Independent pixels ",
         f"with the frequencies of each place: {found['independent_pixels']:.3f}.\n\n",
         f"| variant | weights | {'past not seen | ' if blind else ''}trained on | held out | difference |\n",
         f"| --- | --- | {'--- | ' if blind else ''}--- | --- | --- |\n",
