@@ -85,7 +85,7 @@ def row(result: Mapping[str, Any]) -> str:
 
 
 def draw(result: Mapping[str, Any], runs: Path, n: int) -> tuple[np.ndarray, str]:
-    """Samples as grey values or colours, uint8 (n, C, H, W), codes as patches again; the engine and what the check of them says."""
+    """Samples as grey values or colours, uint8 (n, C, H, W), codes as patches again; the engine, and what the check says."""
     codes = runs / CODES
     model = checkpoint.load(runs / result["name"].replace(" ", "-"))
     cond: Any = torch.arange(n) % model.classes if getattr(model, "classes", 0) else None
