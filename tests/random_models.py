@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -30,7 +31,13 @@ NORMS = ("none", "batch", "layer", "handmade", "rms", "softmax")
 BORDERS = ("pad", "padding", "crop", "value")
 KINDS = (
     "plain", "residual", "gated", "dense", "skip", "image", "coordinates", "shifted", "attention", "recurrent", "inplace",
+    "strided",
 )  # fmt: skip
+STRIDES = (
+    (2, 2, "transposed"), (2, 3, "transposed"), (1, 2, "transposed"), (2, 2, "nearest"), (1, 3, "expanded"), (2, 1, "expanded"),
+    (2, 2, "shuffled"), (4, 2, "nearest"),
+)  # fmt: skip
+"""Of the blocks that reduce the resolution: steps of rows and columns, and how they come back."""
 STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
@@ -67,8 +74,8 @@ class Block:
     """One layer: its kind, window, and what stands around it.
 
     `dense` joins input and output, `image` and `coordinates` join those, `shifted` joins copies moved down and to the right,
-    `attention` looks at some of the pixels before, `recurrent` gives the gates of an LSTM over pixels, and `inplace` adds to one
-    half of the channels and multiplies the other.
+    `attention` looks at some of the pixels before, `recurrent` gives the gates of an LSTM over pixels, `inplace` adds to one
+    half of the channels and multiplies the other, and `strided` adds a map of lower resolution.
     """
 
     kind: str
@@ -77,6 +84,7 @@ class Block:
     norm: str
     depthwise: bool
     style: str
+    strides: tuple[int, int, str] = (1, 1, "transposed")
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ def windows(draw: st.DrawFn) -> Window:
 def blocks(activations: tuple[str, ...]) -> st.SearchStrategy[Block]:
     return st.builds(
         Block, st.sampled_from(KINDS), windows(), st.sampled_from(activations), st.sampled_from(NORMS), st.booleans(),
-        st.sampled_from(STYLES),
+        st.sampled_from(STYLES), st.sampled_from(STRIDES),
     )  # fmt: skip
 
 
@@ -300,7 +308,7 @@ class Attention(nn.Module):
         row = torch.arange(height * width) // width
         seen = {
             "pad": apart > 0, "crop": (apart > 0) & (apart <= 2 * self.block.window.cols), "value": row[:, None] > row,
-            "padding": (apart > 0) & (torch.rand(apart.shape, generator=torch.Generator().manual_seed(self.seed)) < 0.6),
+            "padding": (apart > 0) & torch.from_numpy(np.random.default_rng(self.seed).random(apart.shape) < 0.6),
         }  # fmt: skip
         return seen[self.block.window.border]
 
@@ -326,6 +334,39 @@ class Attention(nn.Module):
         return mixed.transpose(2, 3).reshape(n, -1, height, width)
 
 
+class Coarse(nn.Module):
+    """Down by strides and back, late enough that every pixel sees earlier ones only: (N, F, H, W) -> (N, F, H, W).
+
+    A coarse pixel sees a window, unmasked; it is late by rows, or, if rows keep their resolution, by columns.
+    """
+
+    def __init__(self, features: int, block: Block) -> None:
+        super().__init__()
+        window = block.window
+        self.rows, self.cols, self.style = block.strides
+        self.late = (self.rows > 1) * (window.rows - window.row), (self.rows == 1) * (window.cols - window.col)
+        below = window.rows - 1 - window.row if self.rows > 1 else 0
+        self.pads = [window.col, window.cols - 1 - window.col + self.cols, window.rows - 1 - below, below + self.rows]
+        more = self.rows * self.cols if self.style == "shuffled" else 1
+        self.shrink = nn.Conv2d(features, features * more, (window.rows, window.cols), (self.rows, self.cols))
+        self.grow = nn.ConvTranspose2d(features, features, (self.rows, self.cols), (self.rows, self.cols))
+
+    def forward(self, h: Tensor) -> Tensor:
+        low = torch.tanh(self.shrink(F.pad(h, self.pads)))
+        n, features, rows, cols = low.shape
+        if self.style == "transposed":
+            high = self.grow(low)
+        elif self.style == "nearest":
+            high = F.interpolate(low, scale_factor=(self.rows, self.cols))
+        elif self.style == "shuffled":
+            high = F.pixel_shuffle(low, self.rows)
+        else:
+            wide = low.view(n, features, rows, 1, cols, 1).expand(-1, -1, -1, self.rows, -1, self.cols)
+            high = wide.reshape(n, features, rows * self.rows, cols * self.cols)
+        down, right = self.late
+        return F.pad(high, (right, 0, down, 0))[:, :, : h.shape[2], : h.shape[3]]
+
+
 class Layer(nn.Module):
     """One `Block`: (N, F, H, W) -> (N, F, H, W). `above`, from the stack that sees the rows above, is linked in."""
 
@@ -342,8 +383,8 @@ class Layer(nn.Module):
         point = Window(1, 1, 0, 0)
         self.squeeze = MaskedConv(config.fresh * 2, config.fresh, point) if block.kind == "dense" else None
         self.recurrence = Recurrence(config.features, block.window) if block.kind == "recurrent" else None
-
         self.attention = Attention(config.features, block, config.seed) if block.kind == "attention" else None
+        self.coarse = Coarse(config.features, block) if block.kind == "strided" else None
 
     def forward(self, h: Tensor, image: Tensor, above: Tensor | None) -> Tensor:
         kind = self.block.kind
@@ -361,6 +402,8 @@ class Layer(nn.Module):
         y = self.conv(y)
         if self.link is not None:
             y = y + self.link(above)
+        if self.coarse is not None:
+            y = y + self.coarse(h)
         if self.squeeze is not None:
             return self.squeeze(torch.cat([h, y], dim=1))
         if self.recurrence is not None:

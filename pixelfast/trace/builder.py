@@ -418,16 +418,16 @@ class GraphBuilder:
         col0: int,
         steps: tuple[int, int],
     ) -> Tensor:
-        """A transposed convolution over (images, rows, cols, I) in steps that the stride divides; weight (I, O / groups, kh, kw).
+        """A transposed convolution over (images, rows, cols, I); the stride divides the steps; weight (I, O / groups, kh, kw).
 
         Input i stands where output i * stride does. An output reads, at constant offsets, the taps whose inputs exist: the
         others lie between the elements of what it reads.
         """
         matrix = _dense_weight_transposed(weight, groups)  # (O, I, kh, kw)
         fine = (steps[0] // stride[0], steps[1] // stride[1])
+        reach = [dilation[d] * (matrix.shape[2 + d] - 1) for d in range(2)]
         rows, cols = (
-            (ids.shape[1 + d] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (matrix.shape[2 + d] - 1) + output_padding[d] + 1
-            for d in range(2)
+            (ids.shape[1 + d] - 1) * stride[d] - 2 * padding[d] + reach[d] + output_padding[d] + 1 for d in range(2)
         )
         self.dense_macs += ids.shape[1] * ids.shape[2] * weight.numel()
         offsets = [[(padding[d] - a * dilation[d]) * fine[d] for a in range(matrix.shape[2 + d])] for d in range(2)]

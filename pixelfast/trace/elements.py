@@ -166,8 +166,9 @@ class ElementTable:
         last_col = (corner.col - first_col) // col_step + (col1 - col0 - 1) * right
         row_steps, col_steps = down * row_step, right * col_step
         # Of one row or column alone there is no step; any will do.
-        apart = (row1 - row0 > 1 and (row_steps != row_steps[0]).any()) or (col1 - col0 > 1 and (col_steps != col_steps[0]).any())
-        if apart or (last_row >= rows).any() or (last_col >= cols).any() or corner.image.any():
+        uneven = row1 - row0 > 1 and bool((row_steps != row_steps[0]).any())
+        uneven = uneven or (col1 - col0 > 1 and bool((col_steps != col_steps[0]).any()))
+        if uneven or (last_row >= rows).any() or (last_col >= cols).any() or corner.image.any():
             return None
         return Rectangle(row0, row1, col0, col1, corner, int(row_steps.max()), int(col_steps.max()))
 
@@ -233,8 +234,9 @@ def _step(positions: np.ndarray, pixels: np.ndarray, own: int, length: int, size
     count, distance = int(positions[-1] - positions[0]), int(pixels[-1] - pixels[0])
     if count == 0:
         return own
-    if distance >= count and distance % count == 0 and (pixels - pixels[0] == (positions - positions[0]) * (distance // count)).all():
-        return distance // count
+    even, rest = divmod(distance, count)
+    if even > 0 and rest == 0 and (pixels - pixels[0] == (positions - positions[0]) * even).all():
+        return even
     least = distance / count if distance > 0 else size / length - 0.5
     return next((step for step in range(1, own) if own % step == 0 and step >= least), own)
 
@@ -361,7 +363,24 @@ def infer_layout(
         if plain is not None:
             return plain
     repeated = None if size is None else _repeated_layout(table, operands, channel_dims, size)
-    return repeated or _layout_by_elements(table, operands, where, channel_dims)
+    if repeated is not None:
+        return repeated
+    try:
+        return _layout_by_elements(table, operands, where, channel_dims)
+    except UnsupportedModel:
+        # One of them may say where the others stand, which take several elements from one pixel.
+        alone = [_layout_or_none(table, numbers, where, channel_dims) for numbers in operands] if len(operands) > 1 else []
+        found = [layout for layout in alone if layout is not None and layout.inside.all()]
+        if not found:
+            raise
+        return max(found, key=lambda layout: layout.size[1] * layout.size[2])
+
+
+def _layout_or_none(table: ElementTable, numbers: Tensor, where: str, channel_dims: tuple[int, ...]) -> IndexLayout | None:
+    try:
+        return _layout_by_elements(table, [numbers], where, channel_dims)
+    except UnsupportedModel:
+        return None
 
 
 def _repeated_layout(
@@ -394,6 +413,7 @@ def _repeating_dims(table: ElementTable, numbers: Tensor, channel_dims: tuple[in
     for dim in range(1, numbers.dim() - 1):
         rows, cols = _moves_along(place.row, place.known, dim), _moves_along(place.col, place.known, dim + 1)
         crossed = _moves_along(place.row, place.known, dim + 1) or _moves_along(place.col, place.known, dim)
+        rows, cols = (rows or place.row.shape[dim] == 1), (cols or place.col.shape[dim + 1] == 1)
         if rows and cols and not crossed and "stays" in (rows, cols) and not {dim, dim + 1} & set(channel_dims):
             return dim
     return 0
