@@ -25,27 +25,27 @@ from .gated_forward import Blocks, accumulator, neighbours, on, tanh
 
 INPUT = {
     torch.float64: Blocks(16, 32, 16),
-    torch.float32: Blocks(64, 64, 32),
-    torch.float16: Blocks(64, 128, 32),
-    torch.bfloat16: Blocks(64, 128, 32),
+    torch.float32: Blocks(64, 64, 32, warps=8),
+    torch.float16: Blocks(64, 128, 32, warps=8),
+    torch.bfloat16: Blocks(64, 128, 32, warps=8),
 }
 # Here a program has (output channels, pixels of one step, (tap, channel)).
 WEIGHTS = {
     torch.float64: Blocks(16, 32, 16),
-    torch.float32: Blocks(64, 32, 64),
-    torch.float16: Blocks(64, 64, 64),
-    torch.bfloat16: Blocks(64, 64, 64),
+    torch.float32: Blocks(64, 32, 64, warps=8),
+    torch.float16: Blocks(64, 32, 64, warps=8),
+    torch.bfloat16: Blocks(64, 32, 64, warps=8),
 }
-GATE = Blocks(8, 128, 0)
+GATE = Blocks(4, 128, 0, warps=8, stages=1)
 PROGRAMS = 264  # two for each multiprocessor of a large GPU: over so many the pixels of the weights' gradient are split
 
 
 class Gradients(NamedTuple):
-    """Of the gates (None: those of the sums) and sums, (N, 2F, H, W); of condition (N, 2F) and bias (2F,)."""
+    """Of the gates and of the sums, (N, 2F, H, W); of condition (N, 2F) and bias (2F,). None: no gradient at all."""
 
-    gates: Tensor
+    gates: Tensor | None
     sums: Tensor
-    condition: Tensor
+    condition: Tensor | None
     bias: Tensor
 
 

@@ -175,21 +175,24 @@ class _GatedConv(torch.autograd.Function):
         bias, condition, map, residual = rest
         y, sums = gated_forward(x, live, offset_table(offsets, x.device), bias, condition, map, residual)
         ctx.save_for_backward(x, live, sums, condition, map)
-        ctx.offsets, ctx.set_materialize_grads = offsets, False
+        ctx.offsets = offsets
         ctx.set_materialize_grads = False
         return y, sums
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_sums: Tensor | None) -> tuple[Tensor | None, ...]:
-        from .gated_backward import gate_backward, input_backward, weight_backward
+        from .gated_backward import Gradients, gate_backward, input_backward, weight_backward
 
         x, live, sums, condition, map = ctx.saved_tensors
         wants_x, wants_live, _, wants_bias, wants_condition, wants_map, wants_residual = ctx.needs_input_grad
-        if grad_y is None:
-            grad_y = torch.zeros_like(sums[:, : sums.shape[1] // 2])
-        split = wants_map and grad_sums is not None  # else the gates' gradient is that of the sums
-        found = gate_backward(grad_y, grad_sums, sums, condition, map, split)
+        if grad_y is None and grad_sums is None:
+            return (None,) * 7
+        if grad_y is None:  # nobody uses the gates, as in the vertical stack of a model's last layer
+            found = Gradients(None, grad_sums.contiguous(), None, grad_sums.sum((0, 2, 3)))
+        else:
+            split = wants_map and grad_sums is not None  # else the gates' gradient is that of the sums
+            found = gate_backward(grad_y, grad_sums, sums, condition, map, split)
         grad_x = input_backward(found.sums, live, ctx.offsets) if wants_x else None
         grad_live = weight_backward(found.sums, x, live, ctx.offsets) if wants_live else None
         return (
@@ -244,7 +247,8 @@ def _check(x: Tensor, weight: Tensor, taps: Taps, *rest: Tensor | None) -> None:
     for tensor in (weight, *rest):
         if tensor is not None and (tensor.dtype != x.dtype or tensor.device != x.device):
             raise InvalidInput(
-                f"all must be of one type on one device: x is {x.dtype} on {x.device}, another {tensor.dtype} on {tensor.device}"
+                f"all must be of one type on one device: x is {x.dtype} on {x.device}, "
+                f"another is {tensor.dtype} on {tensor.device}"
             )
     for tap in taps:
         if not (0 <= tap.cell_row < weight.shape[2] and 0 <= tap.cell_col < weight.shape[3]):

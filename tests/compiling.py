@@ -49,7 +49,7 @@ def compile_kernel(kernel: Any, arguments: Mapping[str, Any], warps: int, stages
     aligned = [["tt.divisibility", 16]]
     attributes = {(i,): aligned for i, kind in enumerate(signature.values()) if kind.startswith("*")}
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attributes)
-    options = {"num_warps": warps, "num_stages": stages}
+    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(compiled.asm["cubin"])

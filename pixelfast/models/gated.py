@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..heads import Categorical
+from ..kernels.gated_conv import Taps
 from .condition import Condition, Wanted, check_integer
+from .fused import fused_layer, runs_fused
 from .masked import HorizontalConv2d, MaskedConv2d, VerticalConv2d
 from .pixelcnn import check_shape, split_logits
 
@@ -34,8 +36,11 @@ class GatedLayer(nn.Module):
         self.out = MaskedConv2d(features, features, 1, "B", colours)
         self.vertical_condition = Condition(features, classes, vector, map_channels)
         self.horizontal_condition = Condition(features, classes, vector, map_channels)
+        self.fused: tuple[Taps, Taps] | None = None  # by fused kernels on CUDA: see fuse_gates
 
     def forward(self, v: Tensor, h: Tensor, label: Tensor | None, field: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.fused is not None and runs_fused(v):
+            return fused_layer(self, self.fused, v, h, label, field)
         above = self.vertical(v)  # (N, 2F, H, W)
         left = self.horizontal(h) + self.link(above)  # (N, 2F, H, W)
         v = gate(self.vertical_condition(above, label, field))

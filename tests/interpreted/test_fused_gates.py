@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
+import pixelfast
 from pixelfast.errors import EngineUnavailable, InvalidInput
 from pixelfast.kernels.gated_conv import GatedConv2d, Tap, gated_conv, live_taps, naive_gated_conv
-from pixelfast.models import HorizontalConv2d, MaskedConv2d, VerticalConv2d
+from pixelfast.models import GatedPixelCNN, HorizontalConv2d, MaskedConv2d, PixelCNN, VerticalConv2d, fuse_gates
 
 NAMES = ("x", "weight", "bias", "condition", "map", "residual")
 # Largest difference from the twin in float64, relative to the largest number.
@@ -29,11 +30,12 @@ class Case:
     channels: int = 17
     features: int = 17
     extras: tuple[str, ...] = ("bias", "condition", "map", "residual")
+    shape: tuple[int, int, int] = (3, 7, 5)  # N, H, W
 
-    def inputs(self, dtype: torch.dtype, seed: int = 0, shape: tuple[int, int, int] = (3, 7, 5)) -> dict[str, Tensor | None]:
+    def inputs(self, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor | None]:
         """Leaves that want gradients. A dead cell of the weight is NaN: whoever reads it, shows."""
         generator = torch.Generator().manual_seed(seed)
-        n, height, width = shape
+        n, height, width = self.shape
         double, depth = 2 * self.features, self.channels * max(int(self.mask.count_nonzero()), 1)
         sizes = {"x": (n, self.channels, height, width), "weight": (double, self.channels, *self.mask.shape[-2:])}
         sizes |= {"bias": (double,), "condition": (n, double)}
@@ -63,7 +65,8 @@ CASES = {
     "further than the image": Case(masked("B", 3), (1, 1), dilation=6, extras=("bias",)),
     "one feature": Case(masked("B", 3), (1, 1), channels=1, features=1),
     "no tap at all": Case(torch.zeros(1, 1), (0, 0), channels=2),
-    "more than a block": Case(torch.ones(1, 2), (0, 1), channels=33, features=67, extras=("bias",)),
+    "more pixels than a block": Case(torch.ones(1, 2), (0, 1), channels=2, features=2, shape=(2, 12, 11)),
+    "more features than a block": Case(torch.ones(1, 2), (0, 1), channels=33, features=67, extras=("bias",)),
 }
 
 
@@ -95,8 +98,8 @@ def test_gradients_of_one_result_alone(pulled: str) -> None:
 
 
 def test_gradcheck_by_differences() -> None:
-    case = Case(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), (1, 1), channels=2, features=2)
-    given = {name: t.detach().nan_to_num().requires_grad_() for name, t in case.inputs(torch.float64, shape=(2, 3, 2)).items()}
+    case = Case(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), (1, 1), channels=2, features=2, shape=(2, 3, 2))
+    given = {name: t.detach().nan_to_num().requires_grad_() for name, t in case.inputs(torch.float64).items()}
 
     def function(*tensors: Tensor) -> tuple[Tensor, Tensor]:
         return case.run(gated_conv, dict(zip(NAMES, tensors, strict=True)))
@@ -175,12 +178,23 @@ def test_the_module() -> None:
 
 
 def test_no_images_at_all() -> None:
-    case = CASES["3x3 B"]
-    given = case.inputs(torch.float32, shape=(0, 7, 5))
+    case = replace(CASES["3x3 B"], shape=(0, 7, 5))
+    given = case.inputs(torch.float32)
     y, sums = case.run(gated_conv, given)
     (y.sum() + sums.sum()).backward()
     assert y.shape == (0, 17, 7, 5)
     assert not given["weight"].grad.nan_to_num().any()
+
+
+def test_autocast_decides_the_type() -> None:
+    case = replace(CASES["3x3 B"], shape=(2, 3, 2))
+    given = case.inputs(torch.float32)
+    with torch.autocast("cpu", torch.float16):
+        y, sums = case.run(gated_conv, given)
+    assert y.dtype == sums.dtype == torch.float16
+    y.float().sum().backward()
+    assert given["weight"].grad.dtype == torch.float32
+    close("y", y, case.run(naive_gated_conv, given)[0], 3e-3)
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -199,6 +213,44 @@ def test_what_does_not_fit_is_refused() -> None:
         gated_conv(given["x"], given["weight"], (Tap(3, 0, 0, 0),))
     with pytest.raises(EngineUnavailable, match="bfloat16"):
         gated_conv(given["x"].bfloat16(), given["weight"].bfloat16(), ())
+
+
+def gated(**more: object) -> GatedPixelCNN:
+    torch.manual_seed(0)
+    model = GatedPixelCNN((2, 7, 5), levels=3, features=6, layers=2, **more)
+    return model.eval()
+
+
+@pytest.mark.parametrize("conditions", [{}, {"classes": 4}, {"vector": 5, "map_channels": 2}], ids=str)
+def test_a_gated_pixelcnn_by_fused_kernels(conditions: dict[str, int]) -> None:
+    model = gated(**conditions)
+    x = torch.randn(3, 2, 7, 5)
+    label = torch.tensor([3, 0, 1]) if "classes" in conditions else torch.randn(3, 5) if "vector" in conditions else None
+    given = (label, torch.randn(3, 2, 7, 5)) if "map_channels" in conditions else (label,)
+    results = []
+    for on in (False, True):
+        fuse_gates(model, on)
+        model.zero_grad()
+        logits = model(x, *given)
+        logits.square().sum().backward()
+        results.append((logits, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}))
+    (expected, wanted), (found, grads) = results
+    assert not torch.equal(found, expected), "the fused kernels did not run"
+    close("logits", found, expected, 1e-5)
+    for name, grad in grads.items():  # PyTorch has none for what the last layer's vertical stack only hands on
+        close(name, grad, wanted.get(name, torch.zeros_like(grad)), 1e-5)
+    assert wanted.keys() <= grads.keys()
+
+
+def test_a_fused_model_is_sampled_like_any_other() -> None:
+    plain = pixelfast.sample(gated(), 3, seed=1, engine="reference")
+    fused = pixelfast.sample(fuse_gates(gated()), 3, seed=1, engine="reference")
+    assert torch.equal(torch.as_tensor(plain), torch.as_tensor(fused))
+
+
+def test_a_model_without_gates_cannot_be_fused() -> None:
+    with pytest.raises(InvalidInput, match="PixelCNN has no layer"):
+        fuse_gates(PixelCNN((1, 7, 5), levels=3, features=6, blocks=1))
 
 
 def pull(results: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
