@@ -36,6 +36,7 @@ PIXELFAST_DEVICE unsigned char* shared_memory() {
 PIXELFAST_DEVICE void block_barrier() { __syncthreads(); }
 // What a thread wrote before, in whatever memory, the cluster's others see after.
 PIXELFAST_DEVICE void cluster_barrier() {
+  __syncwarp();  // the lanes arrive as one
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 

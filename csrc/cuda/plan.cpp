@@ -286,6 +286,18 @@ Plan make_plan(const Program& program, const Shape& shape) {
   return Planner(program, shape).make();
 }
 
+Shape choose_shape(const Program& program, int images, size_t shared_bytes, int most_ranks, int multiprocessors) {
+  Shape shape{1, 1, shared_bytes};
+  for (shape.ranks = 1; shape.ranks < most_ranks; shape.ranks *= 2) {
+    const Plan plan = make_plan(program, shape);
+    if (plan.resident == plan.products && plan.replica == 0) break;
+  }
+  // As many images in a cluster as are needed for all clusters to run at once.
+  const int clusters = std::max(multiprocessors / shape.ranks, 1);
+  while (shape.images < kMostImages && (images + shape.images - 1) / shape.images > clusters) shape.images *= 2;
+  return shape;
+}
+
 Tables Plan::on_host() const {
   Tables t = tables;
   t.buffers = buffers.data(), t.slots = slots.data(), t.pixels = pixels.data(), t.leaves = leaves.data();

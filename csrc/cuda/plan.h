@@ -47,6 +47,10 @@ struct Plan {
 // Throws Unsupported.
 Plan make_plan(const Program& program, const Shape& shape);
 
+// Which cluster suits a program and a number of images: the fewest blocks whose shared memory holds all that the steps
+// need, or `most_ranks`; no measurement stands behind it.
+Shape choose_shape(const Program& program, int images, size_t shared_bytes, int most_ranks, int multiprocessors);
+
 // The strides of a field's array (images or 1, rows or 1, columns or 1, features), of which `offset` is the first number.
 FieldEntry field_entry(const Field& field, const int64_t sizes[4], int64_t offset);
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from ..errors import EngineUnavailable
 from ..precision import PRECISIONS, check_precision
 from ..program import Program
-from . import cpu, reference
+from . import cpu, cuda, reference
 from .request import Request, Result
 
 
@@ -50,6 +50,8 @@ ENGINES: dict[str, Entry] = {
         tuple(PRECISIONS),
     ),
     "reference": Entry("interpreter in plain PyTorch", lambda: None, lambda program, _: ReferenceEngine(program)),
+    # The last, so that "auto" never takes it: it has not been measured yet.
+    "cuda": Entry("cluster kernel for small nets, on Hopper GPUs", cuda.unavailable, lambda program, _: cuda.CudaEngine(program)),
 }
 """Engines that run programs, the fastest first. "naive" runs the module itself and needs no program."""
 
