@@ -1,4 +1,4 @@
-"""Builds the native engines: without a C++ compiler the installation succeeds without the CPU engine, without nvcc without CUDA's.
+"""Builds the native engines. Without a C++ compiler, or without nvcc, the installation succeeds without the engine that needs it.
 
 Every instruction set is one source file with its own flags and is chosen at run time, not when building.
 PIXELFAST_SANITIZE=address,undefined (or =thread) builds with sanitizers, for debugging: run Python with the matching

@@ -18,12 +18,13 @@ from pixelfast.engines.request import Request, Result
 from pixelfast.program import Program
 
 CSRC = Path(__file__).parents[1] / "csrc"
-SOURCES = ("cuda/emulate.cpp", "cuda/plan.cpp", "program.cpp", "validate.cpp", "validate_wave.cpp")
+SOURCES = [CSRC / name for name in ("cuda/emulate.cpp", "cuda/plan.cpp", "program.cpp", "validate.cpp", "validate_wave.cpp")]
 OPTIONS = ("-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-fno-omit-frame-pointer")
 SANITIZERS = "-fsanitize=address,undefined"
+ENVIRONMENT = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
 ORDERS = ("first", "last", "random")
 SHARED = 227 * 1024
-NO_FAILURE = -1  # 2^64 - 1
+NO_FAILURE = -1  # as a signed number
 
 
 class Refused(Exception):
@@ -40,6 +41,7 @@ class Shape:
     shared: int = SHARED
     order: str = "first"
     seed: int = 0
+    unguarded: bool = False  # without the waits that keep a fast block from a slow one's replica: wrong on purpose
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,15 @@ def missing() -> str | None:
 
 
 @functools.lru_cache
-def executable() -> Path:
+def executable(*sources: Path) -> Path:
     """Compiled anew where a source has changed."""
-    files = sorted([*CSRC.glob("*.h"), *CSRC.glob("*.cpp"), *CSRC.glob("cuda/*")])
-    content = b"".join(file.read_bytes() for file in files if file.is_file()) + " ".join((*OPTIONS, SANITIZERS)).encode()
+    files = sorted({*CSRC.glob("*.h"), *CSRC.glob("*.cpp"), *CSRC.glob("cuda/*"), *sources})
+    content = b"".join(file.read_bytes() for file in files) + " ".join([*OPTIONS, SANITIZERS, *map(str, sources)]).encode()
     built = CSRC.parent / "build" / "emulated_cuda" / hashlib.sha256(content).hexdigest()[:16]
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
         beside = built.with_suffix(f".{os.getpid()}")
-        command = ["g++", *OPTIONS, SANITIZERS, "-o", str(beside), *(str(CSRC / source) for source in SOURCES)]
+        command = ["g++", *OPTIONS, SANITIZERS, f"-I{CSRC / 'cuda'}", "-o", str(beside), *map(str, sources)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         beside.rename(built)
     return built
@@ -86,7 +88,8 @@ def emulate(program: Program, request: Request, shape: Shape, folder: Path) -> E
     """Sample by the emulated kernel."""
     words, floats = pack(program)
     images = len(request.noise)
-    numbers = [shape.ranks, shape.images, shape.shared, shape.threads, ORDERS.index(shape.order), shape.seed, images]
+    numbers = [shape.ranks, shape.images, shape.shared, shape.threads, ORDERS.index(shape.order), shape.seed]
+    numbers += [shape.unguarded, images]
     flags = [request.given is not None, request.want_log_prob, request.want_parameters]
     parts = [
         np.array([len(words), len(floats)], np.int64), words, floats,
@@ -97,9 +100,8 @@ def emulate(program: Program, request: Request, shape: Shape, folder: Path) -> E
         parts += [np.array(field.shape, np.int64), field]
     source, target = folder / "request", folder / "result"
     source.write_bytes(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
-    environment = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
-    command = [str(executable()), str(source), str(target)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    command = [str(executable(*SOURCES)), str(source), str(target)]
+    run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     if run.returncode == 3:
         raise Refused(run.stderr.strip())
     assert run.returncode == 0, run.stderr[-4000:]

@@ -61,8 +61,11 @@ void emulate(Input& in, std::ofstream& out) {
   const int threads = static_cast<int>(in.one());
   const auto order = static_cast<shim::Order>(in.one());
   const int64_t seed = in.one();
+  const bool unguarded = in.one();  // leave the guards away, to see that they are missed
   const Program program = parse(words.data(), words.size(), floats.data(), floats.size());
-  const Plan plan = make_plan(program, shape);
+  Plan plan = make_plan(program, shape);
+  if (unguarded)
+    for (InstructionEntry& p : plan.instructions) p.guard = 0;
 
   CallTable call{};
   call.images = static_cast<int>(in.one());

@@ -24,10 +24,10 @@ class Planner {
     t.buffer_count = static_cast<int>(program_.buffers.size());
     t.row_count = static_cast<int>(program_.row.size());
     plan_.fields = program_.fields;
-    for (const Instruction& instruction : program_.row) add(instruction, true);
+    for (const Instruction& instruction : program_.row) add(instruction);
     for (const auto& step : program_.steps) {
       plan_.steps.push_back(static_cast<int>(plan_.instructions.size()));
-      for (const Instruction& instruction : step) add(instruction, false);
+      for (const Instruction& instruction : step) add(instruction);
     }
     plan_.steps.push_back(static_cast<int>(plan_.instructions.size()));
     for (const Draw& draw : program_.draws) plan_.draws.push_back({draw.channel, entry(draw.source)});
@@ -48,29 +48,13 @@ class Planner {
     return at;
   }
 
-  // Whether an instruction reads in `s` what it writes, elsewhere than where it reads it: some threads may be faster.
-  static bool clashes(const Slot& s, const Slot& out, bool row, bool same_channels) {
-    if (!overlap(s, out) || s.row != out.row || (!row && s.col != out.col)) return false;
-    return s.col != out.col || !same_channels || s.channel != out.channel || s.count != out.count;
-  }
-
-  void add(const Instruction& instruction, bool row) {
+  void add(const Instruction& instruction) {
     const Rect& r = instruction.rect;
     InstructionEntry p{};
     p.opcode = static_cast<int>(instruction.body.index());
     p.row_begin = r.row0, p.row_end = r.row1, p.col_begin = r.col0, p.col_end = r.col1;
     p.out = entry(instruction.out);
     p.resident = p.bias = -1;
-    const bool product = std::holds_alternative<Product>(instruction.body);
-    const bool reduce = std::holds_alternative<Reduce>(instruction.body);
-    bool first = true;
-    for_each_slot(instruction, [&](const Slot& s) {
-      if (first) return void(first = false);  // `out` itself
-      const bool own = reduce && s.col == instruction.out.col;  // by one thread for all channels of a pixel
-      if (!own && clashes(s, instruction.out, row, !product))
-        throw Unsupported("an instruction reads, for other channels or columns, what it writes (buffer " +
-                          std::to_string(s.buffer) + ")");
-    });
     std::visit([&](const auto& body) { fill(p, body); }, instruction.body);
     plan_.instructions.push_back(p);
   }
@@ -218,7 +202,8 @@ class Planner {
     for (int i = first; i < last; i++) {
       if (!is_product(i)) continue;
       InstructionEntry& p = plan_.instructions[i];
-      p.async = plan_.buffers[p.out.buffer].shared;
+      // Who has all sums knows that every block has come so far: every block must have sent some.
+      p.async = plan_.buffers[p.out.buffer].shared && p.out.count >= shape_.ranks;
       p.guard = !everywhere;
       for (int j = first; j < last && !p.guard; j++)
         // Before the first product, whatever is no product may have run at the columns before, where there was none.
@@ -242,11 +227,10 @@ class Planner {
     throw std::logic_error("no such instruction");
   }
 
-  // Whether a slot at the same or an earlier column (`earlier`: the latter alone) may be where `out` is written now.
+  // Whether a slot, seen from this column or an earlier one (`earlier`: the latter alone), may be where `out` is written now.
   bool meets(const Slot& s, const SlotEntry& out, bool earlier) const {
-    if (!overlap(s, Slot{out.buffer, out.channel, out.count, out.row, out.col}) || s.row != out.row) return false;
-    if (plan_.buffers[out.buffer].local) return true;
-    return earlier ? s.col > out.col : s.col >= out.col;
+    if (!overlap(s, Slot{out.buffer, out.channel, out.count, 0, 0}) || s.row != 0) return false;
+    return plan_.buffers[out.buffer].local || s.col > 0 || (s.col == 0 && !earlier);
   }
   bool touched(const Instruction& instruction, const SlotEntry& out, bool earlier) const {
     bool found = false;

@@ -119,8 +119,7 @@ class Sampler {
     int first, last;
   };
   PIXELFAST_DEVICE static Part part_of(int count) {
-    const int each = (count + ranks() - 1) / ranks(), first = rank() * each;
-    return {first < count ? first : count, first + each < count ? first + each : count};
+    return {count * rank() / ranks(), count * (rank() + 1) / ranks()};
   }
 
   // Instructions.

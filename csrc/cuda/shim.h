@@ -243,6 +243,16 @@ class Cluster {
     return me.block == other.block && (other.wait == Wait::block || other.wait == Wait::cluster);
   }
 
+  // For the running thread, which ends.
+  void check_nobody_waits() {
+    const Fiber& me = self();
+    for (const Fiber& other : fibers_) {
+      const bool near = other.block == me.block, in_warp = near && other.thread / kWarp == me.thread / kWarp;
+      if (other.wait == Wait::cluster || (near && other.wait == Wait::block) || (in_warp && other.wait == Wait::warp))
+        throw Error("a thread ends that another waits for: " + name(me) + ", " + name(other));
+    }
+  }
+
   static Mbarrier read(const uint64_t* barrier) {
     Mbarrier state;
     std::memcpy(&state, barrier, sizeof state);
@@ -314,6 +324,7 @@ class Cluster {
     cluster.arrived(nullptr);
     try {
       (*cluster.body_)();
+      cluster.check_nobody_waits();
     } catch (...) {
       cluster.failure_ = std::current_exception();
     }

@@ -49,9 +49,10 @@ ENGINES: dict[str, Entry] = {
         lambda program, precision: cpu.CpuEngine(program, precision=precision),
         tuple(PRECISIONS),
     ),
+    "cuda": Entry(
+        "cluster kernel for small nets, on Hopper GPUs", cuda.unavailable, lambda program, _: cuda.CudaEngine(program)
+    ),
     "reference": Entry("interpreter in plain PyTorch", lambda: None, lambda program, _: ReferenceEngine(program)),
-    # The last, so that "auto" never takes it: it has not been measured yet.
-    "cuda": Entry("cluster kernel for small nets, on Hopper GPUs", cuda.unavailable, lambda program, _: cuda.CudaEngine(program)),
 }
 """Engines that run programs, the fastest first. "naive" runs the module itself and needs no program."""
 
