@@ -1,4 +1,4 @@
-"""Builds the native engines. Without a C++ compiler, or without nvcc, the installation succeeds without the engine that needs it.
+"""Builds the native engines. Without a C++ compiler, or without nvcc, the installation succeeds without what needs it.
 
 Every instruction set is one source file with its own flags and is chosen at run time, not when building.
 PIXELFAST_SANITIZE=address,undefined (or =thread) builds with sanitizers, for debugging: run Python with the matching
@@ -80,6 +80,8 @@ class BuildEngine(build_ext):
         try:
             self.compile_by_nvcc(ext) if cuda else self.compile_and_link(ext)
         except (CCompilerError, BaseError, ImportError, OSError, subprocess.CalledProcessError) as error:
+            # One that was built from other sources would run programs that it misreads.
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
             name = "CUDA" if cuda else "native CPU"
             print(f"pixelfast: the {name} engine was not built ({error}); the other engines work without it")
 

@@ -12,10 +12,11 @@ import torch
 from emulated_cuda import NO_FAILURE, ORDERS, Emulated, Refused, Shape, emulate, missing
 from native import close
 from oracle import Traced, trace
-from programs import Builder, normal, probe, recurrent, request
+from programs import Builder, normal, probe, recurrent, request, swept
 from tolerances import INSTRUCTION, LOG_PROB, PROGRAM
 
 from pixelfast import program as contract
+from pixelfast.engines.cuda import HEADS, MOST_VALUES, refuses, unsupported
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.request import Request
 from pixelfast.models import GatedPixelCNN, PixelCNN
@@ -112,7 +113,7 @@ def overwriting() -> tuple[Program, Request]:
 
 
 @pytest.mark.parametrize("shape", [Shape(), Shape(ranks=2, images=2, order="last", threads=64)], ids=["a block", "a cluster"])
-@pytest.mark.parametrize("head", contract.HEADS)
+@pytest.mark.parametrize("head", HEADS)
 def test_program_of_every_instruction(head: str, shape: Shape, tmp_path: Path) -> None:
     """Look-ups, reductions, fields, given rows and pixels, a temperature, steps for two colours."""
     levels = 6 if head == "categorical" else 2
@@ -174,16 +175,31 @@ def test_parameters_that_describe_no_distribution(bad: float, tmp_path: Path) ->
     assert (first, divmod(pixel, SMALL[1])) == (1, (2, 1))
 
 
-def test_what_the_kernel_cannot_do_is_refused(tmp_path: Path) -> None:
+def test_programs_of_other_kinds_are_refused_on_both_sides(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image, x = Rect(0, SMALL[0], 0, SMALL[1]), np.zeros((2, *SMALL, 4), np.float32)
+    plain = Map(Slot(0, 0, 4), (Slot(1, 0, 4),), (), image, "blocks.3")
+    strided, fields = probe([x], [plain, replace(plain, lattice=contract.Lattice(2, 0, 1, 0))], 4)
+    recurrence, call = swept(rng, *SMALL, 1)
+    long, _ = probe([x], [replace(plain, ops=tuple(Op("neg", (i,)) for i in range(MOST_VALUES)))], 4)
+    for program, given, native, named in (
+        (strided, request(strided, rng, 2, fields=fields), "a strided map", "blocks.3 is computed for some rows"),
+        (recurrence, call, "a recurrence along a row", "is a recurrence along a row"),
+        (long, request(long, rng, 2, fields=fields), "49 leaves and operations", "blocks.3 is an expression of more than 48"),
+    ):
+        assert named in unsupported(program)
+        with pytest.raises(Refused, match=native):
+            emulate(program, given, Shape(), tmp_path)
+    assert unsupported(probe([x], [plain], 4)[0]) is None
+    assert "not from a mixture of logistics" in refuses("mixture_of_logistics")
+
+
+def test_shapes_of_clusters_that_cannot_be(tmp_path: Path) -> None:
     image = Rect(0, SMALL[0], 0, SMALL[1])
     x = np.zeros((2, *SMALL, 4), np.float32)
-    long = Map(Slot(0, 0, 4), (Slot(1, 0, 4),), tuple(Op("neg", (i,)) for i in range(60)), image)
-    program, fields = probe([x], [long], 4)
+    program, fields = probe([x], [Map(Slot(0, 0, 4), (Slot(1, 0, 4),), (), image)], 4)
     call = request(program, np.random.default_rng(0), 2, fields=fields)
-    with pytest.raises(Refused, match="61 leaves and operations"):
-        emulate(program, call, Shape(), tmp_path)
     with pytest.raises(Refused, match="1 to 16 blocks"):
         emulate(program, call, Shape(ranks=17), tmp_path)
-    simple, fields = probe([x], [Map(Slot(0, 0, 4), (Slot(1, 0, 4),), (), image)], 4)
     with pytest.raises(Refused, match="too little shared memory"):
-        emulate(simple, call, Shape(shared=64), tmp_path)
+        emulate(program, call, Shape(shared=64), tmp_path)

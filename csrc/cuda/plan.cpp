@@ -17,6 +17,7 @@ class Planner {
   Planner(const Program& program, const Shape& shape) : program_(program), shape_(shape) {}
 
   Plan make() {
+    if (program_.head == Distribution::mixture_of_logistics) throw Unsupported("a mixture of logistics");
     Tables& t = plan_.tables;
     t.channels = program_.channels, t.height = program_.height, t.width = program_.width;
     t.levels = program_.levels, t.parameters = program_.parameters, t.head = static_cast<int>(program_.head);
@@ -49,6 +50,8 @@ class Planner {
   }
 
   void add(const Instruction& instruction) {
+    if (!instruction.lattice.everywhere()) throw Unsupported("a strided map");
+    if (instruction.sweep != 0) throw Unsupported("a recurrence along a row");
     const Rect& r = instruction.rect;
     InstructionEntry p{};
     p.opcode = static_cast<int>(instruction.body.index());
@@ -101,6 +104,7 @@ class Planner {
     take(p, reduce.sources);
     p.kind = static_cast<int>(reduce.kind), p.number = reduce.correction;
   }
+  void fill(InstructionEntry&, const Attention&) { throw Unsupported("attention"); }
   void fill(InstructionEntry& p, const Norm& norm) {
     take(p, {norm.source});
     p.weights = floats(norm.scale), p.bias = floats(norm.shift), p.number = norm.eps;

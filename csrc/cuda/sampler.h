@@ -90,6 +90,7 @@ class Sampler {
         case Opcode::Map: map(p, row, first, last); break;
         case Opcode::Reduce: reduce(p, row, first, last); break;
         case Opcode::Norm: norm(p, row, first, last); break;
+        case Opcode::Attention: break;  // refused by the planner
       }
       block_barrier();
     }

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineUnavailable
-from ..program import Program
+from ..program import CUSTOM, Attention, Map, Program
 from .packing import pack
 from .request import Request, Result, check, numerical_error
 
@@ -32,6 +32,35 @@ def native() -> Any:
     return importlib.import_module("pixelfast._cuda")
 
 
+HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
+MOST_VALUES = 48  # leaves and operations of an expression: kMostValues in csrc/cuda/tables.h
+
+
+def refuses(head: str) -> str | None:
+    """Why the kernel cannot draw from a head, or None."""
+    if head in HEADS:
+        return None
+    kind = "a head's own functions" if head == CUSTOM else f"a {head.replace('_', ' ')}"
+    return f"its kernel draws from {', '.join(HEADS)}, not from {kind}"
+
+
+def unsupported(program: Program) -> str | None:
+    """What a program needs that the kernel does not have, with the layer that it comes from; None: nothing."""
+    for instruction in program.instructions():
+        what = None
+        if isinstance(instruction, Attention):
+            what = "is attention"
+        elif not instruction.lattice.everywhere:
+            what = "is computed for some rows or columns only, as in strided models"
+        elif instruction.sweep:
+            what = "is a recurrence along a row"
+        elif isinstance(instruction, Map) and len(instruction.leaves) + len(instruction.ops) > MOST_VALUES:
+            what = f"is an expression of more than {MOST_VALUES} operands and operations"
+        if what is not None:
+            return f"{instruction.layer or 'an instruction'} {what}, which its kernel does not have: use engine='cpu'"
+    return refuses(program.head)
+
+
 class CudaEngine:
     """A program made ready for a GPU.
 
@@ -42,9 +71,9 @@ class CudaEngine:
     """
 
     def __init__(self, program: Program) -> None:
-        reason = unavailable()
+        reason = unavailable() or unsupported(program)
         if reason is not None:
-            raise EngineUnavailable(reason)
+            raise EngineUnavailable(f"the CUDA engine cannot run this: {reason}")
         self.program = program
         self._engine = native().Engine(*pack(program))
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import EngineUnavailable
+from ..heads import Head
+from ..lower import head_name
 from ..precision import PRECISIONS, check_precision
-from ..program import Program
+from ..program import CUSTOM, Program
 from . import cpu, cuda, reference
 from .request import Request, Result
 
@@ -34,12 +36,30 @@ class ReferenceEngine:
 
 @dataclass(frozen=True)
 class Entry:
-    """An engine: what it is, why it cannot run here (None: it can), how it is made, and the precisions that it has."""
+    """An engine: what it is, why it cannot run here (None: it can), how it is made, and the precisions that it has.
+
+    `refuses` says why it cannot draw from a head, or gives None.
+    """
 
     summary: str
     unavailable: Callable[[], str | None]
     make: Callable[[Program, str], Engine]
     precisions: tuple[str, ...] = ("fp32",)
+    refuses: Callable[[Head], str | None] = lambda head: None
+
+
+def _without_functions(head: Head) -> str | None:
+    """Why an engine of compiled code cannot draw from this head.
+
+    Calling back into Python would hold all threads up at every draw, since one at a time may run it, and a function over the
+    images of a tile may give other last bits than over another number of images: images would depend on their batch.
+    """
+    if head_name(head) != CUSTOM:
+        return None
+    return (
+        f"a {type(head).__name__} draws by Python functions, which compiled code cannot call from its threads without waiting "
+        "for each other, nor with the same bits for any number of images"
+    )
 
 
 ENGINES: dict[str, Entry] = {
@@ -48,9 +68,13 @@ ENGINES: dict[str, Entry] = {
         cpu.available,
         lambda program, precision: cpu.CpuEngine(program, precision=precision),
         tuple(PRECISIONS),
+        _without_functions,
     ),
     "cuda": Entry(
-        "cluster kernel for small nets, on Hopper GPUs", cuda.unavailable, lambda program, _: cuda.CudaEngine(program)
+        "cluster kernel for small nets, on Hopper GPUs",
+        cuda.unavailable,
+        lambda program, _: cuda.CudaEngine(program),
+        refuses=lambda head: _without_functions(head) or cuda.refuses(head_name(head)),
     ),
     "reference": Entry("interpreter in plain PyTorch", lambda: None, lambda program, _: ReferenceEngine(program)),
 }
@@ -82,11 +106,32 @@ def check_name(name: str, precision: str = "fp32") -> None:
         raise EngineUnavailable(f"no engine that has the precision {precision!r} can run here: {reasons}")
 
 
-def choose(name: str, precision: str = "fp32") -> str:
-    """The engine for a name: itself, or for "auto" the first of `ENGINES` that has the precision and can run here."""
+def reasons(head: Head, precision: str = "fp32") -> dict[str, str]:
+    """Of each engine that cannot run here, has no such precision or cannot draw from this head: why."""
+    found = {}
+    for name, entry in ENGINES.items():
+        missing = None if precision in entry.precisions else f"it has no precision {precision!r}"
+        reason = entry.unavailable() or missing or entry.refuses(head)
+        if reason is not None:
+            found[name] = reason
+    return found
+
+
+def choose(name: str, precision: str, head: Head) -> str:
+    """The engine for a name: itself, or for "auto" the first of `ENGINES` that can run here and draw from the head.
+
+    Raises:
+        EngineUnavailable: the engine asked for cannot; the text says why.
+    """
     check_name(name, precision)
-    if name != "auto":
-        return name
-    return next(
-        candidate for candidate, entry in ENGINES.items() if precision in entry.precisions and entry.unavailable() is None
-    )
+    refused = reasons(head, precision)
+    usable = [engine for engine in ENGINES if engine not in refused]
+    if name == "auto" and usable:
+        return usable[0]
+    if name == "auto":
+        raise EngineUnavailable("no engine can run this: " + "; ".join(f"{engine}: {why}" for engine, why in refused.items()))
+    if name in refused:
+        others = " or ".join(map(repr, [*usable, *(["naive"] if precision == "fp32" else [])]))
+        use = f"engine={others}" if others else "precision='fp32'"
+        raise EngineUnavailable(f"the engine {name!r} cannot run this: {refused[name]}; use {use}")
+    return name

@@ -25,14 +25,16 @@ def fuse_gates(model: nn.Module, on: bool = True) -> nn.Module:
     The weights, and what a checkpoint holds, stay as they are. Returns the model.
 
     Raises:
-        InvalidInput: the model has no gated layer.
+        InvalidInput: the model has no layer of two gated stacks.
         EngineUnavailable: Triton is not installed.
     """
     from .gated import GatedLayer
 
     layers = [module for module in model.modules() if isinstance(module, GatedLayer)]
     if not layers:
-        raise InvalidInput(f"{type(model).__name__} has no layer that could be fused: only Gated PixelCNN's layers can")
+        raise InvalidInput(
+            f"{type(model).__name__} has no layer that could be fused: only those of a Gated PixelCNN with two stacks can"
+        )
     reason = unavailable(torch.empty(0, device="cuda" if not interpreted() and torch.cuda.is_available() else "cpu"))
     if on and reason is not None and "not installed" in reason:
         raise EngineUnavailable(f"gates cannot be fused: {reason}")
