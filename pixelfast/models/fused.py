@@ -1,6 +1,6 @@
 """The layers of a Gated PixelCNN by fused kernels, on CUDA: for training and scoring, where it is asked for.
 
-A layer's two masked convolutions run with everything up to their gates as one kernel each (kernels/gated_conv.py). On
+A layer's masked convolutions run with everything up to their gates as one kernel each (kernels/gated_conv.py). On
 other devices, and while a model is traced, the layers are what they are without; results are the same up to rounding.
 Letters: N images, F features, H rows, W columns.
 """
@@ -16,7 +16,7 @@ from ..errors import EngineUnavailable, InvalidInput
 from ..kernels.gated_conv import Taps, gated_conv, interpreted, live_taps, unavailable
 
 if TYPE_CHECKING:
-    from .gated import GatedLayer
+    from .gated import GatedLayer, SingleLayer
 
 
 def fuse_gates(model: nn.Module, on: bool = True) -> nn.Module:
@@ -25,16 +25,14 @@ def fuse_gates(model: nn.Module, on: bool = True) -> nn.Module:
     The weights, and what a checkpoint holds, stay as they are. Returns the model.
 
     Raises:
-        InvalidInput: the model has no layer of two gated stacks.
+        InvalidInput: the model has no gated layer.
         EngineUnavailable: Triton is not installed.
     """
-    from .gated import GatedLayer
+    from .gated import GatedLayer, SingleLayer
 
-    layers = [module for module in model.modules() if isinstance(module, GatedLayer)]
+    layers = [module for module in model.modules() if isinstance(module, (GatedLayer, SingleLayer))]
     if not layers:
-        raise InvalidInput(
-            f"{type(model).__name__} has no layer that could be fused: only those of a Gated PixelCNN with two stacks can"
-        )
+        raise InvalidInput(f"{type(model).__name__} has no layer that could be fused: only Gated PixelCNN's layers can")
     reason = unavailable(torch.empty(0, device="cuda" if not interpreted() and torch.cuda.is_available() else "cpu"))
     if on and reason is not None and "not installed" in reason:
         raise EngineUnavailable(f"gates cannot be fused: {reason}")
@@ -43,8 +41,12 @@ def fuse_gates(model: nn.Module, on: bool = True) -> nn.Module:
     return model
 
 
-def taps_of(layer: GatedLayer) -> tuple[Taps, Taps]:
-    """The live cells of the vertical and of the horizontal stack's kernel."""
+def taps_of(layer: GatedLayer | SingleLayer) -> tuple[Taps, ...]:
+    """The live cells of each stack's kernel: vertical and horizontal, or the only one."""
+    from .gated import SingleLayer
+
+    if isinstance(layer, SingleLayer):
+        return (live_taps(layer.seen.mask, [size // 2 for size in layer.seen.kernel_size]),)
     vertical, horizontal = layer.vertical, layer.horizontal
     return live_taps(vertical.mask, (vertical.reach, vertical.reach)), live_taps(horizontal.mask, (0, horizontal.reach))
 
@@ -55,7 +57,7 @@ def runs_fused(x: Tensor) -> bool:
 
 
 def fused_layer(
-    layer: GatedLayer, taps: tuple[Taps, Taps], v: Tensor, h: Tensor, label: Tensor | None, field: Tensor | None
+    layer: GatedLayer, taps: tuple[Taps, ...], v: Tensor, h: Tensor, label: Tensor | None, field: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """What ``layer.forward`` computes, (N, F, H, W) twice -> (N, F, H, W) twice."""
     vertical, horizontal = layer.vertical, layer.horizontal
@@ -65,3 +67,12 @@ def fused_layer(
     linked = layer.link(above) if map is None else layer.link(above) + map
     gated, _ = gated_conv(h, horizontal.weight * horizontal.mask, taps[1], horizontal.bias, vector, linked)
     return v, h + layer.out(gated)
+
+
+def fused_single_layer(
+    layer: SingleLayer, taps: tuple[Taps, ...], x: Tensor, label: Tensor | None, field: Tensor | None
+) -> Tensor:
+    """What ``layer.forward`` computes: (N, F, H, W) -> (N, F, H, W)."""
+    vector, map = layer.condition.parts(label, field)
+    gated, _ = gated_conv(x, layer.seen.weight * layer.seen.mask, taps[0], layer.seen.bias, vector, map)
+    return x + layer.out(gated)

@@ -221,7 +221,7 @@ def gated(**more: object) -> GatedPixelCNN:
     return model.eval()
 
 
-@pytest.mark.parametrize("conditions", [{}, {"classes": 4}, {"vector": 5, "map_channels": 2}], ids=str)
+@pytest.mark.parametrize("conditions", [{}, {"classes": 4, "stacks": 1}, {"vector": 5, "map_channels": 2}], ids=str)
 def test_a_gated_pixelcnn_by_fused_kernels(conditions: dict[str, int]) -> None:
     model = gated(**conditions)
     x = torch.randn(3, 2, 7, 5)
