@@ -14,7 +14,7 @@ from ..heads import Head
 from ..lower import head_name
 from ..precision import PRECISIONS, check_precision
 from ..program import CUSTOM, Program
-from . import cpu, reference
+from . import cpu, cuda, reference
 from .request import Request, Result
 
 
@@ -69,6 +69,12 @@ ENGINES: dict[str, Entry] = {
         lambda program, precision: cpu.CpuEngine(program, precision=precision),
         tuple(PRECISIONS),
         _without_functions,
+    ),
+    "cuda": Entry(
+        "cluster kernel for small nets, on Hopper GPUs",
+        cuda.unavailable,
+        lambda program, _: cuda.CudaEngine(program),
+        refuses=lambda head: _without_functions(head) or cuda.refuses(head_name(head)),
     ),
     "reference": Entry("interpreter in plain PyTorch", lambda: None, lambda program, _: ReferenceEngine(program)),
 }
