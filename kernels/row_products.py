@@ -1,0 +1,74 @@
+"""The `Product` instruction over many columns at once, as when a row starts:
+
+    out[i, f] = (bias[f], or what out holds) + sum over k of x[i, k] * weights[k, f]
+
+for I = columns x images items, k going over the features of all taps. Taps are gathered: a chunk is up to BLOCK_K features of one
+tap, with an operand of its own; columns beside the image are stored as zeros, so that no tap needs a mask. Weights are packed
+chunk by chunk as (BLOCK_K, width), zeros where a tap has fewer features and where width exceeds F, and read without masks.
+
+float32 operands are multiplied in IEEE float32, float16 ones on tensor cores with float32 sums. Loads are not made ahead of time
+(`num_stages=1`): weights come from L2, and state must not be read before it is written.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from .expressions import SCALARS
+from .launch import Launch, power_of_two
+from .operand import WORDS, addresses, running_items
+
+
+@triton.jit
+def gathered(arena, operand, row, col, image, live, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr):
+    """One chunk of the taps: (I, BLOCK_K), zeros beyond its features."""
+    k = tl.arange(0, BLOCK_K)
+    there = live[:, None] & (k < tl.load(operand + 6))[None, :]
+    start = addresses(operand, row, col, image, ALIGN)
+    return tl.load(arena + start[:, None] + k[None, :], mask=there, other=0.0)
+
+
+@triton.jit(do_not_specialize=SCALARS)
+def row_products_kernel(
+    arena, weights, operands, position, first, columns, images, features, chunks, pitch,
+    ADD: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    """Operands: output, bias (not read with ADD), chunks."""
+    row, col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+    k = tl.arange(0, BLOCK_K)
+    mask = live[:, None] & (f < features)[None, :]
+    out = arena + addresses(operands, row, col, image, ALIGN)[:, None] + f[None, :]
+    if ADD:
+        total = tl.load(out, mask=mask, other=0.0)
+    else:
+        bias = tl.load(arena + tl.load(operands + WORDS) + f, mask=f < features, other=0.0)
+        total = tl.zeros([BLOCK_I, BLOCK_F], tl.float32) + bias[None, :]
+    tile = weights + k[:, None].to(tl.int64) * pitch + f[None, :]
+    for chunk in range(chunks):
+        x = gathered(arena, operands + (chunk + 2) * WORDS, row, col, image, live, BLOCK_K, ALIGN)
+        w = tl.load(tile)
+        total = tl.dot(x.to(w.dtype), w, total, input_precision="ieee")
+        tile += BLOCK_K * pitch
+    tl.store(out, total, mask=mask)
+
+
+def row_products(
+    arena: torch.Tensor, weights: torch.Tensor, operands: torch.Tensor, position: torch.Tensor,
+    *, add: bool, columns: int, images: int, features: int, chunk: int, align: int,
+) -> Launch:  # fmt: skip
+    """Operands: output, bias, then one for each chunk of `chunk` rows of the weights (rows, width)."""
+    items, width = columns * images, weights.shape[1]
+    block_i = min(max(power_of_two(items), 16), 64)
+    block_f = min(width, 64)
+    return Launch(
+        kernel=row_products_kernel,
+        grid=(-(-items // block_i), width // block_f),
+        arguments=dict(
+            arena=arena, weights=weights, operands=operands, position=position, columns=columns, images=images,
+            features=features, chunks=operands.shape[0] - 2, pitch=width,
+        ),
+        constants=dict(ADD=add, BLOCK_I=block_i, BLOCK_F=block_f, BLOCK_K=chunk, ALIGN=align),
+    )  # fmt: skip
