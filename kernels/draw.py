@@ -49,7 +49,7 @@ def draw_kernel(
     row, col = tl.load(position), tl.load(position + 1) + first
     pixel = ((image.to(tl.int64) * height + row) * width + col) * channels + channel
     k = tl.arange(0, BLOCK_K)
-    logits = tl.load(arena + addresses(operands, row, col, image, 1) + k, mask=k < count, other=float("-inf"))
+    logits = tl.load(arena + addresses(operands, col, image, 1) + k, mask=k < count, other=float("-inf"))
     if KEEP:
         tl.store(parameters + pixel * count + k, logits, mask=k < count)
     heat = tl.load(temperature)
@@ -88,10 +88,10 @@ def draw_kernel(
     f = tl.arange(0, BLOCK_E)
     for encode in range(encodes):
         place = operands + (2 * encode + 1) * WORDS
-        features = tl.load(place + 6)
+        features = tl.load(place + 3)
         table = tl.load(place + WORDS) + value * features
         code = tl.load(arena + table + f, mask=f < features, other=0.0)
-        tl.store(arena + addresses(place, row, col, image, 1) + f, code, mask=f < features)
+        tl.store(arena + addresses(place, col, image, 1) + f, code, mask=f < features)
 
 
 def draw(
@@ -125,14 +125,14 @@ def encode_kernel(
     BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
     """Known values of many columns. Operands: output, table (K, features)."""
-    row, col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     mask = live[:, None] & (f < features)[None, :]
-    pixel = ((image.to(tl.int64) * height + row) * width + col) * channels + channel
+    pixel = ((image.to(tl.int64) * height + tl.load(position)) * width + col) * channels + channel
     value = tl.load(values + pixel, mask=live, other=0)
     table = tl.load(operands + WORDS) + value * features
     code = tl.load(arena + table[:, None] + f[None, :], mask=mask, other=0.0)
-    tl.store(arena + addresses(operands, row, col, image, 1)[:, None] + f[None, :], code, mask=mask)
+    tl.store(arena + addresses(operands, col, image, 1)[:, None] + f[None, :], code, mask=mask)
 
 
 def encode(
@@ -159,12 +159,12 @@ def record_kernel(
     BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
     """parameters[n, row, col, channel, f] = source[i, f]: of sub-pixels whose values are known."""
-    row, col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     mask = live[:, None] & (f < features)[None, :]
-    source = addresses(operands, row, col, image, 1)
+    source = addresses(operands, col, image, 1)
     x = tl.load(arena + source[:, None] + f[None, :], mask=mask, other=0.0)
-    pixel = ((image.to(tl.int64) * height + row) * width + col) * channels + channel
+    pixel = ((image.to(tl.int64) * height + tl.load(position)) * width + col) * channels + channel
     tl.store(parameters + pixel[:, None] * features + f[None, :], x, mask=mask)
 
 

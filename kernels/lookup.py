@@ -21,15 +21,15 @@ def lookup_kernel(
     BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Values are (N, H, W, C)."""
-    row, col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     mask = live[:, None] & (f < features)[None, :]
-    out = arena + addresses(operands, row, col, image, ALIGN)[:, None] + f[None, :]
+    out = arena + addresses(operands, col, image, ALIGN)[:, None] + f[None, :]
     total = tl.load(out, mask=mask, other=0.0)
     for tap in range(taps):
         place = places + tap * 4
         # A row for each item: a mask that is combined with a scalar comparison is none in Triton's interpreter.
-        r, c = row + tl.load(place).to(tl.int32) + tl.zeros_like(col), col + tl.load(place + 1).to(tl.int32)
+        r, c = tl.load(position) + tl.load(place).to(tl.int32) + tl.zeros_like(col), col + tl.load(place + 1).to(tl.int32)
         inside = live & (r >= 0) & (r < height) & (c >= 0) & (c < width)
         pixel = ((image.to(tl.int64) * height + r) * width + c) * channels + tl.load(place + 2)
         value = tl.load(values + pixel, mask=inside, other=0)

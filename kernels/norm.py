@@ -35,16 +35,16 @@ def norm_kernel(
     arena, operands, position, first, columns, images, features, eps,
     BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
-    row, col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.arange(0, BLOCK_F)
     there = (f < features)[None, :]
     mask = live[:, None] & there
-    source = addresses(operands + WORDS, row, col, image, ALIGN)
+    source = addresses(operands + WORDS, col, image, ALIGN)
     x = tl.load(arena + source[:, None] + f[None, :], mask=mask, other=0.0)
     scale = tl.load(arena + tl.load(operands + 2 * WORDS) + f, mask=f < features, other=0.0)
     shift = tl.load(arena + tl.load(operands + 3 * WORDS) + f, mask=f < features, other=0.0)
     y = normalised(x, there, features, eps, 1) * scale[None, :] + shift[None, :]
-    out = addresses(operands, row, col, image, ALIGN)
+    out = addresses(operands, col, image, ALIGN)
     tl.store(arena + out[:, None] + f[None, :], y, mask=mask)
 
 
@@ -72,7 +72,7 @@ def reduce_kernel(
     KIND: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Operand 0 is the output, operands 1 .. chunks are runs of at most BLOCK_F features of the sources."""
-    row, col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.arange(0, BLOCK_F)
     SMALLEST: tl.constexpr = KIND == "amin"
     EXTREME: tl.constexpr = (KIND == "amax") | (KIND == "amin") | (KIND == "logsumexp")
@@ -83,8 +83,8 @@ def reduce_kernel(
     bad = tl.zeros([BLOCK_I], tl.int32)
     for chunk in range(chunks):
         place = operands + (chunk + 1) * WORDS
-        there = (f < tl.load(place + 6))[None, :] & live[:, None]
-        x = tl.load(arena + addresses(place, row, col, image, ALIGN)[:, None] + f[None, :], mask=there, other=nothing)
+        there = (f < tl.load(place + 3))[None, :] & live[:, None]
+        x = tl.load(arena + addresses(place, col, image, ALIGN)[:, None] + f[None, :], mask=there, other=nothing)
         if EXTREME:
             bad = tl.maximum(bad, tl.max((x != x).to(tl.int32), 1))
             if SMALLEST:
@@ -101,15 +101,15 @@ def reduce_kernel(
         total = tl.zeros([BLOCK_I], tl.float32)
         for chunk in range(chunks):
             place = operands + (chunk + 1) * WORDS
-            there = (f < tl.load(place + 6))[None, :] & live[:, None]
-            x = tl.load(arena + addresses(place, row, col, image, ALIGN)[:, None] + f[None, :], mask=there, other=0.0)
+            there = (f < tl.load(place + 3))[None, :] & live[:, None]
+            x = tl.load(arena + addresses(place, col, image, ALIGN)[:, None] + f[None, :], mask=there, other=0.0)
             if KIND == "var":
                 away = tl.where(there, x - result[:, None], 0.0)
                 total += tl.sum(away * away, 1)
             else:
                 total += tl.sum(tl.where(there, tl.exp(x - finite[:, None]), 0.0), 1)
         result = total / divisor if KIND == "var" else tl.log(total) + finite
-    out = addresses(operands, row, col, image, ALIGN)
+    out = addresses(operands, col, image, ALIGN)
     tl.store(arena + out, result, mask=live)
 
 

@@ -59,7 +59,7 @@ def pixel_stage(
     arena, weights, operands, position, first, columns, images, features, chunks, pitch,
     BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
 ):
-    row, col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     k = tl.arange(0, BLOCK_K)
     there = (f < features)[:, None]
@@ -67,7 +67,7 @@ def pixel_stage(
     {start}
     tile = weights + k[None, :].to(tl.int64) * pitch + f[:, None]
     for chunk in range(chunks):
-        x = tl.trans(gathered(arena, operands + (chunk + {tail}) * WORDS, row, col, image, live, BLOCK_K, ALIGN))
+        x = tl.trans(gathered(arena, operands + (chunk + {tail}) * WORDS, col, image, live, BLOCK_K, ALIGN))
         {multiply}
         tile += BLOCK_K * pitch
     {steps}
@@ -82,7 +82,7 @@ def source(ending: Ending) -> tuple[str, int]:
     parts, start, multiply, stores = ending.parts, [], [], []
     for part in range(parts):
         if ending.add or f"y{part}" in ending.stored:
-            start.append(f"out{part} = arena + addresses(operands + {part} * WORDS, row, col, image, ALIGN)[None, :] + f[:, None]")
+            start.append(f"out{part} = arena + addresses(operands + {part} * WORDS, col, image, ALIGN)[None, :] + f[:, None]")
         if ending.add:
             start.append(f"y{part} = tl.load(out{part}, mask=mask, other=0.0)")
         else:
@@ -98,7 +98,7 @@ def source(ending: Ending) -> tuple[str, int]:
         more, place = _step(step, f"z{index}", place)
         body += more
         if f"z{index}" in ending.stored:
-            body.append(f"p{place} = addresses(operands + {place} * WORDS, row, col, image, ALIGN)[None, :] + f[:, None]")
+            body.append(f"p{place} = addresses(operands + {place} * WORDS, col, image, ALIGN)[None, :] + f[:, None]")
             stores.append(f"tl.store(arena + p{place}, z{index}, mask=mask)")
             place += 1
     text = TEMPLATE.format(
@@ -122,7 +122,7 @@ def _step(step: Step, result: str, place: int) -> tuple[list[str], int]:
         if isinstance(leaf, str):
             names.append(leaf)
         elif isinstance(leaf, bool):
-            found.append(f"p{place} = addresses(operands + {place} * WORDS, row, col, image, ALIGN)[None, :]")
+            found.append(f"p{place} = addresses(operands + {place} * WORDS, col, image, ALIGN)[None, :]")
             more, allowed = ("", "live[None, :]") if leaf else (" + f[:, None]", "mask")
             found.append(f"x{place} = tl.load(arena + p{place}{more}, mask={allowed}, other=0.0)")
             names.append(f"x{place}")

@@ -21,11 +21,11 @@ def pointwise(
     arena, operands, position, first, columns, images, features,
     BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, ALIGN: tl.constexpr,
 ):
-    row, col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     mask = live[:, None] & (f < features)[None, :]
     {body}
-    out = addresses(operands, row, col, image, ALIGN)
+    out = addresses(operands, col, image, ALIGN)
     tl.store(arena + out[:, None] + f[None, :], {result}, mask=mask)
 """
 
@@ -38,7 +38,7 @@ def source(leaves: Sequence[bool | float], ops: Sequence[Any]) -> str:
             names.append(number(leaf))
             continue
         names.append(f"x{operands}")
-        body.append(f"p{operands} = addresses(operands + {operands} * WORDS, row, col, image, ALIGN)[:, None]")
+        body.append(f"p{operands} = addresses(operands + {operands} * WORDS, col, image, ALIGN)[:, None]")
         if leaf:
             body.append(f"x{operands} = tl.load(arena + p{operands}, mask=live[:, None], other=0.0)")
         else:

@@ -22,11 +22,11 @@ from .operand import WORDS, addresses, running_items
 
 
 @triton.jit
-def gathered(arena, operand, row, col, image, live, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr):
+def gathered(arena, operand, col, image, live, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr):
     """One chunk of the taps: (I, BLOCK_K), zeros beyond its features."""
     k = tl.arange(0, BLOCK_K)
-    there = live[:, None] & (k < tl.load(operand + 6))[None, :]
-    start = addresses(operand, row, col, image, ALIGN)
+    there = live[:, None] & (k < tl.load(operand + 3))[None, :]
+    start = addresses(operand, col, image, ALIGN)
     return tl.load(arena + start[:, None] + k[None, :], mask=there, other=0.0)
 
 
@@ -36,11 +36,11 @@ def row_products_kernel(
     ADD: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Operands: output, bias (not read with ADD), chunks."""
-    row, col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     k = tl.arange(0, BLOCK_K)
     mask = live[:, None] & (f < features)[None, :]
-    out = arena + addresses(operands, row, col, image, ALIGN)[:, None] + f[None, :]
+    out = arena + addresses(operands, col, image, ALIGN)[:, None] + f[None, :]
     if ADD:
         total = tl.load(out, mask=mask, other=0.0)
     else:
@@ -48,7 +48,7 @@ def row_products_kernel(
         total = tl.zeros([BLOCK_I, BLOCK_F], tl.float32) + bias[None, :]
     tile = weights + k[:, None].to(tl.int64) * pitch + f[None, :]
     for chunk in range(chunks):
-        x = gathered(arena, operands + (chunk + 2) * WORDS, row, col, image, live, BLOCK_K, ALIGN)
+        x = gathered(arena, operands + (chunk + 2) * WORDS, col, image, live, BLOCK_K, ALIGN)
         w = tl.load(tile)
         total = tl.dot(x.to(w.dtype), w, total, input_precision="ieee")
         tile += BLOCK_K * pitch

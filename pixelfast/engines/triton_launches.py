@@ -104,8 +104,8 @@ class Launches:
         rows = [memory.slot(part) for part in stage.parts]
         used = [*rows]  # with their strides, while of vectors only the start is
         for part in stage.parts:
-            start = 0 if product.bias is None else memory.vector(product.bias)[0] + part.channel - product.out.channel
-            rows.append([start, 1, 0, 0, 0, 0, part.count, 0])
+            bias = rows[0] if product.bias is None else memory.vector(product.bias)
+            rows.append([*bias[:4], bias[4] + part.channel - product.out.channel, *bias[5:]])
         steps: list[pixel_stage.Step] = []
         for index, (instruction, names) in enumerate(zip(stage.tail, stage.registers, strict=True)):
             if isinstance(instruction, Norm):
@@ -151,11 +151,11 @@ class Launches:
 
     def lookup(self, lookup_: Lookup, columns: int) -> Launch:
         memory, (taps, levels, features) = self.memory, lookup_.tables.shape
-        start = memory.vector(lookup_.tables)[0]
+        start = memory.vector(lookup_.tables)[4]
         places = [[tap.row, tap.col, tap.channel, start + i * levels * features] for i, tap in enumerate(lookup_.taps)]
         out = memory.slot(lookup_.out)
         return lookup.lookup(
-            memory.arena, self.state.values, memory.table(places), memory.table([out]), self.state.position,
+            memory.arena, self.state.values, torch.tensor(places).to(memory.device), memory.table([out]), self.state.position,
             columns=columns, images=memory.images, features=features, align=alignment([out]),
         )  # fmt: skip
 

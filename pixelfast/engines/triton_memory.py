@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels.operand import ALIGNMENT
+from ..kernels.operand import ALIGNMENT, move
 from ..program import FieldSlot, Leaf, Map, Product, Program, Slot
 
 Row = list[int]
+TABLE = 2048
+"""Operands that are stored together."""
 NEVER = 1 << 30
 """Rows of a ring that never comes round, as a field's."""
 SMALLEST, LARGEST = 6e-5, 65504.0
@@ -33,6 +35,9 @@ class Memory:
     ) -> None:
         self.program, self.images, self.device = program, images, device
         self._size = 0
+        self._tables: list[Tensor] = []
+        self._used = 0
+        self.grown = False
         self._constants: dict[int, int] = {}
         self._arrays: list[tuple[int, np.ndarray]] = []
         self._buffers = [
@@ -86,7 +91,7 @@ class Memory:
         col_stride = self.images * features
         row_stride = (buffer.columns[1] - buffer.columns[0]) * col_stride
         start = self._buffers[slot.buffer] + (slot.col - buffer.columns[0]) * col_stride + slot.channel + part
-        return [start, buffer.rows, slot.row, row_stride, col_stride, features, count or slot.count, 0]
+        return [0, col_stride, features, count or slot.count, start, buffer.rows, slot.row, row_stride]
 
     def field(self, slot: FieldSlot) -> Row:
         field, (images, rows, cols, features) = self.program.fields[slot.field], self._field_shapes[slot.field]
@@ -94,11 +99,11 @@ class Memory:
         row_stride = cols * features if rows > 1 else 0
         col_stride = features if cols > 1 else 0
         start = self._fields[slot.field] - (field.col0 * col_stride) + slot.channel
-        return [start, NEVER, -field.row0 if rows > 1 else NEVER // 2, row_stride, col_stride, image_stride, slot.count, 0]
+        return [0, col_stride, image_stride, slot.count, start, NEVER, -field.row0 if rows > 1 else NEVER // 2, row_stride]
 
     def vector(self, array: np.ndarray) -> Row:
         """A vector or table of the program."""
-        return [self._constants[id(array)], 1, 0, 0, 0, 0, array.size, 0]
+        return [0, 0, 0, array.size, self._constants[id(array)], 1, 0, 0]
 
     def leaf(self, leaf: Leaf) -> Row:
         if isinstance(leaf, Slot):
@@ -109,8 +114,23 @@ class Memory:
         return self.vector(leaf)
 
     def table(self, rows: Sequence[Row]) -> Tensor:
-        """Operands on the device: int64 (operands, 8)."""
-        return torch.tensor(rows, dtype=torch.int64).to(self.device)
+        """Operands on the device, int64 (operands, 8), where `move` finds them: after a move, all but new ones are in place."""
+        if not self._tables or self._used + len(rows) > len(self._tables[-1]):
+            # Ring 1, so that what is not used yet divides nothing by zero.
+            blank = torch.tensor([[0, 0, 0, 0, 0, 1, 0, 0]], dtype=torch.int64)
+            self._tables.append(blank.repeat(max(TABLE, len(rows)), 1).to(self.device))
+            self._used = 0
+        part = self._tables[-1][self._used : self._used + len(rows)]
+        part.copy_(torch.tensor(rows, dtype=torch.int64))
+        self._used += len(rows)
+        self.grown = True
+        return part
+
+    def move(self, position: Tensor, row: int, col: int) -> None:
+        """Go to a row, and a column from which launches count theirs."""
+        for table in self._tables:
+            move(table, position, row, col)
+        self.grown = False
 
     def runs(self, slots: Sequence[Slot], most: int) -> list[Row]:
         """Slots cut into runs of at most so many features: the chunks of a product or of a reduction."""
@@ -121,7 +141,7 @@ class Memory:
 
 def alignment(rows: Sequence[Row]) -> int:
     """What every address of these operands is a multiple of, in floats: `ALIGNMENT` or 1."""
-    numbers = (row[i] for row in rows for i in (0, 3, 4, 5))
+    numbers = (row[i] for row in rows for i in (1, 2, 4, 7))
     return ALIGNMENT if all(n % ALIGNMENT == 0 for n in numbers) else 1
 
 

@@ -37,6 +37,7 @@ class Session:
         self.rows = Rows(program, Launches(self.memory, self.state, precision, weights), poison)
         self._graphs: dict[object, torch.cuda.CUDAGraph] = {}
         self._seen: set[object] = set()
+        self._at: tuple[int, int] | None = None
 
     def run(self, request: Request) -> Result:
         self._start(request)
@@ -67,25 +68,22 @@ class Session:
     def _run_row(self, row: int, known: bool) -> None:
         rows, kind = self.rows, self.rows.kind(row, known)
         lo, hi = self.program.columns
-        self._move(row, 0)
         if self.most == 0 or kind[1] or (hi - lo) * sum(map(len, self.program.steps)) <= self.most:
-            self._play(("row", kind), lambda: rows.whole(row, kind))
+            self._play(row, 0, ("row", kind), lambda: rows.whole(row, kind))
             return
-        self._play(("start", kind), lambda: rows.start(row))
+        self._play(row, 0, ("start", kind), lambda: rows.start(row))
         for col in range(lo, hi):
-            self._move(row, col)
             # Graphs of pixels differ only in which launches they have.
             launches = list(rows.pixel(row, col))
-            self._play(tuple(map(id, launches)), lambda listed=launches: [(launch, 0) for launch in listed])
+            self._play(row, col, tuple(map(id, launches)), lambda listed=launches: [(launch, 0) for launch in listed])
 
-    def _move(self, row: int, col: int) -> None:
-        self.state.position[0].fill_(row)
-        self.state.position[1].fill_(col)
-
-    def _play(self, key: object, issues: Callable[[], Sequence[Issue]]) -> None:
+    def _play(self, row: int, col: int, key: object, issues: Callable[[], Sequence[Issue]]) -> None:
         """Launch one by one at first, which compiles what has not been; capture when the same comes again; then replay."""
+        listed = issues() if key not in self._graphs else ()
+        if self.memory.grown or self._at != (row, col):
+            self.memory.move(self.state.position, row, col)
+            self._at = row, col
         if key not in self._graphs:
-            listed = issues()
             if self.most == 0 or key not in self._seen:
                 self._seen.add(key)
                 for launch, first in listed:
