@@ -56,8 +56,8 @@ class Ending:
 
 TEMPLATE = """
 def pixel_stage(
-    arena, weights, operands, position, first, columns, images, features, chunks, pitch,
-    BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
+    arena, weights, operands, position, first, columns, images, features, chunks,
+    PITCH: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
 ):
     col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
@@ -65,11 +65,11 @@ def pixel_stage(
     there = (f < features)[:, None]
     mask = there & live[None, :]
     {start}
-    tile = weights + k[None, :].to(tl.int64) * pitch + f[:, None]
+    tile = weights + k[None, :].to(tl.int64) * PITCH + f[:, None]
     for chunk in range(chunks):
         x = tl.trans(gathered(arena, operands + (chunk + {tail}) * WORDS, col, image, live, BLOCK_K, ALIGN))
         {multiply}
-        tile += BLOCK_K * pitch
+        tile += BLOCK_K * PITCH
     {steps}
 """
 
@@ -89,7 +89,7 @@ def source(ending: Ending) -> tuple[str, int]:
             bias = f"tl.load(operands + {parts + part} * WORDS)"
             start.append(f"b{part} = tl.load(arena + {bias} + f, mask=f < features, other=0.0)")
             start.append(f"y{part} = tl.zeros([BLOCK_F, BLOCK_I], tl.float32) + b{part}[:, None]")
-        multiply.append(f"w{part} = tl.load(tile + {part} * (pitch // {parts}))" if part else "w0 = tl.load(tile)")
+        multiply.append(f"w{part} = tl.load(tile + {part} * (PITCH // {parts}))" if part else "w0 = tl.load(tile)")
         multiply.append(f'y{part} = tl.dot(w{part}, x.to(w{part}.dtype), y{part}, input_precision="ieee")')
         if f"y{part}" in ending.stored:
             stores.append(f"tl.store(out{part}, y{part}, mask=mask)")
@@ -146,9 +146,9 @@ def pixel_stage(
         grid=(-(-images // block_i), -(-features // block)),
         arguments=dict(
             arena=arena, weights=weights, operands=operands, position=position, columns=1, images=images, features=features,
-            chunks=operands.shape[0] - tail, pitch=weights.shape[1],
+            chunks=operands.shape[0] - tail,
         ),
-        constants=dict(BLOCK_I=block_i, BLOCK_F=block, BLOCK_K=chunk, ALIGN=align),
+        constants=dict(PITCH=weights.shape[1], BLOCK_I=block_i, BLOCK_F=block, BLOCK_K=chunk, ALIGN=align),
     )  # fmt: skip
 
 

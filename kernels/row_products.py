@@ -32,8 +32,8 @@ def gathered(arena, operand, col, image, live, BLOCK_K: tl.constexpr, ALIGN: tl.
 
 @triton.jit(do_not_specialize=SCALARS)
 def row_products_kernel(
-    arena, weights, operands, position, first, columns, images, features, chunks, pitch,
-    ADD: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
+    arena, weights, operands, position, first, columns, images, features, chunks,
+    PITCH: tl.constexpr, ADD: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Operands: output, bias (not read with ADD), chunks."""
     col, image, live = running_items(position, first, columns, images, BLOCK_I)
@@ -46,12 +46,12 @@ def row_products_kernel(
     else:
         bias = tl.load(arena + tl.load(operands + WORDS) + f, mask=f < features, other=0.0)
         total = tl.zeros([BLOCK_I, BLOCK_F], tl.float32) + bias[None, :]
-    tile = weights + k[:, None].to(tl.int64) * pitch + f[None, :]
+    tile = weights + k[:, None].to(tl.int64) * PITCH + f[None, :]
     for chunk in range(chunks):
         x = gathered(arena, operands + (chunk + 2) * WORDS, col, image, live, BLOCK_K, ALIGN)
         w = tl.load(tile)
         total = tl.dot(x.to(w.dtype), w, total, input_precision="ieee")
-        tile += BLOCK_K * pitch
+        tile += BLOCK_K * PITCH
     tl.store(out, total, mask=mask)
 
 
@@ -68,7 +68,7 @@ def row_products(
         grid=(-(-items // block_i), width // block_f),
         arguments=dict(
             arena=arena, weights=weights, operands=operands, position=position, columns=columns, images=images,
-            features=features, chunks=operands.shape[0] - 2, pitch=width,
+            features=features, chunks=operands.shape[0] - 2,
         ),
-        constants=dict(ADD=add, BLOCK_I=block_i, BLOCK_F=block_f, BLOCK_K=chunk, ALIGN=align),
+        constants=dict(PITCH=width, ADD=add, BLOCK_I=block_i, BLOCK_F=block_f, BLOCK_K=chunk, ALIGN=align),
     )  # fmt: skip

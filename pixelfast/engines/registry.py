@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import EngineUnavailable
-from ..precision import PRECISIONS, check_precision
+from ..precision import NATIVE, check_precision
 from ..program import Program
-from . import cpu, reference
+from . import cpu, reference, triton
 from .request import Request, Result
 
 
@@ -47,7 +47,13 @@ ENGINES: dict[str, Entry] = {
         "native engine in C++",
         cpu.available,
         lambda program, precision: cpu.CpuEngine(program, precision=precision),
-        tuple(PRECISIONS),
+        NATIVE,
+    ),
+    "triton": Entry(
+        "Triton kernels on an NVIDIA GPU",
+        triton.available,
+        triton.TritonEngine,
+        ("fp32", "fp16"),
     ),
     "reference": Entry("interpreter in plain PyTorch", lambda: None, lambda program, _: ReferenceEngine(program)),
 }
@@ -79,11 +85,23 @@ def check_name(name: str, precision: str = "fp32") -> None:
         raise EngineUnavailable(f"no engine that has the precision {precision!r} can run here: {reasons}")
 
 
-def choose(name: str, precision: str = "fp32") -> str:
-    """The engine for a name: itself, or for "auto" the first of `ENGINES` that has the precision and can run here."""
+def choose(name: str, precision: str = "fp32", on_cuda: bool = False, without: str = "") -> str:
+    """The engine for a name: itself, or for "auto" the first of `ENGINES` that has the precision and can run here.
+
+    Args:
+        on_cuda: the module is on a GPU: there, "triton" comes first.
+        without: an engine that "auto" has tried in vain.
+    """
     check_name(name, precision)
     if name != "auto":
         return name
-    return next(
-        candidate for candidate, entry in ENGINES.items() if precision in entry.precisions and entry.unavailable() is None
-    )
+    usable = [
+        candidate
+        for candidate, entry in ENGINES.items()
+        if precision in entry.precisions and candidate != without and entry.unavailable() is None
+    ]
+    if triton.interpreted():  # for tests
+        usable = [candidate for candidate in usable if candidate != "triton"]
+    if not usable:
+        raise EngineUnavailable(f"no other engine than {without!r} that has the precision {precision!r} can run here")
+    return "triton" if on_cuda and "triton" in usable else usable[0]
