@@ -58,6 +58,7 @@ TEMPLATE = """
 def pixel_stage(
     arena, weights, operands, position, first, columns, images, features, chunks,
     PITCH: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
+    TAPS: tl.constexpr,
 ):
     col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
@@ -67,7 +68,7 @@ def pixel_stage(
     {start}
     tile = weights + k[None, :].to(tl.int64) * PITCH + f[:, None]
     for chunk in range(chunks):
-        x = tl.trans(gathered(arena, operands + (chunk + {tail}) * WORDS, col, image, live, BLOCK_K, ALIGN))
+        x = tl.trans(gathered(arena, operands + (chunk + {tail}) * WORDS, col, image, live, BLOCK_K, TAPS))
         {multiply}
         tile += BLOCK_K * PITCH
     {steps}
@@ -136,9 +137,12 @@ def _step(step: Step, result: str, place: int) -> tuple[list[str], int]:
 
 def pixel_stage(
     arena: torch.Tensor, weights: torch.Tensor, operands: torch.Tensor, position: torch.Tensor, ending: Ending,
-    *, images: int, features: int, block: int, chunk: int, align: int,
+    *, images: int, features: int, block: int, chunk: int, align: int, taps: int,
 ) -> Launch:  # fmt: skip
-    """`features` of each part, `block` of which a program computes; weights (rows, parts x width)."""
+    """`features` of each part, `block` of which a program computes; weights (rows, parts x width).
+
+    `taps` and `align`: what the addresses of the taps, and of all other operands, are multiples of.
+    """
     text, tail = source(ending)
     block_i = 8 if images <= 8 else 16 if images <= 256 else 32
     return Launch(
@@ -148,7 +152,8 @@ def pixel_stage(
             arena=arena, weights=weights, operands=operands, position=position, columns=1, images=images, features=features,
             chunks=operands.shape[0] - tail,
         ),
-        constants=dict(PITCH=weights.shape[1], BLOCK_I=block_i, BLOCK_F=block, BLOCK_K=chunk, ALIGN=align),
+        constants=dict(PITCH=weights.shape[1], BLOCK_I=block_i, BLOCK_F=block, BLOCK_K=chunk, ALIGN=align, TAPS=taps),
+        warps=8 if block * chunk >= 32 * 64 else 4,
     )  # fmt: skip
 
 

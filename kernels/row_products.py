@@ -34,6 +34,7 @@ def gathered(arena, operand, col, image, live, BLOCK_K: tl.constexpr, ALIGN: tl.
 def row_products_kernel(
     arena, weights, operands, position, first, columns, images, features, chunks,
     PITCH: tl.constexpr, ADD: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
+    TAPS: tl.constexpr,
 ):  # fmt: skip
     """Operands: output, bias (not read with ADD), chunks."""
     col, image, live = running_items(position, first, columns, images, BLOCK_I)
@@ -48,7 +49,7 @@ def row_products_kernel(
         total = tl.zeros([BLOCK_I, BLOCK_F], tl.float32) + bias[None, :]
     tile = weights + k[:, None].to(tl.int64) * PITCH + f[None, :]
     for chunk in range(chunks):
-        x = gathered(arena, operands + (chunk + 2) * WORDS, col, image, live, BLOCK_K, ALIGN)
+        x = gathered(arena, operands + (chunk + 2) * WORDS, col, image, live, BLOCK_K, TAPS)
         w = tl.load(tile)
         total = tl.dot(x.to(w.dtype), w, total, input_precision="ieee")
         tile += BLOCK_K * PITCH
@@ -57,12 +58,16 @@ def row_products_kernel(
 
 def row_products(
     arena: torch.Tensor, weights: torch.Tensor, operands: torch.Tensor, position: torch.Tensor,
-    *, add: bool, columns: int, images: int, features: int, chunk: int, align: int,
+    *, add: bool, columns: int, images: int, features: int, chunk: int, align: int, taps: int,
 ) -> Launch:  # fmt: skip
-    """Operands: output, bias, then one for each chunk of `chunk` rows of the weights (rows, width)."""
+    """Operands: output, bias, then one for each chunk of `chunk` rows of the weights (rows, width).
+
+    `align` and `taps`: what the addresses of the output and of the taps are multiples of.
+    """
     items, width = columns * images, weights.shape[1]
-    block_i = min(max(power_of_two(items), 16), 64)
-    block_f = min(width, 64)
+    # Tiles that were compiled for sm_90 without spilling registers: 64 x 64 with chunks of 32 spills.
+    block = 64 if items > 32 and chunk != 32 else 32
+    block_i, block_f = min(block, max(16, power_of_two(items))), min(width, block)
     return Launch(
         kernel=row_products_kernel,
         grid=(-(-items // block_i), width // block_f),
@@ -70,5 +75,5 @@ def row_products(
             arena=arena, weights=weights, operands=operands, position=position, columns=columns, images=images,
             features=features, chunks=operands.shape[0] - 2,
         ),
-        constants=dict(PITCH=width, ADD=add, BLOCK_I=block_i, BLOCK_F=block_f, BLOCK_K=chunk, ALIGN=align),
+        constants=dict(PITCH=width, ADD=add, BLOCK_I=block_i, BLOCK_F=block_f, BLOCK_K=chunk, ALIGN=align, TAPS=taps),
     )  # fmt: skip

@@ -95,7 +95,8 @@ class Launches:
         rows = [out, out if product.bias is None else memory.vector(product.bias), *taps]
         return row_products.row_products(
             memory.arena, self.packed(product, chunk, 1, block), memory.table(rows), self.state.position, add=add,
-            columns=columns, images=memory.images, features=product.out.count, chunk=chunk, align=alignment([out, *taps]),
+            columns=columns, images=memory.images, features=product.out.count, chunk=chunk, align=alignment([out]),
+            taps=alignment(taps),
         )  # fmt: skip
 
     def stage(self, stage: Stage) -> Launch:
@@ -124,7 +125,7 @@ class Launches:
         return pixel_stage.pixel_stage(
             memory.arena, self.packed(product, chunk, count, block), memory.table(rows + taps), self.state.position,
             pixel_stage.Ending(count, add, tuple(steps), stage.stored), images=memory.images, features=stage.features,
-            block=block, chunk=chunk, align=alignment(used + taps),
+            block=block, chunk=chunk, align=alignment(used), taps=alignment(taps),
         )  # fmt: skip
 
     def packed(self, product: Product, chunk: int, parts: int, block: int) -> Tensor:

@@ -22,7 +22,7 @@ class Session:
     Args:
         request: of this size: number of images, shapes of fields, and whether parameters are wanted.
         weights: packed weights, shared with other sessions.
-        most: launches in one graph; rows of more are captured pixel by pixel. 0: nothing is captured.
+        most: launches in one graph; rows of more go pixel by pixel. 0: nothing is captured.
         poison: see `Rows`.
     """
 
@@ -31,7 +31,7 @@ class Session:
         weights: dict[tuple[object, ...], Tensor], most: int, poison: bool,
     ) -> None:  # fmt: skip
         images = request.noise.shape[0]
-        self.program, self.most = program, most if device.type == "cuda" else 0
+        self.program, self.most, self.captures = program, most, device.type == "cuda" and most > 0
         self.memory = Memory(program, images, [field.shape for field in request.fields], device)
         self.state = State.make(program, images, request.want_parameters, device)
         self.rows = Rows(program, Launches(self.memory, self.state, precision, weights), poison)
@@ -84,7 +84,7 @@ class Session:
             self.memory.move(self.state.position, row, col)
             self._at = row, col
         if key not in self._graphs:
-            if self.most == 0 or key not in self._seen:
+            if not self.captures or key not in self._seen:
                 self._seen.add(key)
                 for launch, first in listed:
                     launch(first)

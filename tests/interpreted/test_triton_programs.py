@@ -81,6 +81,14 @@ def test_rows_whose_order_is_that_of_the_columns() -> None:
     compare(TritonEngine(program, poison=True), request(program, np.random.default_rng(3), 2, known=0.5))
 
 
+def test_pixel_by_pixel() -> None:
+    """As rows go that are too long for one graph."""
+    builder = Builder(np.random.default_rng(5), (2, 3, 2), features=5)
+    program, fields = builder.build(), builder.field_values(2)
+    call = request(program, np.random.default_rng(3), 2, known=0.5, fields=fields)
+    compare(TritonEngine(program, most_issues=1, poison=True), call)
+
+
 def test_no_images() -> None:
     builder = Builder(np.random.default_rng(13))
     program = builder.build()
