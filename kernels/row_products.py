@@ -65,9 +65,8 @@ def row_products(
     `align` and `taps`: what the addresses of the output and of the taps are multiples of.
     """
     items, width = columns * images, weights.shape[1]
-    # Tiles that were compiled for sm_90 without spilling registers: 64 x 64 with chunks of 32 spills.
-    block = 64 if items > 32 and chunk != 32 else 32
-    block_i, block_f = min(block, max(16, power_of_two(items))), min(width, block)
+    block_i = min(tile(items, chunk)[0], max(16, power_of_two(items)))
+    block_f = min(width, tile(items, chunk)[0])
     return Launch(
         kernel=row_products_kernel,
         grid=(-(-items // block_i), width // block_f),
@@ -77,3 +76,13 @@ def row_products(
         ),
         constants=dict(PITCH=width, ADD=add, BLOCK_I=block_i, BLOCK_F=block_f, BLOCK_K=chunk, ALIGN=align, TAPS=taps),
     )  # fmt: skip
+
+
+def tile(items: int, most: int) -> tuple[int, int]:
+    """Items and features of a tile, at most, and terms of a chunk where taps have up to `most` features.
+
+    These were compiled for sm_90 without spilling registers; 64 x 64 with chunks of 32 spills a few, as does 32 x 32 with 64.
+    """
+    if items <= 32:
+        return 32, 32 if most > 16 else 16
+    return (64, 64) if most > 32 else (32, 32) if most > 16 else (64, 16)
