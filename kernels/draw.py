@@ -5,9 +5,9 @@
     encode:       out[f] = table[value, f]
 
 A program draws one image's value in float64, as the reference does: probabilities that are summed in float32 would move draws
-at the edges of the distribution function. It writes the value, adds its logarithm to the image's sum, and encodes it, so that a
-drawn sub-pixel is one launch. Values that are given (>= 0) are kept. Parameters that describe no distribution leave the lowest
-number of such a sub-pixel in `status`, in the order of drawing, images running fastest.
+at the edges of the distribution function. It writes the value, adds its logarithm to the image's sum, and encodes it, so that
+a drawn sub-pixel is one launch. Values that are given (>= 0) are kept. Parameters that describe no distribution leave the
+lowest number of such a sub-pixel in `status`, in the order of drawing, images running fastest.
 """
 
 from __future__ import annotations
@@ -104,16 +104,16 @@ def draw(
     return Launch(
         kernel=draw_kernel,
         grid=(images,),
-        arguments=dict(
-            arena=arena, operands=operands, position=position, noise=noise, values=values,
-            parameters=arena if parameters is None else parameters, log_prob=log_prob, temperature=temperature,
-            status=status, images=images, height=height, width=width, channels=channels, channel=channel, levels=levels,
-            encodes=len(encoded), count=count,
-        ),
-        constants=dict(
-            HEAD=head, KEEP=parameters is not None, BLOCK_K=max(power_of_two(count), 2),
-            BLOCK_E=power_of_two(max([1, *encoded])),
-        ),
+        arguments={
+            "arena": arena, "operands": operands, "position": position, "noise": noise, "values": values,
+            "parameters": arena if parameters is None else parameters, "log_prob": log_prob, "temperature": temperature,
+            "status": status, "images": images, "height": height, "width": width, "channels": channels, "channel": channel,
+            "levels": levels, "encodes": len(encoded), "count": count,
+        },
+        constants={
+            "HEAD": head, "KEEP": parameters is not None, "BLOCK_K": max(power_of_two(count), 2),
+            "BLOCK_E": power_of_two(max([1, *encoded])),
+        },
         warps=4 if count > 128 else 1,
         writes=("arena", "values", "parameters", "log_prob", "status"),
     )  # fmt: skip
@@ -145,11 +145,12 @@ def encode(
     return Launch(
         kernel=encode_kernel,
         grid=(-(-items // block), -(-features // block_f)),
-        arguments=dict(
-            arena=arena, operands=operands, position=position, values=values, columns=columns, images=images,
-            features=features, height=height, width=width, channels=channels, channel=channel,
-        ),
-        constants=dict(BLOCK_I=block, BLOCK_F=block_f),
+        arguments={
+            "arena": arena, "operands": operands, "position": position, "values": values, "columns": columns,
+            "images": images, "features": features, "height": height, "width": width, "channels": channels,
+            "channel": channel,
+        },
+        constants={"BLOCK_I": block, "BLOCK_F": block_f},
     )  # fmt: skip
 
 
@@ -179,10 +180,11 @@ def record(
     return Launch(
         kernel=record_kernel,
         grid=(-(-items // block), -(-features // block_f)),
-        arguments=dict(
-            arena=arena, operands=operands, position=position, parameters=parameters, columns=columns, images=images,
-            features=features, height=height, width=width, channels=channels, channel=channel,
-        ),
-        constants=dict(BLOCK_I=block, BLOCK_F=block_f),
+        arguments={
+            "arena": arena, "operands": operands, "position": position, "parameters": parameters, "columns": columns,
+            "images": images, "features": features, "height": height, "width": width, "channels": channels,
+            "channel": channel,
+        },
+        constants={"BLOCK_I": block, "BLOCK_F": block_f},
         writes=("parameters",),
     )  # fmt: skip

@@ -49,9 +49,10 @@ def lookup(
     return Launch(
         kernel=lookup_kernel,
         grid=(-(-items // block), -(-features // block_f)),
-        arguments=dict(
-            arena=arena, values=values, places=places, operands=operands, position=position, columns=columns, images=images,
-            features=features, taps=places.shape[0], height=height, width=width, channels=channels,
-        ),
-        constants=dict(BLOCK_I=block, BLOCK_F=block_f, ALIGN=align),
+        arguments={
+            "arena": arena, "values": values, "places": places, "operands": operands, "position": position,
+            "columns": columns, "images": images, "features": features, "taps": places.shape[0], "height": height,
+            "width": width, "channels": channels,
+        },
+        constants={"BLOCK_I": block, "BLOCK_F": block_f, "ALIGN": align},
     )  # fmt: skip

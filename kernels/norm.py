@@ -3,8 +3,8 @@
     norm:    out[i, f] = (x[i, f] - mean_i) / sqrt(var_i + eps) * scale[f] + shift[f], with the biased variance
     reduce:  out[i] = mean, sum, var, amax, amin or logsumexp over the features of several sources
 
-Both go over the numbers twice where they need a mean or a maximum first, since sums of squares lose digits; a norm keeps all its
-features in registers meanwhile, a reduction reads its sources again.
+Both go over the numbers twice where they need a mean or a maximum first, since sums of squares lose digits; a norm keeps all
+its features in registers meanwhile, a reduction reads its sources again.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ def norm(
     return Launch(
         kernel=norm_kernel,
         grid=(-(-items // block),),
-        arguments=dict(
-            arena=arena, operands=operands, position=position,
-            columns=columns, images=images, features=features, eps=float(eps),
-        ),
-        constants=dict(BLOCK_I=block, BLOCK_F=width, ALIGN=align),
+        arguments={
+            "arena": arena, "operands": operands, "position": position, "columns": columns, "images": images,
+            "features": features, "eps": float(eps),
+        },
+        constants={"BLOCK_I": block, "BLOCK_F": width, "ALIGN": align},
     )  # fmt: skip
 
 
@@ -123,9 +123,9 @@ def reduce(
     return Launch(
         kernel=reduce_kernel,
         grid=(-(-items // block),),
-        arguments=dict(
-            arena=arena, operands=operands, position=position, columns=columns, images=images,
-            chunks=operands.shape[0] - 1, features=features, divisor=max(0.0, float(features - correction)),
-        ),
-        constants=dict(KIND=kind, BLOCK_I=block, BLOCK_F=width, ALIGN=align),
+        arguments={
+            "arena": arena, "operands": operands, "position": position, "columns": columns, "images": images,
+            "chunks": operands.shape[0] - 1, "features": features, "divisor": max(0.0, float(features - correction)),
+        },
+        constants={"KIND": kind, "BLOCK_I": block, "BLOCK_F": width, "ALIGN": align},
     )  # fmt: skip

@@ -8,13 +8,13 @@ An operand is eight int64 numbers, in elements of the arena. At the running row,
                     not change within a row, is no work for the kernels that run one after another for every pixel
     1 col_stride, 2 image_stride      0 where the numbers are the same for all
     3 count         features; 1 is broadcast
-    4 start         of ring row 0, column 0 and image 0, the column offset included; may be negative, as column 0 need not be stored
+    4 start         of ring row 0, column 0 and image 0, the column offset included; negative where column 0 is not stored
     5 ring          rows that are stored; a field, which is not a ring, has more than there are rows
     6 row_offset, 7 row_stride
 
-A buffer is [ring row][column][image][feature]; its features are padded to a multiple of `ALIGNMENT`, so that rows of it start at
-addresses which wide loads can use. The running position lies in device memory, (row, col) in int32: one captured launch serves
-every row or pixel.
+A buffer is [ring row][column][image][feature]; its features are padded to a multiple of `ALIGNMENT`, so that rows of it start
+at addresses which wide loads can use. The running position lies in device memory, (row, col) in int32: one captured launch
+serves every row or pixel.
 """
 
 from __future__ import annotations

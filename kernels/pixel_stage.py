@@ -25,6 +25,7 @@ from .launch import Launch, power_of_two
 from .norm import normalised
 from .row_products import gathered
 
+
 @dataclass(frozen=True)
 class MapStep:
     """An expression: a leaf is the name of an earlier value, a literal, or an operand and whether it is broadcast."""
@@ -148,11 +149,13 @@ def pixel_stage(
     return Launch(
         kernel=compiled(text, "pixel_stage", (gathered, normalised)),
         grid=(-(-images // block_i), -(-features // block)),
-        arguments=dict(
-            arena=arena, weights=weights, operands=operands, position=position, columns=1, images=images, features=features,
-            chunks=operands.shape[0] - tail,
-        ),
-        constants=dict(PITCH=weights.shape[1], BLOCK_I=block_i, BLOCK_F=block, BLOCK_K=chunk, ALIGN=align, TAPS=taps),
+        arguments={
+            "arena": arena, "weights": weights, "operands": operands, "position": position, "columns": 1, "images": images,
+            "features": features, "chunks": operands.shape[0] - tail,
+        },
+        constants={
+            "PITCH": weights.shape[1], "BLOCK_I": block_i, "BLOCK_F": block, "BLOCK_K": chunk, "ALIGN": align, "TAPS": taps,
+        },
         warps=8 if block * chunk >= 32 * 64 else 4,
     )  # fmt: skip
 

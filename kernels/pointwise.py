@@ -1,9 +1,9 @@
 """The `Map` instruction: out[i, f] = expression of leaf_0[i, f], leaf_1[i, f], ... for items i and features f.
 
-Each distinct expression, that is operations, literals and which leaves are broadcast, is a kernel of its own, written as Triton
-source: a loop over a table of operations would branch for every one of them. Where the numbers come from is data (`operand.py`),
-so a network of many equal layers has few kernels. An output may be a leaf as well: an element is read before it is written, by
-the program that writes it.
+Each distinct expression, that is operations, literals and which leaves are broadcast, is a kernel of its own, written as
+Triton source: a loop over a table of operations would branch for every one of them. Where the numbers come from is data
+(`operand.py`), so a network of many equal layers has few kernels. An output may be a leaf as well: an element is read before
+it is written, by the program that writes it.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def pointwise(
     return Launch(
         kernel=compiled(source(leaves, ops), "pointwise"),
         grid=(-(-items // block), -(-features // width)),
-        arguments=dict(
-            arena=arena, operands=operands, position=position, columns=columns, images=images, features=features
-        ),
-        constants=dict(BLOCK_I=block, BLOCK_F=width, ALIGN=align),
+        arguments={
+            "arena": arena, "operands": operands, "position": position, "columns": columns, "images": images,
+            "features": features,
+        },
+        constants={"BLOCK_I": block, "BLOCK_F": width, "ALIGN": align},
     )

@@ -2,12 +2,13 @@
 
     out[i, f] = (bias[f], or what out holds) + sum over k of x[i, k] * weights[k, f]
 
-for I = columns x images items, k going over the features of all taps. Taps are gathered: a chunk is up to BLOCK_K features of one
-tap, with an operand of its own; columns beside the image are stored as zeros, so that no tap needs a mask. Weights are packed
-chunk by chunk as (BLOCK_K, width), zeros where a tap has fewer features and where width exceeds F, and read without masks.
+for I = columns x images items, k going over the features of all taps. Taps are gathered: a chunk is up to BLOCK_K features of
+one tap, with an operand of its own; columns beside the image are stored as zeros, so that no tap needs a mask. Weights are
+packed chunk by chunk as (BLOCK_K, width), zeros where a tap has fewer features and where width exceeds F, and read without
+masks.
 
-float32 operands are multiplied in IEEE float32, float16 ones on tensor cores with float32 sums. Loads are not made ahead of time
-(`num_stages=1`): weights come from L2, and state must not be read before it is written.
+float32 operands are multiplied in IEEE float32, float16 ones on tensor cores with float32 sums. Loads are not made ahead of
+time (`num_stages=1`): weights come from L2, and state must not be read before it is written.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def gathered(arena, operand, col, image, live, BLOCK_K: tl.constexpr, ALIGN: tl.
 @triton.jit(do_not_specialize=SCALARS)
 def row_products_kernel(
     arena, weights, operands, position, first, columns, images, features, chunks,
-    PITCH: tl.constexpr, ADD: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
-    TAPS: tl.constexpr,
+    PITCH: tl.constexpr, ADD: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr,
+    ALIGN: tl.constexpr, TAPS: tl.constexpr,
 ):  # fmt: skip
     """Operands: output, bias (not read with ADD), chunks."""
     col, image, live = running_items(position, first, columns, images, BLOCK_I)
@@ -70,11 +71,14 @@ def row_products(
     return Launch(
         kernel=row_products_kernel,
         grid=(-(-items // block_i), width // block_f),
-        arguments=dict(
-            arena=arena, weights=weights, operands=operands, position=position, columns=columns, images=images,
-            features=features, chunks=operands.shape[0] - 2,
-        ),
-        constants=dict(PITCH=width, ADD=add, BLOCK_I=block_i, BLOCK_F=block_f, BLOCK_K=chunk, ALIGN=align, TAPS=taps),
+        arguments={
+            "arena": arena, "weights": weights, "operands": operands, "position": position, "columns": columns,
+            "images": images, "features": features, "chunks": operands.shape[0] - 2,
+        },
+        constants={
+            "PITCH": width, "ADD": add, "BLOCK_I": block_i, "BLOCK_F": block_f, "BLOCK_K": chunk, "ALIGN": align,
+            "TAPS": taps,
+        },
     )  # fmt: skip
 
 

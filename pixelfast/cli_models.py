@@ -96,7 +96,8 @@ def add_engine_options(parser: Any) -> None:
         "--precision",
         default="fp32",
         choices=tuple(PRECISIONS),
-        help="of the engine cpu; fp16 of triton. " + "; ".join(f"{name}: {precision.summary}" for name, precision in PRECISIONS.items()),
+        help="of the engine cpu; fp16 of triton. "
+        + "; ".join(f"{name}: {precision.summary}" for name, precision in PRECISIONS.items()),
     )
     add_threads_option(parser)
 

@@ -1,9 +1,9 @@
 """The Triton engine: `Program`s run by the kernels of `pixelfast.kernels`, on NVIDIA GPUs.
 
-A row is a list of launches: what is known when it starts runs over all its columns at once, then each pixel runs stage by stage.
-All launches find the running position in device memory, so a row is captured as a CUDA graph when it comes again, and replayed:
-a processor that issued them one by one would be slower than the GPU that runs them. Everything happens on the current device and
-in the current stream, and images stay there until the last row is finished.
+A row is a list of launches: what is known when it starts runs over all its columns at once, then each pixel runs stage by
+stage. All launches find the running position in device memory, so a row is captured as a CUDA graph when it comes again, and
+replayed: a processor that issued them one by one would be slower than the GPU that runs them. Everything happens on the
+current device and in the current stream, and images stay there until the last row is finished.
 
 With TRITON_INTERPRET=1 in the environment before Triton is imported, kernels run on the CPU, for tests: very slowly.
 """

@@ -153,7 +153,7 @@ class Launches:
         return self.map(Map(out, (value,), (), Rect(0, 0, 0, 0)), columns)
 
     def lookup(self, lookup_: Lookup, columns: int) -> Launch:
-        memory, (taps, levels, features) = self.memory, lookup_.tables.shape
+        memory, (_, levels, features) = self.memory, lookup_.tables.shape
         start = memory.vector(lookup_.tables)[4]
         places = [[tap.row, tap.col, tap.channel, start + i * levels * features] for i, tap in enumerate(lookup_.taps)]
         out = memory.slot(lookup_.out)

@@ -106,7 +106,7 @@ class Rows:
         """Zeros in the slots of a row outside the domain; before the domain nothing was written yet."""
         for index, buffer in enumerate(self.program.buffers):
             inside = buffer.domain.row0 <= row < buffer.domain.row1
-            if inside and not self.poison or row < buffer.domain.row0:
+            if (inside and not self.poison) or row < buffer.domain.row0:
                 continue
             if (index, inside) not in self._clears:
                 lo, hi = (buffer.domain.col0, buffer.domain.col1) if inside else buffer.columns

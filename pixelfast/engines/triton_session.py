@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -41,11 +42,8 @@ class Session:
 
     def run(self, request: Request) -> Result:
         self._start(request)
-        given = np.zeros(self.program.shape[1], bool)
-        if request.given is not None:
-            given = (request.given >= 0).all((0, 2, 3))
         for row in self.program.rows:
-            self._run_row(row, row < 0 or bool(given[row]))
+            self._run_row(row, row < 0 or (request.given is not None and bool((request.given[:, row] >= 0).all())))
             if row >= 0 and request.on_row is not None:
                 self._check()
                 request.on_row(row, _numpy(self.state.values))
@@ -74,8 +72,8 @@ class Session:
         self._play(row, 0, ("start", kind), lambda: rows.start(row))
         for col in range(lo, hi):
             # Graphs of pixels differ only in which launches they have.
-            launches = list(rows.pixel(row, col))
-            self._play(row, col, tuple(map(id, launches)), lambda listed=launches: [(launch, 0) for launch in listed])
+            listed = [(launch, 0) for launch in rows.pixel(row, col)]
+            self._play(row, col, tuple(id(launch) for launch, _ in listed), partial(list, listed))
 
     def _play(self, row: int, col: int, key: object, issues: Callable[[], Sequence[Issue]]) -> None:
         """Launch one by one at first, which compiles what has not been; capture when the same comes again; then replay."""

@@ -1,6 +1,7 @@
 """Settings of the tests whose kernels run in Triton's interpreter: TRITON_INTERPRET=1 was set before Triton was imported.
 
-They are a process of their own, started by tests/test_interpreted.py, since a process has either the interpreter or the compiler.
+They are a process of their own, started by tests/test_interpreted.py, since a process has either the interpreter or the
+compiler.
 """
 
 from __future__ import annotations
