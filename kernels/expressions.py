@@ -123,7 +123,7 @@ _known: dict[tuple[str, str], Any] = {}
 
 
 def compiled(source: str, name: str, functions: Sequence[Any] = ()) -> Any:
-    """The function `name` of a piece of source, under `triton.jit`, made once; `functions`: what else it calls than those here."""
+    """The function `name` of a piece of source, under `triton.jit`, made once; `functions`: what else it calls."""
     if (name, source) not in _known:
         filename = f"<pixelfast kernel {name} {len(_known)}>"
         # Triton reads the source of a function again, as Python's tracebacks do.
