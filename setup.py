@@ -74,6 +74,8 @@ class BuildEngine(build_ext):
         try:
             self.compile_and_link(ext)
         except (CCompilerError, BaseError, ImportError, OSError) as error:
+            # One that was built from other sources would run programs that it misreads.
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
             print(f"pixelfast: the native CPU engine was not built ({error}); the other engines work without it")
 
     def compile_and_link(self, ext: Extension) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 import pixelfast
 from pixelfast import Bernoulli, Categorical
 from pixelfast.heads import Head
-from pixelfast.models import GatedPixelCNN, PixelCNN
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNAutoencoder, PixelCNNpp, PixelRNN, PixelSNAIL
 
 Shape = tuple[int, int, int]
 QUICK_SIDE = 10
@@ -36,6 +36,8 @@ class Model:
         images: how many images are drawn unless --n says otherwise.
         head: of modules that bring none.
         classes: how many labels the module takes as its second argument; 0: none.
+        vector: how many numbers it takes there for each image; 0: none.
+        multiple: rows and columns of an image must be a multiple of this.
         family: "own" (the package's models), "shipped" (its checkpoints) or "borrowed" (other people's idioms).
         compiled: measure it under torch.compile, too, which takes long to compile.
         netket: NetKet has the same network.
@@ -48,6 +50,8 @@ class Model:
     images: tuple[int, ...] = (1, 16)
     head: Head | None = None
     classes: int = 0
+    vector: int = 0
+    multiple: int = 1
     family: str = "own"
     compiled: bool = False
     netket: bool = False
@@ -66,11 +70,14 @@ class Model:
 
     def cond(self, images: int) -> Any:
         """Conditions for so many images."""
+        if self.vector:
+            return torch.randn(images, self.vector, generator=torch.Generator().manual_seed(0))
         return torch.arange(images) % self.classes if self.classes else None
 
     def quick_shape(self) -> Shape:
         channels, height, width = self.shape
-        return channels, min(height, QUICK_SIDE), min(width, QUICK_SIDE)
+        most = QUICK_SIDE // self.multiple * self.multiple
+        return channels, min(height, most), min(width, most)
 
 
 MODELS: dict[str, Model] = {
@@ -88,6 +95,39 @@ MODELS: dict[str, Model] = {
         (1, 4, 16),
         classes=10,
         lower=1,
+    ),
+    "c": Model(
+        lambda shape: PixelCNNpp(shape, levels=256, features=160, blocks=5, mixtures=10),
+        (3, 32, 32),
+        "PixelCNN++, 160 features, 5 layers at each of three resolutions, 10 logistics: Salimans et al. 2017, CIFAR-10",
+        (1, 4),
+        multiple=4,
+    ),
+    "d": Model(
+        lambda shape: PixelSNAIL(shape, levels=512, features=256, blocks=4, residuals=4, key=16, heads=8, embed=64),
+        (1, 32, 32),
+        "PixelSNAIL as a prior over 32x32 codes of 512, 256 features, 4 blocks of 4 residual nets, 8 heads: the upper prior of "
+        "rosinality's VQ-VAE-2; Chen et al. 2018",
+        (1, 4),
+    ),
+    "row": Model(
+        lambda shape: PixelRNN(shape, levels=2, features=32, layers=7, lstm="row"),
+        (1, 28, 28),
+        "PixelRNN with 7 Row LSTM layers, h = 16, binarised MNIST: van den Oord et al. 2016a",
+        (1, 4),
+    ),
+    "diagonal": Model(
+        lambda shape: PixelRNN(shape, levels=2, features=32, layers=7, lstm="diagonal"),
+        (1, 28, 28),
+        "PixelRNN with 7 Diagonal BiLSTM layers, h = 16, binarised MNIST: van den Oord et al. 2016a",
+        (1, 4),
+    ),
+    "decoder": Model(
+        lambda shape: PixelCNNAutoencoder(shape, levels=256, features=128, layers=15, code=100),
+        (3, 32, 32),
+        "the decoder of a PixelCNN auto-encoder, as b given 100 numbers of an encoder: van den Oord et al. 2016b",
+        (1, 4),
+        vector=100,
     ),
     "vq": Model(
         lambda shape: GatedPixelCNN(shape, levels=512, features=64, layers=15, classes=10),

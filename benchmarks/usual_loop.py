@@ -59,7 +59,8 @@ class UsualLoop:
 
     def step(self, row: int, col: int, channel: int) -> None:
         """Draw one sub-pixel of every image."""
-        drawn = self.head.draw(self.parameters(row, col, channel), self.uniform[:, row, col, channel])
+        own = self.head.conditional(self.parameters(row, col, channel), self.values[:, :channel, row, col])
+        drawn = self.head.draw(own, self.uniform[:, row, col, channel])
         self.values[:, channel, row, col] = drawn
 
     def seconds(self, steps: int) -> float:

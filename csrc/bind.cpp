@@ -183,6 +183,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("operations", &operation_names);
   m.def("reductions", &reduction_names);
   m.def("heads", &head_names);
+  m.def("orders", &order_names);
   m.def("instructions", &instruction_names);
   m.def("precisions", &precision_names);
   m.def("isas", &available_isas, "Instruction sets that run here, best first.");

@@ -7,8 +7,10 @@ namespace pixelfast {
 namespace {
 
 constexpr int64_t kMagic = 0x5049584641535431;  // "PIXFAST1"
-constexpr int64_t kVersion = 2;
+constexpr int64_t kVersion = 3;
 constexpr int64_t kReach = 1 << 20;     // rows, columns and offsets lie within +-kReach
+constexpr int64_t kMostPixels = 1 << 30;  // that attention can number, and lists or runs of them
+constexpr int64_t kMostKeys = int64_t{1} << 40;
 constexpr int64_t kFeatures = 1 << 22;  // features of one buffer, or floats of one pixel
 
 class Reader {
@@ -68,6 +70,15 @@ Rect read_rect(Reader& in) {
   rect.col0 = in.number("a first column", -kReach, kReach);
   rect.col1 = in.number("a last column", -kReach, kReach);
   return rect;
+}
+
+Lattice read_lattice(Reader& in) {
+  Lattice lattice;
+  lattice.row_step = in.number("a step of rows", 1, kReach);
+  lattice.row_phase = in.number("a phase of rows", 0, lattice.row_step - 1);
+  lattice.col_step = in.number("a step of columns", 1, kReach);
+  lattice.col_phase = in.number("a phase of columns", 0, lattice.col_step - 1);
+  return lattice;
 }
 
 Slot read_slot(Reader& in, const Program& program) {
@@ -162,11 +173,74 @@ Norm read_norm(Reader& in, const Program& program) {
   return norm;
 }
 
+Mixture read_mixture(Reader& in) {
+  Mixture mixture;
+  mixture.components = in.number("the number of a mixture's components", 1, 65536);
+  mixture.order = static_cast<Order>(in.number("an order of parameters", 0, static_cast<int64_t>(Order::mixture_major)));
+  mixture.log_scale_min = in.array("the least log-scale", 1)[0];
+  return mixture;
+}
+
+Cache read_cache(Reader& in, const Program& program) {
+  const Slot slot = read_slot(in, program);
+  return Cache{slot.buffer, slot.channel, slot.count, slot.row, slot.col};
+}
+
+Attention read_attention(Reader& in, const Program& program, const Slot& out, const Rect& rect) {
+  Attention attention;
+  attention.query = read_slot(in, program);
+  attention.keys = read_cache(in, program);
+  attention.values = read_cache(in, program);
+  attention.heads = in.number("a number of heads", 1, kFeatures);
+  attention.masks = in.number("a number of masks", 1, attention.heads);
+  const int heads = attention.heads;
+  if (attention.query.count != attention.keys.count || out.count != attention.values.count ||
+      attention.query.count % heads != 0 || out.count % heads != 0)
+    throw ProgramError("attention has queries and keys, or values and outputs, that do not match head by head");
+  if (attention.masks != 1 && attention.masks != heads)
+    throw ProgramError("attention has neither one mask nor one for each head");
+  attention.scale = in.array("a scale", 1)[0];
+  const int64_t pixels = static_cast<int64_t>(program.height) * program.width;
+  const int64_t elements = (int64_t{rect.row1} - rect.row0) * (int64_t{rect.col1} - rect.col0);
+  if (pixels > kMostPixels || elements > kMostPixels) throw ProgramError("attention over too many pixels");
+  attention.offsets = list<int>(in, "the number of lists", [&] { return in.number("an offset", 0, kMostPixels); });
+  attention.runs = list<Run>(in, "the number of runs", [&] {
+    Run run;
+    run.first = in.number("a first pixel", 0, pixels - 1);
+    run.last = in.number("a last pixel", run.first + int64_t{1}, pixels);
+    return run;
+  });
+  if (rect.row0 >= rect.row1 || rect.col0 >= rect.col1 ||
+      static_cast<int64_t>(attention.offsets.size()) != elements * attention.masks + 1)
+    throw ProgramError("attention has not one list of pixels for each element and mask");
+  if (attention.offsets.front() != 0 || attention.offsets.back() != static_cast<int>(attention.runs.size()) ||
+      !std::is_sorted(attention.offsets.begin(), attention.offsets.end()))
+    throw ProgramError("the lists of attention do not hold each run once");
+  int64_t keys = 0;
+  for (size_t list = 0; list + 1 < attention.offsets.size(); list++)
+    for (int run = attention.offsets[list]; run < attention.offsets[list + 1]; run++) {
+      if (run > attention.offsets[list] && attention.runs[run].first < attention.runs[run - 1].last)
+        throw ProgramError("a list of pixels is not ascending");
+      keys += attention.runs[run].last - attention.runs[run].first;
+      if (keys > kMostKeys) throw ProgramError("attention to too many pixels");
+    }
+  attention.biases = 0;
+  if (in.number("whether there is a bias", 0, 1)) {
+    attention.biases = in.number("a number of biases", 1, attention.masks == 1 ? heads : 1);
+    if (attention.biases != 1 && attention.biases != heads)
+      throw ProgramError("attention has neither one bias nor one for each head");
+    attention.bias = in.array("a bias", keys * attention.biases);
+  }
+  return attention;
+}
+
 Instruction read_instruction(Reader& in, const Program& program) {
   Instruction instruction;
-  int opcode = in.number("an instruction", 0, static_cast<int64_t>(Opcode::Norm));
+  int opcode = in.number("an instruction", 0, static_cast<int64_t>(Opcode::Attention));
   instruction.rect = read_rect(in);
+  instruction.lattice = read_lattice(in);
   instruction.out = read_slot(in, program);
+  instruction.sweep = in.number("a sweep", -1, 1);
   switch (static_cast<Opcode>(opcode)) {
     case Opcode::Product:
       instruction.body = read_product(in, program, instruction.out);
@@ -182,6 +256,9 @@ Instruction read_instruction(Reader& in, const Program& program) {
       break;
     case Opcode::Norm:
       instruction.body = read_norm(in, program);
+      break;
+    case Opcode::Attention:
+      instruction.body = read_attention(in, program, instruction.out, instruction.rect);
       break;
   }
   return instruction;
@@ -276,7 +353,8 @@ Program parse(const int64_t* words, size_t word_count, const float* floats, size
   program.levels = in.number("the number of levels", 2, 65536);
   program.parameters = in.number("the number of parameters", 1, 65536);
   program.head = static_cast<Distribution>(
-      in.number("a head", 0, static_cast<int64_t>(Distribution::bernoulli_probability)));
+      in.number("a head", 0, static_cast<int64_t>(Distribution::mixture_of_logistics)));
+  if (program.head == Distribution::mixture_of_logistics) program.mixture = read_mixture(in);
   read_tables(in, program);
   read_lists(in, program);
   read_known_order(in, program);
@@ -292,6 +370,7 @@ Program parse(const int64_t* words, size_t word_count, const float* floats, size
 std::vector<std::string> operation_names() { return {PIXELFAST_OPERATIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> reduction_names() { return {PIXELFAST_REDUCTIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> head_names() { return {PIXELFAST_HEADS(PIXELFAST_NAME)}; }
+std::vector<std::string> order_names() { return {PIXELFAST_ORDERS(PIXELFAST_NAME)}; }
 std::vector<std::string> instruction_names() { return {PIXELFAST_INSTRUCTIONS(PIXELFAST_NAME)}; }
 std::vector<std::string> precision_names() { return {PIXELFAST_PRECISIONS(PIXELFAST_NAME)}; }
 

@@ -18,6 +18,7 @@ namespace pixelfast {
 std::vector<std::string> operation_names();
 std::vector<std::string> reduction_names();
 std::vector<std::string> head_names();
+std::vector<std::string> order_names();
 std::vector<std::string> instruction_names();
 std::vector<std::string> precision_names();
 int arguments_of(Operation operation);
@@ -28,6 +29,19 @@ struct ProgramError : std::invalid_argument {
 
 struct Rect {
   int row0, row1, col0, col1;
+};
+
+// Rows r with r mod row_step = row_phase, and columns likewise.
+struct Lattice {
+  int row_step = 1, row_phase = 0, col_step = 1, col_phase = 0;
+
+  bool everywhere() const { return row_step == 1 && col_step == 1; }
+  bool has_row(int row) const { return row_step == 1 || modulo(row, row_step) == row_phase; }
+  // The first of its columns from `col` on.
+  int column_from(int col) const { return col_step == 1 ? col : col + modulo(col_phase - col, col_step); }
+
+ private:
+  static int modulo(int a, int b) { return ((a % b) + b) % b; }
 };
 
 struct Buffer {
@@ -90,10 +104,39 @@ struct Norm {
   bool relu = false;  // of the result; not in the stream, see cpu/fuse.cpp
 };
 
+struct Cache {
+  int buffer, channel, count, row, col;  // pixel (r, c) stands at (r + row, c + col)
+};
+
+// Pixels [first, last) in raster order.
+struct Run {
+  int first, last;
+};
+
+struct Attention {
+  Slot query;
+  Cache keys, values;
+  int heads, masks;  // masks: 1 for all heads, or one for each
+  float scale;
+  std::vector<int> offsets;  // (masks x elements of the rectangle + 1): of each list, its first run
+  std::vector<Run> runs;
+  int biases;               // 0, 1 or heads
+  std::vector<float> bias;  // (biases, keys of all lists)
+};
+
 struct Instruction {
   Rect rect;
+  Lattice lattice;
   Slot out;
-  std::variant<Product, Lookup, Map, Reduce, Norm> body;  // in the order of Opcode
+  int sweep;  // of a row: 0: all columns at once; 1, -1: column by column from the left, from the right
+  std::variant<Product, Lookup, Map, Reduce, Norm, Attention> body;  // in the order of Opcode
+};
+
+// What the parameters of a mixture of logistics mean: see pixelfast/mixture.py.
+struct Mixture {
+  int components = 0;
+  Order order = Order::colour_major;
+  float log_scale_min = 0;
 };
 
 struct Draw {
@@ -115,6 +158,7 @@ struct Reach {
 struct Program {
   int channels, height, width, levels, parameters;
   Distribution head;
+  Mixture mixture;  // if that is the head
   std::vector<Buffer> buffers;
   std::vector<Field> fields;
   std::vector<Instruction> row;

@@ -1,4 +1,4 @@
-// All slots that an instruction reads or writes, and which of them meet.
+// All slots that an instruction reads or writes, and which of them meet. What attention keeps counts as read on the row above.
 #pragma once
 
 #include "program.h"
@@ -10,6 +10,8 @@ inline bool overlap(const Slot& a, const Slot& b) {
   return a.buffer == b.buffer && a.channel < b.channel + b.count && b.channel < a.channel + a.count;
 }
 
+inline Slot slot_of(const Cache& cache) { return Slot{cache.buffer, cache.channel, cache.count, -1, 0}; }
+
 template <class F>
 void for_each_slot(const Instruction& instruction, F f) {
   f(instruction.out);
@@ -20,6 +22,11 @@ void for_each_slot(const Instruction& instruction, F f) {
   if (auto* reduce = std::get_if<Reduce>(&instruction.body))
     for (const Slot& source : reduce->sources) f(source);
   if (auto* norm = std::get_if<Norm>(&instruction.body)) f(norm->source);
+  if (auto* attention = std::get_if<Attention>(&instruction.body)) {
+    f(attention->query);
+    f(slot_of(attention->keys));
+    f(slot_of(attention->values));
+  }
   if (auto* map = std::get_if<Map>(&instruction.body))
     for (const Leaf& leaf : map->leaves)
       if (auto* slot = std::get_if<Slot>(&leaf)) f(*slot);

@@ -1,7 +1,8 @@
 // Whether every read and write of a program stays inside what it declares, and reads nothing that is not there yet.
 #include <algorithm>
+#include <cmath>
 
-#include "program.h"
+#include "slots.h"
 
 namespace pixelfast {
 namespace {
@@ -26,6 +27,7 @@ class Validator {
   void run() {
     check_buffers();
     check_head();
+    check_sweeps();
     for (const Instruction& instruction : program_.row) check(instruction, true);
     for (int k = 0; k < program_.channels; k++) {
       for (const Instruction& instruction : program_.steps[k]) check(instruction, false);
@@ -48,10 +50,41 @@ class Validator {
 
   void check_head() const {
     int p = program_.parameters;
+    if (program_.head == Distribution::mixture_of_logistics) {
+      check_mixture();
+      return;
+    }
     if (program_.head == Distribution::categorical)
       require(p == program_.levels, "a categorical head needs as many parameters as levels");
     else
       require(p == 1 && program_.levels == 2, "a Bernoulli head needs one parameter and two levels");
+  }
+
+  // Each channel depends on those before it in its pixel, so they must be drawn in order.
+  void check_mixture() const {
+    const int c = program_.channels;
+    const int64_t each = c == 3 ? 10 : 3;
+    require(c == 1 || c == 3, "a mixture of logistics needs 1 or 3 image channels");
+    require(program_.parameters == each * program_.mixture.components,
+            "a mixture of logistics needs " + std::to_string(each) + " parameters for each component");
+    require(std::isfinite(program_.mixture.log_scale_min), "the least log-scale of a mixture must be finite");
+    for (int k = 0; k < c; k++)
+      require(program_.draws[k].channel == k, "a mixture of logistics must draw the channels of a pixel in order");
+  }
+
+  // Instructions of a sweep run together at one column after the other: what they write lies behind them, not ahead.
+  void check_sweeps() const {
+    const std::vector<Instruction>& row = program_.row;
+    for (size_t first = 0, last; first < row.size(); first = last) {
+      for (last = first + 1; last < row.size() && row[last].sweep == row[first].sweep; last++) {}
+      if (row[first].sweep == 0) continue;
+      for (size_t reader = first; reader < last; reader++)
+        for_each_slot(row[reader], [&](const Slot& slot) {
+          for (size_t writer = first; writer < last; writer++)
+            require(slot.row != 0 || slot.col * row[first].sweep <= 0 || !overlap(slot, row[writer].out),
+                    "a sweep reads columns that it has not come to yet");
+        });
+    }
   }
 
   // The part of a rectangle in which anything runs.
@@ -77,16 +110,18 @@ class Validator {
   }
 
   // Instructions read everything before they write. Engines work in place and in parts, so a source may overlap the
-  // destination only where that makes no difference: at the same channels of the same element.
+  // destination only where that makes no difference: at the same channels of the same element, or in columns that have
+  // come before, one after the other.
   void check_overlap(const Slot& source, const Slot& out, bool same_allowed) const {
-    bool apart = source.buffer != out.buffer || source.row != 0 || source.channel + source.count <= out.channel ||
-                 out.channel + out.count <= source.channel;
+    bool apart = !overlap(source, out) || source.row != 0 || source.col * order_ < 0;
     bool same = source.col == 0 && source.channel == out.channel && source.count == out.count;
     require(apart || (same && same_allowed), "an instruction overwrites channels of its own sources");
   }
 
-  void check(const Instruction& instruction, bool whole_row) const {
+  void check(const Instruction& instruction, bool whole_row) {
     Rect rect = clip(instruction.rect);
+    require(whole_row || instruction.sweep == 0, "an instruction of a pixel cannot be part of a sweep");
+    order_ = whole_row ? instruction.sweep : program_.known_order.empty() ? 1 : 0;
     if (!empty(rect)) {
       check_write(instruction.out, rect);
       std::visit([&](const auto& body) { check_body(body, instruction.out, rect, whole_row); }, instruction.body);
@@ -137,6 +172,21 @@ class Validator {
     check_overlap(norm.source, out, true);
   }
 
+  void check_body(const Attention& attention, const Slot& out, const Rect& rect, bool) const {
+    check_read(attention.query, rect);
+    check_overlap(attention.query, out, false);
+    for (const Cache& cache : {attention.keys, attention.values}) {
+      const Buffer& b = program_.buffers[cache.buffer];
+      const Rect stored{cache.row, cache.row + program_.height, cache.col, cache.col + program_.width};
+      const bool holds = b.domain.row0 <= stored.row0 && stored.row1 <= b.domain.row1 &&
+                         b.domain.col0 <= stored.col0 && stored.col1 <= b.domain.col1;
+      require(holds, "attention looks for keys or values outside a buffer's domain, " + text(b.domain));
+      require(b.rows >= program_.height - b.domain.row0, "attention looks at all rows, but a buffer keeps " +
+                                                             std::to_string(b.rows));
+      require(cache.buffer != out.buffer, "attention writes where its keys or values are kept");
+    }
+  }
+
   void check_field(const Field& f, const Rect& rect) const {
     bool rows = f.rows == 1 || (f.row0 <= rect.row0 && rect.row1 <= f.row0 + f.rows);
     bool cols = f.cols == 1 || (f.col0 <= rect.col0 && rect.col1 <= f.col0 + f.cols);
@@ -157,6 +207,7 @@ class Validator {
 
   const Program& program_;
   std::vector<bool> drawn_;  // channels that the steps so far have drawn
+  int order_ = 0;            // in which the columns of the instruction come: 1, -1, or 0: all at once
 };
 
 }  // namespace

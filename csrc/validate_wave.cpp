@@ -1,5 +1,7 @@
 // Whether rows may overlap as a program's leads and reaches say: the inequalities of pixelfast/wavefront.py, instruction by
 // instruction. Otherwise a damaged program would read values that are not drawn yet.
+#include <algorithm>
+
 #include "program.h"
 
 namespace pixelfast {
@@ -17,6 +19,9 @@ class WaveValidator {
   }
 
   void run() const {
+    for (size_t i = 0; i < program_.row.size(); i++) check_caches(program_.row[i], static_cast<int>(i));
+    for (const auto& step : program_.steps)
+      for (const Instruction& instruction : step) check_caches(instruction, -1);
     for (size_t i = 0; i < program_.row.size(); i++)
       each_read(program_.row[i], [&](const Slot& slot) { check_row_read(slot, i); },
                 [&](const Pixel& pixel) { require(pixel.row == 0 || allowed(-pixel.row, &Reach::chunks, pixel.col + lead(i))); });
@@ -54,6 +59,22 @@ class WaveValidator {
     else for (size_t writer : rows_[slot.buffer]) require(lead(writer) >= slot.col);
   }
 
+  // Attention sees any column of the rows above, and of its own: that of pixels, or of row instruction `reader`.
+  void check_caches(const Instruction& instruction, int reader) const {
+    const auto* attention = std::get_if<Attention>(&instruction.body);
+    if (!attention || instruction.rect.row0 >= instruction.rect.row1) return;
+    const int ahead = reader < 0 ? 0 : lead(reader);
+    const int reach = std::max(attention->keys.col, attention->values.col) + program_.width - 1 - instruction.rect.col0 + ahead;
+    for (const Cache& cache : {attention->keys, attention->values}) {
+      if (reader < 0) require(allowed(1, &Reach::pixels, reach));
+      else if (drawn_[cache.buffer]) require(allowed(1, &Reach::chunks, reach));
+      for (size_t writer : rows_[cache.buffer]) {
+        if (reader >= 0) require(allowed(1, &Reach::rows, reach - lead(writer)));
+        if (reader < 0 || writer < static_cast<size_t>(reader)) require(lead(writer) >= reach);
+      }
+    }
+  }
+
   template <class OfSlot, class OfPixel>
   void each_read(const Instruction& instruction, OfSlot of_slot, OfPixel of_pixel) const {
     if (auto* product = std::get_if<Product>(&instruction.body)) {
@@ -67,6 +88,8 @@ class WaveValidator {
         if (auto* slot = std::get_if<Slot>(&leaf)) of_slot(*slot);
     } else if (auto* reduce = std::get_if<Reduce>(&instruction.body)) {
       for (const Slot& slot : reduce->sources) of_slot(slot);
+    } else if (auto* attention = std::get_if<Attention>(&instruction.body)) {
+      of_slot(attention->query);
     } else {
       of_slot(std::get<Norm>(instruction.body).source);
     }

@@ -22,7 +22,6 @@ from .expressions import SCALARS
 from .launch import Launch, power_of_two
 from .operand import WORDS, addresses, running_items
 
-HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
 MOST_LEVELS = 16384
 """K of a categorical draw: all logits of an image are held by one program."""
 

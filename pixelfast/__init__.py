@@ -20,6 +20,7 @@ from .errors import (
 )
 from .heads import Bernoulli, Categorical, Head
 from .mixture import MixtureOfLogistics
+from .recurrence import lstm_scan
 from .sampler import Sampler
 from .verify import Verification
 
@@ -46,6 +47,7 @@ __all__ = [
     "check",
     "compile",
     "load",
+    "lstm_scan",
     "sample",
     "save",
 ]

@@ -35,6 +35,8 @@ def _own_convolution(leaf: Leaf, node: Pointwise, nodes: list[Node], readers: Co
     source = nodes[leaf.source]
     if not isinstance(source, TapConv) or not leaf.rect.contains(node.domain.shifted(leaf.row, leaf.col)):
         return None
+    if not source.lattice.contains(node.lattice.shifted(leaf.row, leaf.col)):
+        return None
     return source if len(np.unique(leaf.channels)) == node.features else None
 
 
@@ -60,7 +62,7 @@ def _sum(node: Pointwise, nodes: list[Node], readers: Counter[int]) -> TapConv |
             return None
         more, shift = _columns(convolution, edge, np.full(node.features, sign))
         taps, bias = taps + more, bias + shift
-    return TapConv(node.name, node.layer, node.features, node.domain, tuple(taps), bias)
+    return TapConv(node.name, node.layer, node.features, node.domain, tuple(taps), bias, lattice=node.lattice)
 
 
 def _affine(node: Pointwise, nodes: list[Node], readers: Counter[int]) -> TapConv | None:
@@ -91,4 +93,5 @@ def _affine(node: Pointwise, nodes: list[Node], readers: Counter[int]) -> TapCon
     if not node.ops or not np.isfinite(scale).all() or not np.isfinite(shift).all():
         return None
     taps, bias = _columns(convolution, node.leaves[0], scale)
-    return TapConv(node.name, node.layer, node.features, node.domain, tuple(taps), (bias + shift).astype(np.float32))
+    bias = (bias + shift).astype(np.float32)
+    return TapConv(node.name, node.layer, node.features, node.domain, tuple(taps), bias, lattice=node.lattice)

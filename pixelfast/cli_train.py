@@ -51,12 +51,14 @@ Bits/dim are -log2 p(image) / (channels x rows x columns), averaged over the ima
 ARCHITECTURE = {
     "features": "channels between the layers. Default: 64; pixelcnnpp 160, pixelsnail 256, pixelrnn 32",
     "layers": "gated, pixelrnn, autoencoder: layers after the first. Default: 8; pixelrnn 7",
+    "stacks": "gated: 1 for a single stack, which has a blind spot. Default: 2",
     "kernel": "gated, pixelrnn, autoencoder: width of the convolutions, odd. Default: 3",
     "blocks": "pixelcnn, pixelcnnpp, pixelsnail: residual blocks. Default: 5; pixelsnail 12",
     "mixtures": "pixelcnnpp, pixelsnail: logistics of each pixel. Default: 10; pixelsnail has logits instead",
     "residuals": "pixelsnail: residual nets of each block. Default: 4",
     "heads": "pixelsnail: of the attention. Default: 1",
     "embed": "pixelsnail: look values up in a table of vectors of this size. Default: values enter as numbers",
+    "upper": "pixelsnail: size of the code book of an upper map to condition on, which an .npz brings as s_train and s_test",
     "code": "autoencoder: numbers of the code, or channels of its map. Default: 10",
 }
 
@@ -81,9 +83,9 @@ def add_train(commands: Any, **common: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model on images of yours",
-        usage="pixelfast train --data PATH --out FOLDER [--model {gated,pixelcnn}] [--levels K] [options]",
-        description="Train a Gated PixelCNN or a PixelCNN by maximum likelihood and save it as a checkpoint folder. A Gated\n"
-        "PixelCNN is conditional on the class where the data have labels.",
+        usage="pixelfast train --data PATH --out FOLDER [--model NAME] [--levels K] [options]",
+        description="Train a model by maximum likelihood and save it as a checkpoint folder. Gated PixelCNN, PixelCNN++ and\n"
+        "PixelSNAIL are conditional on the class where the data have labels.",
         epilog=TRAIN_EXAMPLES,
         **common,
     )
@@ -164,16 +166,22 @@ def run_train(args: argparse.Namespace) -> int:
     torch.manual_seed(options.seed)
     model = _build(args, found)
     conditional = bool(getattr(model, "classes", 0))
+    maps, test_maps = (found.maps, found.test_maps) if args.upper else (None, None)
+    if args.upper and maps is None:
+        raise InvalidInput(f"--upper needs a map of upper codes for each image, and {args.data} has no s_train")
+    given = [f"conditional on {model.classes} classes"] if conditional else []
+    given += ["conditional on a map of upper codes"] if maps is not None else []
     print(
         f"{args.model}, {sum(p.numel() for p in model.parameters()):,} weights, {found.levels} levels; {len(images)} images of "
         f"{' x '.join(map(str, found.shape))}, {len(found.test_images)} held out, "
-        f"{f'conditional on {model.classes} classes' if conditional else 'unconditional'}"
+        f"{' and '.join(given) or 'unconditional'}"
     )
     train(
         _on_device(model, args.device),
         images,
         labels if conditional else None,
-        test=(found.test_images, found.test_labels if conditional else None),
+        None if maps is None else maps[: args.limit],
+        test=(found.test_images, found.test_labels if conditional else None, test_maps),
         options=options,
         folder=args.out,
         resume=not args.restart,
@@ -217,14 +225,22 @@ def _line(epoch: Epoch, epochs: int) -> str:
 def run_eval(args: argparse.Namespace) -> int:
     """Score and print."""
     opened = open_model(args)
-    images, labels = _images(args, opened, head_of(opened.module, opened.head).levels)
-    images, labels = images[: args.limit], None if labels is None else labels[: args.limit]
+    images, labels, maps = (
+        None if part is None else part[: args.limit]
+        for part in _images(args, opened, head_of(opened.module, opened.head).levels)
+    )
+    assert images is not None
     wanted = bool(opened.labels) if opened.own else args.with_labels
     if wanted and labels is None:
         raise InvalidInput(f"{opened.name} is conditional on a class, but the data have no labels")
+    upper = opened.own and bool(opened.module.config.get("upper"))  # type: ignore[union-attr,operator]
+    if upper and maps is None:
+        raise InvalidInput(f"{opened.name} is conditional on a map of upper codes, but the data have no s_test or s_train")
+    given = {name: part for name, part, used in (("h", labels, wanted), ("s", maps, upper)) if used}
+    cond = given if upper else labels if wanted else None
     shape = opened.shape or shape_of(opened.module, images.shape[1:])
-    sampler = compile(opened.module, shape, opened.head, cond=labels if wanted else None, engine="naive")
-    log_prob = sampler.log_prob(images, cond=labels if wanted else None, batch_size=args.batch_size)
+    sampler = compile(opened.module, shape, opened.head, cond=cond, engine="naive")
+    log_prob = sampler.log_prob(images, cond=cond, batch_size=args.batch_size)
     bits = -log_prob / math.log(2) / images[0].numel()
     error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
     print(
@@ -234,13 +250,13 @@ def run_eval(args: argparse.Namespace) -> int:
     return 0
 
 
-def _images(args: argparse.Namespace, opened: Opened, levels: int) -> tuple[Tensor, Tensor | None]:
-    """The images to score, integers (N, C, H, W), and their labels."""
+def _images(args: argparse.Namespace, opened: Opened, levels: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The images to score, integers (N, C, H, W), their labels and maps."""
     if args.data is None:
-        return held_out(opened.name)
+        return *held_out(opened.name), None
     found = data.load(args.data, levels, source_levels=args.source_levels, test_fraction=args.test_fraction)
-    parts = {"test": (found.test_images, found.test_labels), "train": (found.images, found.labels)}
+    train, test = (found.images, found.labels, found.maps), (found.test_images, found.test_labels, found.test_maps)
     if args.split != "all":
-        return parts[args.split]
-    both = None if found.labels is None or found.test_labels is None else torch.cat([found.labels, found.test_labels])
-    return torch.cat([found.images, found.test_images]), both
+        return {"test": test, "train": train}[args.split]
+    labels, maps = (None if a is None or b is None else torch.cat([a, b]) for a, b in zip(train[1:], test[1:], strict=True))
+    return torch.cat([train[0], test[0]]), labels, maps

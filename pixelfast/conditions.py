@@ -57,13 +57,13 @@ class Conditions:
                     f"its first axis must be {n}, or 1 for a condition that all images share"
                 )
 
-    def rows(self, index: Tensor, n: int) -> Conditions:
+    def rows(self, index: Tensor | slice, n: int) -> Conditions:
         """The arguments for the images at `index` out of n."""
 
         def pick(tensor: Tensor) -> Tensor:
             if tensor.dim() == 0:
                 return tensor
-            return tensor.expand(n, *tensor.shape[1:])[index.to(tensor.device)]
+            return tensor.expand(n, *tensor.shape[1:])[index.to(tensor.device) if isinstance(index, Tensor) else index]
 
         return self.map(pick)
 

@@ -1,6 +1,7 @@
 """Images from files: .npz, idx (MNIST's own format) or a folder of pictures, as integer tensors of K levels.
 
-Everything becomes ``Dataset``: images int64 (N, C, H, W) in 0 .. K-1, labels int64 (N,) or None, and a held-out part.
+Everything becomes ``Dataset``: images int64 (N, C, H, W) in 0 .. K-1, labels int64 (N,) or None, and a held-out part. An .npz
+may bring a map for each image, such as the codes of an upper level.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ IMAGE_KEYS = ("X_train", "x_train", "train_images", "images", "X", "x")
 LABEL_KEYS = ("y_train", "train_labels", "labels", "y")
 TEST_IMAGE_KEYS = ("X_test", "x_test", "test_images")
 TEST_LABEL_KEYS = ("y_test", "test_labels")
+MAP_KEYS = ("s_train", "train_maps", "maps", "s")
+TEST_MAP_KEYS = ("s_test", "test_maps")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Integer images (N, C, H, W) in 0 .. levels-1 with labels (N,) or None, for training and held out."""
+    """Integer images (N, C, H, W) in 0 .. levels-1 with labels (N,) and maps (N, M, rows, columns) or None, also held out."""
 
     images: Tensor
     labels: Tensor | None
@@ -37,6 +40,8 @@ class Dataset:
     test_labels: Tensor | None
     levels: int
     classes: tuple[str, ...] = ()
+    maps: Tensor | None = None
+    test_maps: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,7 +76,8 @@ def load(
     """Read a data set and quantise it.
 
     Args:
-        path: an .npz file (``X_train``, ``y_train``, ``X_test``, ``y_test``, or ``images`` and ``labels``), an idx file
+        path: an .npz file (``X_train``, ``y_train``, ``X_test``, ``y_test``, or ``images`` and ``labels``; maps as
+            ``s_train`` and ``s_test``, or ``maps``), an idx file
             of images, gzipped or not (labels and test images are looked for beside it, under MNIST's own names), or a
             folder of pictures of one size, where subfolders are classes.
         levels: K; see ``quantise``.
@@ -97,7 +103,12 @@ def load(
             raise InvalidInput(f"{path}: training images {images.shape[1:]} and test images {test_images.shape[1:]} differ")
         if (labels is None) != (test_labels is None):
             raise InvalidInput(f"{path}: labels are given for only one of the training and test images")
+        maps, test_maps = _maps(path, images, parts.get("maps")), _maps(path, test_images, parts.get("test_maps"))
+        if (maps is None) != (test_maps is None):
+            raise InvalidInput(f"{path}: maps are given for only one of the training and test images")
     else:
+        maps = _maps(path, images, parts.get("maps"))
+        _, maps, _, test_maps = _split(images, maps, test_fraction, seed)
         images, labels, test_images, test_labels = _split(images, labels, test_fraction, seed)
     return Dataset(
         quantise(images, levels, source_levels),
@@ -106,6 +117,8 @@ def load(
         test_labels,
         levels,
         parts.get("classes", ()),
+        maps,
+        test_maps,
     )
 
 
@@ -132,6 +145,19 @@ def _check(path: Path, images: np.ndarray, labels: np.ndarray | None) -> tuple[n
     return images, torch.from_numpy(labels.astype(np.int64))
 
 
+def _maps(path: Path, images: np.ndarray, maps: np.ndarray | None) -> Tensor | None:
+    """Maps (N, rows, columns) or (N, M, rows, columns) as (N, M, rows, columns), integers as int64."""
+    if maps is None:
+        return None
+    if maps.ndim not in (3, 4) or len(maps) != len(images):
+        raise InvalidInput(
+            f"{path}: maps have shape {maps.shape}, but (N, rows, columns) or (N, M, rows, columns) is needed, "
+            f"N = {len(images)}"
+        )
+    found = torch.from_numpy(maps.astype(np.int64) if np.issubdtype(maps.dtype, np.integer) else maps.astype(np.float32))
+    return found.unsqueeze(1) if maps.ndim == 3 else found
+
+
 def _split(
     images: np.ndarray, labels: Tensor | None, fraction: float, seed: int
 ) -> tuple[np.ndarray, Tensor | None, np.ndarray, Tensor | None]:
@@ -154,11 +180,13 @@ def _from_npz(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InvalidInput(f"{path} is no readable .npz file: {error}") from error
     parts: dict[str, Any] = {"images": _first(arrays, IMAGE_KEYS), "labels": _first(arrays, LABEL_KEYS)}
+    parts["maps"] = _first(arrays, MAP_KEYS)
     if parts["images"] is None:
         raise InvalidInput(f"{path} holds {sorted(arrays)}, but none of {', '.join(IMAGE_KEYS)}")
     test = _first(arrays, TEST_IMAGE_KEYS)
     if test is not None:
         parts |= {"test_images": test, "test_labels": _first(arrays, TEST_LABEL_KEYS)}
+        parts["test_maps"] = _first(arrays, TEST_MAP_KEYS)
     return parts | {"classes": tuple(str(name) for name in arrays.get("classes", ()))}
 
 

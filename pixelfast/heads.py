@@ -61,6 +61,10 @@ class Head(ABC):
         channels = range(values.shape[-1])
         return torch.stack([self.conditional(parameters[..., c, :], values[..., :c]) for c in channels], -2)
 
+    def describes_distribution(self, parameters: Tensor) -> Tensor:
+        """Whether the model's parameters (..., P) can be drawn from: bool (...). A logit of -infinity means never."""
+        return (parameters < torch.inf).all(-1) & (parameters > -torch.inf).any(-1)
+
     @abstractmethod
     def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
         """Probabilities of the K values: (..., P) -> (..., K), in float64."""

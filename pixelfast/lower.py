@@ -2,6 +2,10 @@
 
 A convolution that is computed pixel by pixel is split: taps on rows above are known when the row starts, so they are summed
 for the whole row in one wide product; only taps on its own row are left to the pixel.
+
+Where a node reads maps of a lower resolution, it reads nothing at most pixels: there it becomes one instruction for each
+lattice on which it reads the same, with just those taps. So no instruction reads an element that does not exist, and a
+strided layer costs what it costs in a forward pass.
 """
 
 from __future__ import annotations
@@ -9,22 +13,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import lcm
 
 import numpy as np
 
 from .errors import UnsupportedModel
-from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, TapConv, edges_of
+from .graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    FieldEdge,
+    FieldSpec,
+    Gather,
+    Input,
+    Leaf,
+    Node,
+    Pointwise,
+    Scan,
+    TapConv,
+    edges_of,
+)
 from .heads import Bernoulli, Categorical, Head
+from .lower_scan import lower_scan
+from .mixture import MixtureOfLogistics
 from .program import (
+    CUSTOM,
+    Attention,
     Buffer,
+    Cache,
     Draw,
     Encode,
     Field,
     FieldSlot,
     Instruction,
+    Keys,
+    Lattice,
     Lookup,
     Map,
+    Mixture,
     Norm,
+    Op,
     Pixel,
     Product,
     Program,
@@ -59,13 +88,13 @@ class _Weighted:
 
 def lower(schedule: Schedule, head: Head) -> tuple[Program, tuple[FieldSpec, ...]]:
     """The program of a schedule, and for each of its fields where its numbers come from."""
-    return _Lowering(schedule, head).run()
+    return Lowering(schedule, head).run()
 
 
-class _Lowering:
+class Lowering:
     def __init__(self, schedule: Schedule, head: Head) -> None:
         self.schedule, self.graph, self.head = schedule, schedule.graph, head
-        self.head_name = _head_name(head)
+        self.head_name = head_name(head)
         self.channels = self.graph.shape[0]
         self.fields: list[tuple[int, int, int]] = []  # (spec, rows and columns that it is moved by)
         self.row: list[Instruction] = []
@@ -80,12 +109,14 @@ class _Lowering:
             Buffer(self.graph.nodes[p.node].name, len(p.features), 1, (p.domain.col0, p.domain.col1), p.domain)
             for p in schedule.pieces
         ]
+        # At which running positions each piece has elements.
+        self.lattices = [self.graph.nodes[p.node].lattice.shifted(p.row, p.col) for p in schedule.pieces]
         self.looked_up = self._looked_up_inputs()
 
     def run(self) -> tuple[Program, tuple[FieldSpec, ...]]:
         for number, piece in enumerate(self.schedule.pieces):
             self.piece(number, piece, self.graph.nodes[piece.node])
-        draws = [self.draw(channel, edges) for channel, edges in enumerate(self.graph.outputs)]
+        draws = self.draws()
         program = Program(
             shape=self.graph.shape,
             levels=self.graph.levels,
@@ -97,6 +128,7 @@ class _Lowering:
             steps=tuple(map(tuple, self.steps)),
             draws=tuple(draws),
             encodes=tuple(map(tuple, self.encodes)),
+            mixture=_mixture(self.head),
         )
         specs = tuple(self.graph.fields[spec] for spec, _, _ in self.fields)
         return without_unused_buffers(with_storage(program)), specs
@@ -133,12 +165,18 @@ class _Lowering:
             case ChannelReduce():
                 for _, instructions in self.parts(number, piece):
                     sources = [run.slot for edge in node.edges for run in self.runs(edge, edge.channels, piece)]
-                    out = Slot(number, 0, 1)
+                    out, lattice = Slot(number, 0, 1), self.lattices[number]
                     instructions.append(
-                        Reduce(out, node.kind, tuple(sources), node.correction, piece.domain, node.layer or node.name)
+                        Reduce(out, node.kind, tuple(sources), node.correction, piece.domain, node.layer or node.name, lattice)
                     )
             case ChannelNorm():
                 self.norm(number, piece, node)
+            case Gather():
+                self.gather(number, piece, node)
+            case CausalAttention():
+                self.attention(number, piece, node)
+            case Scan():
+                lower_scan(self, number, piece, node)
             case _:
                 raise AssertionError(f"unknown node {type(node).__name__}")
 
@@ -207,6 +245,45 @@ class _Lowering:
         self, instructions: list[Instruction], out: Slot, taps: Sequence[_Weighted], bias: np.ndarray | None, rect: Rect,
         layer: str,
     ) -> None:  # fmt: skip
+        """A product over what there is everywhere, to which are added products over what there is on lattices only."""
+        whole = self.lattices[out.buffer]
+        lasting = [tap for tap in taps if isinstance(tap.source, Pixel) or self.reads(whole, tap.source) == whole]
+        passing = [tap for tap in taps if not any(tap is other for other in lasting)]
+        if lasting or not passing:
+            self.product_on(whole, instructions, out, lasting, bias, rect, layer)
+            bias = None
+        for lattice, reads in self.classes(whole, rect, [tap.source for tap in passing if isinstance(tap.source, Slot)]):
+            live = [tap for tap, read in zip(passing, reads, strict=True) if read]
+            if live or bias is not None:
+                self.product_on(lattice, instructions, out, live, bias, lattice.within(rect), layer)
+
+    def reads(self, reader: Lattice, slot: Slot) -> Lattice | None:
+        """On which part of a reader's lattice a slot holds elements; None if nowhere."""
+        source = self.lattices[slot.buffer].shifted(-slot.row, -slot.col)
+        if not source.meets(reader):
+            return None
+        steps = lcm(reader.row_step, source.row_step), lcm(reader.col_step, source.col_step)
+        row = next(r for r in range(steps[0]) if reader.has_row(r) and source.has_row(r))
+        col = next(c for c in reader.columns(0, steps[1]) if c in source.columns(0, steps[1]))
+        return Lattice.through(row, col, steps)
+
+    def classes(self, reader: Lattice, rect: Rect, slots: Sequence[Slot]) -> list[tuple[Lattice, list[bool]]]:
+        """The lattices that make up a reader's, within `rect`, and for each of them which slots hold elements there."""
+        parts = [self.reads(reader, slot) for slot in slots]
+        rows, cols = reader.steps
+        for part in parts:
+            rows, cols = (rows, cols) if part is None else (lcm(rows, part.row_step), lcm(cols, part.col_step))
+        found = []
+        for row in reader.rows(rect.row0, min(rect.row1, rect.row0 + rows)):
+            for col in reader.columns(rect.col0, min(rect.col1, rect.col0 + cols)):
+                lattice = Lattice.through(row, col, (rows, cols))
+                found.append((lattice, [part is not None and part.contains(lattice) for part in parts]))
+        return found
+
+    def product_on(
+        self, lattice: Lattice, instructions: list[Instruction], out: Slot, taps: Sequence[_Weighted], bias: np.ndarray | None,
+        rect: Rect, layer: str,
+    ) -> None:  # fmt: skip
         """A product over buffers and a sum of looked-up rows."""
         slots = [tap for tap in taps if isinstance(tap.source, Slot)]
         pixels = [tap for tap in taps if isinstance(tap.source, Pixel)]
@@ -214,10 +291,10 @@ class _Lowering:
             weights = np.concatenate([tap.weights for tap in slots]) if slots else np.zeros((0, out.count), np.float32)
             vector = None if bias is None else np.ascontiguousarray(bias, dtype=np.float32)
             sources = tuple(tap.source for tap in slots if isinstance(tap.source, Slot))
-            instructions.append(Product(out, sources, np.ascontiguousarray(weights), vector, rect, layer))
+            instructions.append(Product(out, sources, np.ascontiguousarray(weights), vector, rect, layer, lattice))
         if pixels:
             places = tuple(tap.source for tap in pixels if isinstance(tap.source, Pixel))
-            instructions.append(Lookup(out, places, np.stack([tap.weights for tap in pixels]), rect, layer))
+            instructions.append(Lookup(out, places, np.stack([tap.weights for tap in pixels]), rect, layer, lattice))
 
     def maps(self, number: int, piece: Piece, node: Pointwise, features: np.ndarray) -> list[Instruction]:
         """The expression over runs of features for which every leaf is one run of channels, or broadcast."""
@@ -233,8 +310,13 @@ class _Lowering:
         for first, last in pairwise(bounds):
             part = features[first:last]
             out = Slot(number, int(places[first]), last - first)
-            slots = tuple(self.leaf(leaf, part, piece) for leaf in node.leaves)
-            found.append(Map(out, slots, node.ops, piece.domain, name))
+            slots = [self.leaf(leaf, part, piece) for leaf in node.leaves]
+            sources = [leaf for leaf in slots if isinstance(leaf, Slot)]
+            for lattice, reads in self.classes(self.lattices[number], piece.domain, sources):
+                there = iter(reads)
+                live = [0.0 if isinstance(leaf, Slot) and not next(there) else leaf for leaf in slots]
+                expression = (tuple(live), node.ops) if all(reads) else _without_zeros(live, node.ops)
+                found.append(Map(out, *expression, lattice.within(piece.domain), name, lattice))
         return found
 
     def leaf_places(self, leaf: Leaf, features: np.ndarray, piece: Piece) -> np.ndarray | None:
@@ -287,10 +369,41 @@ class _Lowering:
                 for place, feature in enumerate(ordered):
                     edge = node.edges[sources[feature]]
                     slot = self.runs(edge, channels[feature : feature + 1], piece)[0].slot
-                    instructions.append(Map(Slot(number, place, 1), (slot,), (), piece.domain, name))
+                    instructions.append(Map(Slot(number, place, 1), (slot,), (), piece.domain, name, self.lattices[number]))
                 source = Slot(number, 0, len(ordered))
             out = Slot(number, 0, len(ordered))
-            instructions.append(Norm(out, source, scale, shift, node.eps, piece.domain, name))
+            instructions.append(Norm(out, source, scale, shift, node.eps, piece.domain, name, self.lattices[number]))
+
+    def draws(self) -> list[Draw]:
+        """One for each channel. Where channels share their parameters, all draw from what stands there at the first one's."""
+        if self.head.shared:
+            first = self.draw(0, self.graph.outputs[0])
+            return [Draw(channel, first.source) for channel in range(self.channels)]
+        return [self.draw(channel, edges) for channel, edges in enumerate(self.graph.outputs)]
+    def gather(self, number: int, piece: Piece, node: Gather) -> None:
+        """Copies, in the order of the edges, which is that of the buffer."""
+        ((_, instructions),) = self.parts(number, piece)
+        first = 0
+        for edge in node.edges:
+            for slot in self.ordered_runs(edge, piece):
+                out = Slot(number, first, slot.count)
+                instructions.append(Map(out, (slot,), (), piece.domain, node.layer or node.name))
+                first += slot.count
+
+    def attention(self, number: int, piece: Piece, node: CausalAttention) -> None:
+        """Both of its sources are gathered: each is one buffer, in order."""
+        if node.refusal:
+            raise UnsupportedModel(node.refusal)
+        ((_, instructions),) = self.parts(number, piece)
+        (query,) = self.ordered_runs(node.query, piece)
+        cache = int(self.schedule.piece_of[node.cache.source][0])
+        source = self.schedule.pieces[cache]
+        keys = Cache(cache, 0, query.count, source.row, source.col)
+        values = replace(keys, channel=query.count, count=node.features)
+        out = Slot(number, 0, node.features)
+        seen, bias = _of_domain(node, self.graph.image)
+        name = node.layer or node.name
+        instructions.append(Attention(out, query, keys, values, node.heads, node.scale, seen, bias, piece.domain, name))
 
     def draw(self, channel: int, edges: tuple[Edge, ...]) -> Draw:
         """Draw from parameters that stand side by side; copy them into a buffer of their own if they do not."""
@@ -307,7 +420,7 @@ class _Lowering:
             first += slot.count
         return Draw(channel, Slot(number, 0, first))
 
-    def ordered_runs(self, edge: Edge) -> list[Slot]:
+    def ordered_runs(self, edge: Edge, reader: Piece | None = None) -> list[Slot]:
         """Runs of consecutive channels in the edge's own order."""
         owners = self.schedule.piece_of[edge.source][edge.channels]
         places = self.position[edge.source][edge.channels]
@@ -315,7 +428,7 @@ class _Lowering:
         found = []
         for part in np.split(np.arange(len(places)), cuts):
             owner = int(owners[part[0]])
-            row, col = self.schedule.offset(edge, self.schedule.pieces[owner], None)
+            row, col = self.schedule.offset(edge, self.schedule.pieces[owner], reader)
             found.append(Slot(owner, int(places[part[0]]), len(part), row, col))
         return found
 
@@ -352,6 +465,32 @@ def _live(taps: Sequence[_Weighted], columns: np.ndarray) -> list[_Weighted]:
     return found
 
 
+def _without_zeros(leaves: Sequence[ProgramLeaf], ops: Sequence[Op]) -> tuple[tuple[ProgramLeaf, ...], tuple[Op, ...]]:
+    """An expression without sums of which one side is the number 0, and without leaves that nothing reads any more."""
+
+    def is_zero(place: int) -> bool:
+        return place < len(leaves) and isinstance(leaves[place], float) and leaves[place] == 0.0
+
+    stands = list(range(len(leaves)))  # of each leaf and operation: the leaf or operation that has its value
+    for index, op in enumerate(ops):
+        args = [stands[arg] for arg in op.args]
+        kept = [arg for arg in args if not is_zero(arg)] if op.name == "add" else args
+        stands.append(kept[0] if len(kept) == 1 and op.name == "add" else args[0] if not kept else len(leaves) + index)
+    used, pending = set(), [stands[-1]]
+    while pending:
+        place = pending.pop()
+        if place not in used:
+            used.add(place)
+            pending += [stands[arg] for arg in ops[place - len(leaves)].args] if place >= len(leaves) else []
+    number = {place: new for new, place in enumerate(sorted(used))}
+    rebuilt = tuple(
+        Op(ops[place - len(leaves)].name, tuple(number[stands[arg]] for arg in ops[place - len(leaves)].args))
+        for place in sorted(used)
+        if place >= len(leaves)
+    )
+    return tuple(leaves[place] for place in sorted(used) if place < len(leaves)), rebuilt
+
+
 def _chosen(channels: np.ndarray, features: np.ndarray) -> np.ndarray:
     return np.broadcast_to(channels, (len(features),)) if len(channels) == 1 else channels[features]
 
@@ -365,17 +504,37 @@ def _continues(keys: np.ndarray) -> np.ndarray:
     return same_owner & (step == 1)
 
 
+def _of_domain(node: CausalAttention, image: Rect) -> tuple[Keys, np.ndarray | None]:
+    """What the pixels of an attention's domain see, and the bias of that."""
+    d = node.domain
+    if d == image:
+        return node.seen, node.bias
+    pixels = image.row1 * image.col1
+    number = np.arange(pixels).reshape(image.row1, image.col1)[d.row0 : d.row1, d.col0 : d.col1].reshape(-1)
+    lists = (np.arange(len(node.seen) // pixels)[:, None] * pixels + number).reshape(-1)
+    bias = None
+    if node.bias is not None:
+        kept = np.repeat(np.isin(np.arange(len(node.seen)), lists), node.seen.counts())
+        bias = np.ascontiguousarray(node.bias[:, kept])
+    return Keys.of(node.seen.mask(pixels)[lists]), bias
+
+
 def _field(spec: FieldSpec, row: int, col: int) -> Field:
     _, rows, cols, features = spec.shape
     value = None if spec.value is None else np.ascontiguousarray(spec.value, dtype=np.float32)
     return Field(features, spec.row0 + row, spec.col0 + col, rows, cols, value)
 
 
-def _head_name(head: Head) -> str:
+def head_name(head: Head) -> str:
+    """One of `pixelfast.program.HEADS`, or `CUSTOM` for what is no data."""
     if isinstance(head, Bernoulli):
         return "bernoulli_probability" if head.probability else "bernoulli_logit"
     if isinstance(head, Categorical):
         return "categorical"
-    raise UnsupportedModel(
-        f'the engines cannot draw from a {type(head).__name__} head yet: sample by the usual loop with engine="naive"'
-    )
+    return "mixture_of_logistics" if isinstance(head, MixtureOfLogistics) else CUSTOM
+
+
+def _mixture(head: Head) -> Mixture | None:
+    if not isinstance(head, MixtureOfLogistics):
+        return None
+    return Mixture(head.mixtures, head.order, head.log_scale_min)

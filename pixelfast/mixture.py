@@ -25,7 +25,7 @@ from .errors import InvalidInput
 from .heads import Encode, Head
 
 Order = Literal["colour-major", "mixture-major"]
-ORDERS = ("colour-major", "mixture-major")
+ORDERS: tuple[Order, ...] = ("colour-major", "mixture-major")
 
 
 class MixtureOfLogistics(Head):
@@ -87,6 +87,9 @@ class MixtureOfLogistics(Head):
         if shape[0] != self.channels:
             raise InvalidInput(f"{self} describes pixels of {self.channels} channels, but the images have {shape[0]}")
         return super().table(shape)
+
+    def describes_distribution(self, parameters: Tensor) -> Tensor:
+        return parameters.isfinite().all(-1)
 
     def split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(..., P) as logits (..., M), means (..., C, M), log-scales (..., C, M), coefficients (..., 3 or 0, M)."""

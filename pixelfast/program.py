@@ -5,13 +5,15 @@ weights, offsets and expressions all travel in here. `pixelfast.engines.referenc
 instruction does; other engines are compared with it.
 
 Time. For each image row R, from the first row of any buffer to H-1:
-    the `row` instructions run once, over all columns of their destination;
+    the `row` instructions run once, over all columns of their destination; consecutive ones with the same sweep of 1 (-1) run
+    together, column by column from the left (right), so that each may read what the others wrote in columns before;
     columns left of the image: the instructions of every step, without drawing;
     for each column 0 .. W-1, for each channel k: the instructions of `steps[k]` at that column, `draws[k]`, `encodes[k]`;
     columns right of the image: the instructions of every step, without drawing.
 Rows above the image, and rows whose values are all given, run each instruction over all columns at once, in the order of
 `engines.known_rows`: a step may read, one column back, what a later step writes there.
-An instruction that runs at (R, c) writes element (R, c) of its destination.
+An instruction that runs at (R, c) writes element (R, c) of its destination. It runs only on its lattice: what a strided
+model computes for every second row and column is computed at those. No instruction reads what none has written.
 
 Space. A buffer holds features of N images as [ring row][column][image][feature]; it reads as zero outside its domain.
 
@@ -21,8 +23,13 @@ Letters: N images, C channels, H rows, W columns, K levels, F features, P parame
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import gcd
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .mixture import Order
 
 UNARY = (
     "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "sin", "cos",
@@ -38,7 +45,9 @@ OPERATIONS: tuple[str, ...] = UNARY + BINARY + TERNARY
 REDUCTIONS = ("mean", "sum", "var", "amax", "amin", "logsumexp")
 """What a `Reduce` can compute over channels; `var` divides by count - correction."""
 
-HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
+HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics")
+CUSTOM = "custom"
+"""A head that is no data: its functions come with each request (`Request.head`), for engines that can call them."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,71 @@ class Rect:
         return other.empty or (
             self.row0 <= other.row0 and other.row1 <= self.row1 and self.col0 <= other.col0 and other.col1 <= self.col1
         )
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Rows r with r mod row_step = row_phase, and columns likewise: where the elements of a strided map stand."""
+
+    row_step: int = 1
+    row_phase: int = 0
+    col_step: int = 1
+    col_phase: int = 0
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        return self.row_step, self.col_step
+
+    @property
+    def everywhere(self) -> bool:
+        return self.steps == (1, 1)
+
+    @staticmethod
+    def through(row: int, col: int, steps: tuple[int, int]) -> Lattice:
+        """The lattice with these steps on which (row, col) lies."""
+        return Lattice(steps[0], row % steps[0], steps[1], col % steps[1])
+
+    def shifted(self, rows: int, cols: int) -> Lattice:
+        return Lattice.through(self.row_phase + rows, self.col_phase + cols, self.steps)
+
+    def has_row(self, row: int) -> bool:
+        return row % self.row_step == self.row_phase
+
+    def columns(self, first: int, last: int) -> range:
+        """Its columns in [first, last)."""
+        return range(first + (self.col_phase - first) % self.col_step, last, self.col_step)
+
+    def rows(self, first: int, last: int) -> range:
+        return range(first + (self.row_phase - first) % self.row_step, last, self.row_step)
+
+    def contains(self, other: Lattice) -> bool:
+        return (
+            other.row_step % self.row_step == 0
+            and other.col_step % self.col_step == 0
+            and self.has_row(other.row_phase)
+            and other.col_phase % self.col_step == self.col_phase
+        )
+
+    def meets(self, other: Lattice) -> bool:
+        """Whether any pixel lies on both."""
+        return (self.row_phase - other.row_phase) % gcd(self.row_step, other.row_step) == 0 and (
+            self.col_phase - other.col_phase
+        ) % gcd(self.col_step, other.col_step) == 0
+
+    def within(self, rect: Rect) -> Rect:
+        """The smallest rectangle that holds its elements of `rect`."""
+        if self.everywhere:
+            return rect
+        rows, cols = self.rows(rect.row0, rect.row1), self.columns(rect.col0, rect.col1)
+        return Rect(rows[0], rows[-1] + 1, cols[0], cols[-1] + 1) if rows and cols else Rect(0, 0, 0, 0)
+
+    def count(self, rect: Rect) -> int:
+        """How many of its elements lie in `rect`."""
+        return len(self.rows(rect.row0, rect.row1)) * len(self.columns(rect.col0, rect.col1))
+
+
+EVERYWHERE = Lattice()
+"""All rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +208,8 @@ class Product:
     bias: np.ndarray | None
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,6 +233,8 @@ class Lookup:
     tables: np.ndarray
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
+    sweep: int = 0
 
 
 Leaf = Slot | FieldSlot | np.ndarray | float
@@ -180,6 +258,8 @@ class Map:
     ops: tuple[Op, ...]
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,6 +272,8 @@ class Reduce:
     correction: float
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
+    sweep: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,6 +287,141 @@ class Norm:
     eps: float
     rect: Rect
     layer: str = ""
+    lattice: Lattice = EVERYWHERE
+    sweep: int = 0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What the parameters of a discretized mixture of logistics mean: M components, one of `pixelfast.mixture.ORDERS`, and
+    the least log-scale.
+
+    One set of P = 3M (one channel) or 10M (three) parameters describes all channels of a pixel, which are drawn in order.
+    """
+
+    components: int
+    order: Order
+    log_scale_min: float
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Channels [channel, channel + count) of a buffer that keeps every row: pixel (r, c)'s stand at (r + row, c + col)."""
+
+    buffer: int
+    channel: int
+    count: int
+    row: int
+    col: int
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Lists of pixels, each as runs of numbers in raster order over the image: a list of everything before is one run.
+
+    List i is runs[offsets[i] : offsets[i + 1]], ascending and apart: offsets (lists + 1,), runs (R, 2) of [first, last).
+    """
+
+    offsets: np.ndarray
+    runs: np.ndarray
+
+    @staticmethod
+    def of(seen: np.ndarray) -> Keys:
+        """The lists of a mask: bool (lists, pixels)."""
+        padded = np.zeros((len(seen), seen.shape[1] + 2), dtype=np.int8)
+        padded[:, 1:-1] = seen
+        steps = np.diff(padded, axis=1)
+        lists, first = np.nonzero(steps == 1)
+        last = np.nonzero(steps == -1)[1]
+        offsets = np.zeros(len(seen) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(lists, minlength=len(seen)), out=offsets[1:])
+        return Keys(offsets, np.stack([first, last], 1))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The pixels of a list: (keys,)."""
+        runs = self.runs[self.offsets[index] : self.offsets[index + 1]]
+        return np.concatenate([np.arange(first, last) for first, last in runs]) if len(runs) else np.zeros(0, np.int64)
+
+    def counts(self) -> np.ndarray:
+        """How many pixels each list has: (lists,)."""
+        before = np.concatenate([[0], np.cumsum(self.runs[:, 1] - self.runs[:, 0])])
+        return np.asarray(np.diff(before[self.offsets]))
+
+    def last(self) -> np.ndarray:
+        """The last pixel of each list, -1 of an empty one: (lists,)."""
+        found = np.full(len(self), -1, dtype=np.int64)
+        some = np.diff(self.offsets) > 0
+        found[some] = self.runs[self.offsets[1:][some] - 1, 1] - 1
+        return found
+
+    def latest_offset(self, height: int, width: int) -> tuple[int, int]:
+        """The latest (row, column) offset, in raster order, between a pixel and one of its list; lists are of all pixels."""
+        last = self.last()
+        lists = np.flatnonzero(last >= 0)
+        pixel, last = lists % (height * width), last[lists]
+        rows, cols = last // width - pixel // width, last % width - pixel % width
+        latest = np.lexsort((cols, rows))[-1]
+        return int(rows[latest]), int(cols[latest])
+
+    def mask(self, pixels: int) -> np.ndarray:
+        """bool (lists, pixels)."""
+        steps = np.zeros((len(self), pixels + 1), dtype=np.int8)
+        lists = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        steps[lists, self.runs[:, 0]] = 1
+        np.add.at(steps, (lists, self.runs[:, 1]), -1)
+        return np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1] > 0
+
+
+@dataclass(frozen=True)
+class Attention:
+    """out = for each head, the mean of the values at some pixels, weighted by the softmax of their scores.
+
+    The score of pixel k is scale * (query . keys at k) + bias. Query and keys have heads * E channels, out and values
+    heads * D; head h takes the h-th E or D of each. At the i-th element of `rect`, in raster order, head h sees the pixels
+    seen[h * elements + i], or seen[i] if there is one mask for all heads. Without any, out is 0.
+
+    `bias` is (1 or heads, keys of all lists one after another), or None; 1 if the heads have masks of their own.
+    """
+
+    out: Slot
+    query: Slot
+    keys: Cache
+    values: Cache
+    heads: int
+    scale: float
+    seen: Keys
+    bias: np.ndarray | None
+    rect: Rect
+    layer: str = ""
+    lattice: Lattice = EVERYWHERE
+    sweep: int = 0
+
+    @property
+    def elements(self) -> int:
+        return (self.rect.row1 - self.rect.row0) * (self.rect.col1 - self.rect.col0)
+
+    @property
+    def masks(self) -> int:
+        """1 if all heads see the same, otherwise heads."""
+        return len(self.seen) // self.elements
+
+    def reach(self, width: int) -> int:
+        """How many columns to the right of the running one anything stands that it reads, at most, on whatever row."""
+        return max(self.keys.col, self.values.col) + width - 1 - self.rect.col0
+
+    def reach_in_row(self, width: int) -> int | None:
+        """The same on the running row alone, for programs that read no later rows; None: nothing there."""
+        row, col = np.divmod(np.arange(len(self.seen)) % self.elements, self.rect.col1 - self.rect.col0)
+        last = self.seen.last()
+        reaches = [
+            last[here] % width + cache.col - (col[here] + self.rect.col0)
+            for cache in (self.keys, self.values)
+            if (here := (last >= 0) & (last // width + cache.row == row + self.rect.row0)).any()
+        ]
+        return max((int(reach.max()) for reach in reaches), default=None)
 
 
 @dataclass(frozen=True)
@@ -213,6 +430,9 @@ class Draw:
 
     categorical: logits divided by the temperature; value = number of k < K-1 whose cumulative probability is <= noise.
     bernoulli: value = 1 if noise >= P(0).
+    mixture_of_logistics: as categorical, of the probabilities that the parameters and the pixel's channels before give
+    (`pixelfast.mixture`), to the power 1/temperature and normalised.
+    custom: what the functions of the request's head give.
     """
 
     channel: int
@@ -228,7 +448,7 @@ class Encode:
     table: np.ndarray
 
 
-Instruction = Product | Lookup | Map | Reduce | Norm
+Instruction = Product | Lookup | Map | Reduce | Norm | Attention
 
 
 @dataclass(frozen=True)
@@ -246,6 +466,7 @@ class Program:
     draws: tuple[Draw, ...]
     encodes: tuple[tuple[Encode, ...], ...]
     macs: int = field(default=0)
+    mixture: Mixture | None = None
 
     @property
     def rows(self) -> range:
@@ -271,6 +492,11 @@ class Program:
                 array = getattr(instruction, name, None)
                 total += 0 if array is None else array.nbytes
         return total + sum(encode.table.nbytes for encodes in self.encodes for encode in encodes)
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether some instructions of a row run column by column."""
+        return any(instruction.sweep for instruction in self.row)
 
     def instructions(self) -> list[Instruction]:
         return [*self.row, *(instruction for step in self.steps for instruction in step)]
@@ -309,7 +535,16 @@ def _text(instruction: Instruction) -> str:
             body = f"= {instruction.kind} of {', '.join(map(_place, instruction.sources))}"
         case Norm():
             body = f"= layer norm of {_place(instruction.source)}"
-    return f"{_place(instruction.out)} {body}  # {instruction.layer}"
+        case Attention():
+            keys = instruction.seen.counts()
+            body = f"= attention of {_place(instruction.query)} to b{instruction.keys.buffer}, up to {keys.max()} pixels"
+    sweep = {0: "", 1: "left to right: ", -1: "right to left: "}[instruction.sweep]
+    at = "" if instruction.lattice.everywhere else f" on {_lattice_text(instruction.lattice)}"
+    return f"{sweep}{_place(instruction.out)} {body}{at}  # {instruction.layer}"
+
+
+def _lattice_text(lattice: Lattice) -> str:
+    return f"rows {lattice.row_phase} mod {lattice.row_step}, columns {lattice.col_phase} mod {lattice.col_step}"
 
 
 def _leaf_text(leaf: Leaf) -> str:

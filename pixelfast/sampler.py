@@ -62,7 +62,7 @@ class Sampler:
         self_check: bool = True,
     ) -> None:
         on_cuda = any(tensor.is_cuda for tensor in module.parameters())
-        self.engine, self.precision = registry.choose(engine, precision, on_cuda), precision
+        self.engine, self.precision = registry.choose(engine, precision, head, on_cuda), precision
         self._chosen = engine == "auto"
         self.shape, self.head, self.self_check = shape, head, self_check
         self.head.table(shape)  # refuses a wrong encoding before anything else happens
@@ -97,7 +97,7 @@ class Sampler:
         except EngineUnavailable:
             if not self._chosen:
                 raise
-            self.engine = registry.choose("auto", self.precision, without=self.engine)
+            self.engine = registry.choose("auto", self.precision, self.head, but=self.engine)
             return registry.ENGINES[self.engine].make(compiled.program, self.precision)
 
     def _oracle(self, conditions: Conditions) -> NaiveEngine:
@@ -179,11 +179,11 @@ class Sampler:
         with RowProgress(progress, self.shape[1] * -(-count // size)) as bar:
             parts = []
             for begin in range(0, count, size):
-                rows = torch.arange(begin, min(begin + size, count))
-                part = conditions.rows(rows, count)
+                end = min(begin + size, count)
+                part = conditions.rows(slice(begin, end), count)
                 request = Request(
-                    noise=noise_module.uniforms(key, start + begin, len(rows), self.shape),
-                    given=None if known is None else known[begin : begin + size],
+                    noise=noise_module.uniforms(key, start + begin, end - begin, self.shape),
+                    given=None if known is None else known[begin:end],
                     fields=(),
                     temperature=heat,
                     want_log_prob=return_log_prob,
@@ -207,7 +207,7 @@ class Sampler:
             return self._run(request, conditions)
         each = int(np.prod(self.shape)) * self.head.parameters
         count = max(1, min(len(request.noise), CHECKED, CHECKED_NUMBERS // each))
-        part = conditions.rows(torch.arange(count), len(request.noise))
+        part = conditions.rows(slice(count), len(request.noise))
         if len(request.noise) * each <= CHECKED_NUMBERS:
             result = checked = self._run(replace(request, want_parameters=True), conditions)
         else:  # all parameters of such a batch take too much memory, so a few images are drawn twice
@@ -244,7 +244,7 @@ class Sampler:
             compiled, engine = self._prepare(conditions)
             assert engine is not None
             fields = evaluate_fields(compiled, conditions, len(request.noise))
-            return engine.run(replace(request, fields=fields))
+            return engine.run(replace(request, fields=fields, head=self.head))
         except NumericalError as error:
             raise self._explained(error, conditions) from None
 
@@ -298,14 +298,14 @@ class Sampler:
         total: Verification | None = None
         size = max(1, min(64, (1 << 26) // max(1, int(np.prod(self.shape)) * max(self.head.parameters, self.head.levels))))
         for begin in range(0, len(values), size):
-            rows = torch.arange(begin, min(begin + size, len(values)))
+            rows = slice(begin, min(begin + size, len(values)))
             part = conditions.rows(rows, len(values))
-            noise = noise_module.uniforms(seed, first + begin, len(rows), self.shape)
-            fixed = None if known is None else known[begin : begin + size]
+            noise = noise_module.uniforms(seed, first + begin, rows.stop - begin, self.shape)
+            fixed = None if known is None else known[rows]
             request = Request(noise, fixed, (), temperature=temperature, want_parameters=True)
             result = self._run(request, part)
             assert result.parameters is not None
-            here = torch.from_numpy(values[begin : begin + size]).long()
+            here = torch.from_numpy(values[rows]).long()
             found = compare(
                 self.head,
                 here,
@@ -338,11 +338,16 @@ class Sampler:
         oracle = self._oracle(conditions)
         found = []
         for begin in range(0, len(values), count_of("batch_size", batch_size)):
-            rows = torch.arange(begin, min(begin + batch_size, len(values)))
+            rows = slice(begin, begin + batch_size)
             parameters = oracle.parameters(values[rows], conditions.rows(rows, len(values)))
             own = self.head.conditionals(parameters, values[rows])
             found.append(self.head.log_prob(own, values[rows]).flatten(1).sum(1))
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+
+    def _faster_engines(self) -> list[tuple[str, str]]:
+        """Those before the one in use that cannot run this, and why."""
+        faster = list(registry.ENGINES)[: list(registry.ENGINES).index(self.engine)]
+        return [(name, why) for name, why in registry.reasons(self.head, self.precision).items() if name in faster]
 
     def explain(self, cond: Any = None) -> str:
         """What was found in the model and how it is sampled, for reading."""
@@ -355,6 +360,7 @@ class Sampler:
         return "\n".join(
             [
                 f"{name}: engine {self.engine}, precision {self.precision}, output layout {compiled.analysis.layout.text}",
+                *(f"not the faster engine {other}: {why}" for other, why in self._faster_engines()),
                 f"multiply-adds for an image: {program.macs:,} ({program.macs / max(graph.dense_macs, 1):.2f} of one forward)",
                 f"memory: {program.weight_bytes():,} bytes of weights, {program.bytes_per_image():,} bytes for each image",
                 "schedule:",

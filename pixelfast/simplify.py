@@ -11,8 +11,25 @@ from dataclasses import replace
 import numpy as np
 
 from .absorb import absorb
-from .graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, Graph, Input, Leaf, Node, Pointwise, Tap, TapConv, edges_of
-from .program import Op, Rect
+from .graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    FieldEdge,
+    Gather,
+    Graph,
+    Input,
+    Leaf,
+    Node,
+    Pointwise,
+    Scan,
+    Tap,
+    TapConv,
+    edges_of,
+)
+from .program import EVERYWHERE, Lattice, Op, Rect
+from .unread import forget_unread
 
 EMPTY = Rect(0, 0, 0, 0)
 
@@ -32,16 +49,24 @@ def intersect(a: Rect, b: Rect) -> Rect:
     return EMPTY if rect.empty else rect
 
 
+def reached(source: Node, edge: Edge, reader: Rect, lattice: Lattice) -> Rect:
+    """The elements of `source` that an edge reads, from a rectangle of readers on a lattice: their hull."""
+    if not lattice.shifted(edge.row, edge.col).meets(source.lattice):
+        return EMPTY
+    return source.lattice.within(intersect(reader.shifted(edge.row, edge.col), edge.rect))
+
+
 # -------------------------------------------------------------------- prune
 
 
 def prune(graph: Graph) -> Graph:
     """Drop nodes, channels, taps, rows and columns that no output depends on."""
+    graph = forget_unread(graph)
     needed = [np.zeros(node.features, dtype=bool) for node in graph.nodes]
     domains = [EMPTY for _ in graph.nodes]
 
-    def need(edge: Edge, reader: Rect, channels: np.ndarray) -> None:
-        rect = intersect(reader.shifted(edge.row, edge.col), edge.rect)
+    def need(edge: Edge, reader: Rect, lattice: Lattice, channels: np.ndarray) -> None:
+        rect = reached(graph.nodes[edge.source], edge, reader, lattice)
         if rect.empty or not len(channels):
             return
         needed[edge.source][channels] = True
@@ -49,29 +74,41 @@ def prune(graph: Graph) -> Graph:
 
     for edges in graph.outputs:
         for edge in edges:
-            need(edge, graph.image, edge.channels)
+            need(edge, graph.image, EVERYWHERE, edge.channels)
     for index in reversed(range(len(graph.nodes))):
         node, kept, domain = graph.nodes[index], needed[index], domains[index]
+        lattice = node.lattice
         if not kept.any():
             continue
         match node:
             case TapConv():
                 for tap in node.taps:
-                    need(tap.edge, domain, tap.edge.channels[tap.weights[:, kept].any(1)])
+                    need(tap.edge, domain, lattice, tap.edge.channels[tap.weights[:, kept].any(1)])
             case Pointwise():
                 for edge in edges_of(node):
-                    need(edge, domain, edge.channels[kept] if len(edge.channels) > 1 else edge.channels)
+                    need(edge, domain, lattice, edge.channels[kept] if len(edge.channels) > 1 else edge.channels)
+            case CausalAttention():
+                need(node.query, domain, lattice, node.query.channels)
+                need(node.cache, _everywhere(node.cache), EVERYWHERE, node.cache.channels)
+            case Scan():
+                # Every state depends on the rows above, and on all of its row where that has a direction.
+                whole = node.domain
+                domains[index] = Rect(whole.row0, domain.row1, whole.col0, whole.col1)
+                for edge in edges_of(node):
+                    need(edge, domains[index], lattice, edge.channels)
+                needed[index][:] = True
             case _:
                 for edge in edges_of(node):
-                    need(edge, domain, edge.channels)
+                    need(edge, domain, lattice, edge.channels)
                 needed[index][:] = True
 
     renumbered: dict[int, int] = {}
     positions = [np.cumsum(kept) - 1 for kept in needed]
 
-    def move(edge: Edge, reader: Rect, channels: np.ndarray) -> Edge | None:
+    def move(edge: Edge, reader: Rect, lattice: Lattice, channels: np.ndarray) -> Edge | None:
         rect = intersect(edge.rect, domains[edge.source])
-        if not len(channels) or intersect(reader.shifted(edge.row, edge.col), rect).empty:
+        source = graph.nodes[edge.source]
+        if not len(channels) or reached(source, replace(edge, rect=rect), reader, lattice).empty:
             return None
         return Edge(renumbered[edge.source], edge.row, edge.col, positions[edge.source][channels], rect)
 
@@ -82,9 +119,14 @@ def prune(graph: Graph) -> Graph:
             nodes.append(_restrict(node, needed[index], domains[index], move))
     outputs = []
     for edges in graph.outputs:
-        moved = [move(edge, graph.image, edge.channels) for edge in edges]
+        moved = [move(edge, graph.image, EVERYWHERE, edge.channels) for edge in edges]
         outputs.append(tuple(edge for edge in moved if edge is not None))
     return replace(graph, nodes=tuple(nodes), outputs=tuple(outputs))
+
+
+def _everywhere(edge: Edge) -> Rect:
+    """Where a reader would stand that sees all of an edge's rectangle."""
+    return edge.rect.shifted(-edge.row, -edge.col)
 
 
 def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type: ignore[no-untyped-def]
@@ -98,7 +140,7 @@ def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type
             for tap in node.taps:
                 weights = tap.weights[:, kept]
                 live = weights.any(1)
-                edge = move(tap.edge, domain, tap.edge.channels[live])
+                edge = move(tap.edge, domain, node.lattice, tap.edge.channels[live])
                 if edge is not None:
                     taps.append(Tap(edge, np.ascontiguousarray(weights[live])))
             return replace(node, features=features, domain=domain, taps=tuple(taps), bias=node.bias[kept])
@@ -107,7 +149,7 @@ def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type
             for leaf in node.leaves:
                 if isinstance(leaf, Edge):
                     wide = len(leaf.channels) > 1 or node.features == 1
-                    edge = move(leaf, domain, leaf.channels[kept] if wide else leaf.channels)
+                    edge = move(leaf, domain, node.lattice, leaf.channels[kept] if wide else leaf.channels)
                     leaves.append(0.0 if edge is None else edge)
                 elif isinstance(leaf, FieldEdge):
                     wide = len(leaf.channels) > 1 or node.features == 1
@@ -115,9 +157,12 @@ def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type
                 else:
                     leaves.append(leaf[kept] if isinstance(leaf, np.ndarray) else leaf)
             return replace(node, features=features, domain=domain, leaves=tuple(leaves))
-        case ChannelReduce() | ChannelNorm():
-            edges = tuple(move(edge, domain, edge.channels) for edge in node.edges)
+        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
+            edges = tuple(move(edge, domain, node.lattice, edge.channels) for edge in node.edges)
             return replace(node, domain=domain, edges=edges)
+        case CausalAttention():
+            query, cache = move(node.query, domain, node.lattice, node.query.channels), node.cache
+            return replace(node, domain=domain, query=query, cache=move(cache, _everywhere(cache), EVERYWHERE, cache.channels))
         case _:
             raise AssertionError(f"unknown node {type(node).__name__}")
 
@@ -136,16 +181,17 @@ def separate_crops(graph: Graph) -> Graph:
 
     def cropped(edge: Edge, reader: Rect) -> Edge:
         source = graph.nodes[edge.source]
-        reads = intersect(reader.shifted(edge.row, edge.col), source.domain)
+        reads = source.lattice.within(intersect(reader.shifted(edge.row, edge.col), source.domain))
         if edge.rect.contains(reads):
             return replace(edge, source=renumbered[edge.source], rect=source.domain)
-        key = (edge.source, edge.rect)
+        rect, lattice = source.lattice.within(edge.rect), source.lattice
+        key = (edge.source, rect)
         if key not in copies:
             whole = Edge(renumbered[edge.source], 0, 0, np.arange(source.features), source.domain)
-            copy = Pointwise(f"{source.name}_crop", source.layer, source.features, edge.rect, (whole,), ())
+            copy = Pointwise(f"{source.name}_crop", source.layer, source.features, rect, (whole,), (), lattice=lattice)
             copies[key] = len(nodes)
             nodes.append(copy)
-        return replace(edge, source=copies[key])
+        return replace(edge, source=copies[key], rect=rect)
 
     for index, node in enumerate(graph.nodes):
         moved = map_edges(node, lambda edge, reader=node.domain: cropped(edge, reader))  # type: ignore[misc]
@@ -162,8 +208,10 @@ def map_edges(node: Node, change) -> Node:  # type: ignore[no-untyped-def]
             return replace(node, taps=tuple(Tap(change(tap.edge), tap.weights) for tap in node.taps))
         case Pointwise():
             return replace(node, leaves=tuple(change(leaf) if isinstance(leaf, Edge) else leaf for leaf in node.leaves))
-        case ChannelReduce() | ChannelNorm():
+        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
             return replace(node, edges=tuple(change(edge) for edge in node.edges))
+        case CausalAttention():
+            return replace(node, query=change(node.query), cache=change(node.cache))
         case _:
             return node
 
@@ -210,6 +258,7 @@ def _inline_one(
             isinstance(source, Pointwise)
             and readers[source_index] == {index}
             and all(source.domain.contains(node.domain.shifted(edge.row, edge.col)) for edge in reads)
+            and all(source.lattice.contains(node.lattice.shifted(edge.row, edge.col)) for edge in reads)
             and all(len(edge.channels) == node.features for edge in reads)
             and (not _has_fields(source) or all((edge.row, edge.col) == (0, 0) for edge in reads))
         ):

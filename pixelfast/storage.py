@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from .program import Instruction, Lookup, Map, Norm, Product, Program, Rect, Reduce, Slot
+from .program import Attention, Cache, Instruction, Lookup, Map, Norm, Product, Program, Rect, Reduce, Slot
 
 
 def slots_read(instruction: Instruction) -> list[Slot]:
@@ -19,8 +19,15 @@ def slots_read(instruction: Instruction) -> list[Slot]:
             return list(instruction.sources)
         case Norm():
             return [instruction.source]
+        case Attention():
+            return [instruction.query]
         case _:
             return []
+
+
+def caches_read(instruction: Instruction) -> list[Cache]:
+    """What an instruction reads at other pixels wherever they are: on all rows."""
+    return [instruction.keys, instruction.values] if isinstance(instruction, Attention) else []
 
 
 def adds(instruction: Instruction) -> bool:
@@ -29,7 +36,7 @@ def adds(instruction: Instruction) -> bool:
 
 
 def with_storage(program: Program) -> Program:
-    """Give each buffer the ring rows and columns that its readers reach."""
+    """Give each buffer the ring rows and columns that its readers reach; a cache keeps all rows that run."""
     rows: dict[int, int] = defaultdict(lambda: 1)
     low = {i: b.columns[0] for i, b in enumerate(program.buffers)}
     high = {i: b.columns[1] for i, b in enumerate(program.buffers)}
@@ -40,12 +47,17 @@ def with_storage(program: Program) -> Program:
         rows[slot.buffer] = max(rows[slot.buffer], 1 - slot.row)
         low[slot.buffer] = min(low[slot.buffer], rect.col0 + slot.col)
         high[slot.buffer] = max(high[slot.buffer], rect.col1 + slot.col)
+    for instruction in program.instructions():
+        for cache in caches_read(instruction):
+            rows[cache.buffer] = max(rows[cache.buffer], program.shape[1] - program.buffers[cache.buffer].domain.row0)
     buffers = tuple(replace(b, rows=rows[i], columns=(low[i], high[i])) for i, b in enumerate(program.buffers))
     macs = 0
     for instruction in program.instructions():
         if isinstance(instruction, Product):
-            rect = instruction.rect
-            macs += instruction.weights.size * (rect.row1 - rect.row0) * (rect.col1 - rect.col0)
+            macs += instruction.weights.size * instruction.lattice.count(instruction.rect)
+        elif isinstance(instruction, Attention):
+            each = (instruction.keys.count + instruction.values.count) // instruction.masks
+            macs += int(instruction.seen.counts().sum()) * each
     return replace(program, buffers=buffers, macs=macs)
 
 
@@ -59,9 +71,13 @@ def without_unused_buffers(program: Program) -> Program:
     used: set[int] = set()
     for instruction in program.instructions():
         used |= {instruction.out.buffer, *(slot.buffer for slot in slots_read(instruction))}
+        used |= {cache.buffer for cache in caches_read(instruction)}
     used |= {draw.source.buffer for draw in program.draws}
     used |= {encode.out.buffer for encodes in program.encodes for encode in encodes}
     number = {old: new for new, old in enumerate(sorted(used))}
+
+    def cache(old: Cache) -> Cache:
+        return replace(old, buffer=number[old.buffer])
 
     def slot(old: Slot) -> Slot:
         return replace(old, buffer=number[old.buffer])
@@ -77,6 +93,8 @@ def without_unused_buffers(program: Program) -> Program:
                 return replace(moved, sources=tuple(map(slot, moved.sources)))
             case Norm():
                 return replace(moved, source=slot(moved.source))
+            case Attention():
+                return replace(moved, query=slot(moved.query), keys=cache(moved.keys), values=cache(moved.values))
             case _:
                 return moved
 

@@ -6,6 +6,11 @@ every step s for which s + advance is a multiple of `chunk`, each row R computes
 an instruction with a `lead` writes the columns [p + lead, p + lead + chunk). A step may rely on everything of `lag` or more
 steps before, whoever computes it, and on what the same thread wrote for the same row in the same step, where the chunk comes
 before the pixel. Where one thread computes chunks and another pixels, advance must be at least lag.
+
+Attention may look at any column of the rows above. It then stays behind the whole row above, whose skew is the width: rows
+follow one after another, as without a wave.
+
+A program with sweeps cannot run as a wave: a sweep takes the columns of its row from one side, chunks come from the left.
 """
 
 from __future__ import annotations
@@ -14,8 +19,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .program import Instruction, Lookup, Program
-from .storage import adds, slots_read
+from .program import Attention, Instruction, Lookup, Program
+from .storage import adds, caches_read, slots_read
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,13 @@ def wavefront(program: Program) -> Wavefront:
     rows: dict[int, int] = defaultdict(lambda: NOTHING)
     for step in program.steps:
         for instruction in step:
-            for above, col, _ in _reads_above(instruction):
+            for above, col, _ in _reads_above(instruction, program):
                 pixels[above] = max(pixels[above], col)
     for draw in program.draws:
         if draw.source.row < 0:
             pixels[-draw.source.row] = max(pixels[-draw.source.row], draw.source.col)
     for instruction, lead in zip(program.row, leads, strict=True):
-        for above, col, buffer in _reads_above(instruction):
+        for above, col, buffer in _reads_above(instruction, program):
             if buffer is None or buffer in pixel_written:
                 chunks[above] = max(chunks[above], col + lead)
             for _, other in row_writers[buffer] if buffer is not None else ():
@@ -102,6 +107,11 @@ def _leads(program: Program) -> list[int]:
                 for writer in writers[slot.buffer]:
                     if writer < before:
                         leads[writer] = max(leads[writer], lead + slot.col)
+        for cache in caches_read(instruction):
+            assert isinstance(instruction, Attention)
+            for writer in writers[cache.buffer]:
+                if writer < before:
+                    leads[writer] = max(leads[writer], lead + instruction.reach(program.shape[2]))
 
     for step in program.steps:
         for instruction in step:
@@ -119,7 +129,7 @@ def _leads(program: Program) -> list[int]:
     return leads
 
 
-def _reads_above(instruction: Instruction) -> Iterator[tuple[int, int, int | None]]:
+def _reads_above(instruction: Instruction, program: Program) -> Iterator[tuple[int, int, int | None]]:
     """(rows up, columns to the right, buffer; None: the image itself) of what an instruction reads on rows above."""
     for slot in slots_read(instruction):
         if slot.row < 0:
@@ -128,6 +138,9 @@ def _reads_above(instruction: Instruction) -> Iterator[tuple[int, int, int | Non
         for pixel in instruction.taps:
             if pixel.row < 0:
                 yield -pixel.row, pixel.col, None
+    for cache in caches_read(instruction):  # what binds on the row above binds more than the same on a higher one
+        assert isinstance(instruction, Attention)
+        yield 1, instruction.reach(program.shape[2]), cache.buffer
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,10 @@ class Wave:
     chunk: int = 1
     advance: int = 0
     lag: int = 1
+
+    def __post_init__(self) -> None:
+        if self.program.sweeps:
+            raise ValueError("rows of a program with sweeps cannot overlap: a row's chunks come from the left, sweeps may not")
 
     @property
     def skew(self) -> int:

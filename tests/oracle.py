@@ -13,7 +13,7 @@ from torch import nn
 import pixelfast
 from pixelfast import noise
 from pixelfast.conditions import Conditions
-from pixelfast.engines import cpu, reference
+from pixelfast.engines import cpu, reference, registry
 from pixelfast.engines.naive import NaiveEngine
 from pixelfast.engines.request import Request, Result
 from pixelfast.heads import Head
@@ -49,8 +49,13 @@ class Traced:
         fields = evaluate_fields(self.compiled, Conditions.parse(cond), n)
         return Request(
             noise.uniforms(seed, 0, n, self.shape), options.pop("given", None), fields,
-            want_log_prob=True, want_parameters=True, **options,
+            want_log_prob=True, want_parameters=True, head=self.head, **options,
         )  # fmt: skip
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Those that can draw from this head."""
+        return tuple(name for name in ENGINES if name not in registry.reasons(self.head))
 
     def run(self, engine: str, request: Request, cond: Any = None) -> Result:
         if engine == "naive":
@@ -81,7 +86,7 @@ def compare(traced: Traced, n: int, seed: int = 0, cond: Any = None, **options: 
     """Every engine against the naive loop: pixels, parameters under teacher forcing, log-probabilities; returns the ties."""
     request = traced.request(n, seed, cond, **options)
     naive = traced.run("naive", request, cond)
-    return sum(agree(traced, traced.run(engine, request, cond), naive, request, cond, engine) for engine in ENGINES)
+    return sum(agree(traced, traced.run(engine, request, cond), naive, request, cond, engine) for engine in traced.engines)
 
 
 def agree(traced: Traced, found: Result, naive: Result, request: Request, cond: Any, name: str) -> int:

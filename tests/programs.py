@@ -17,6 +17,7 @@ from pixelfast.program import (
     Instruction,
     Lookup,
     Map,
+    Mixture,
     Norm,
     Op,
     Pixel,
@@ -100,6 +101,7 @@ class Builder:
     levels: int = 6
     features: int = 17
     head: str = "categorical"
+    mixture: Mixture | None = None
     buffers: list[Buffer] = field(default_factory=list)
     steps: list[list[Instruction]] = field(default_factory=list)
 
@@ -107,7 +109,8 @@ class Builder:
         channels, height, width = self.shape
         self.image = Rect(0, height, 0, width)
         self.around = Rect(-1, height, -2, width + 1)
-        self.parameters = self.levels if self.head == "categorical" else 1
+        self.parameters = {"categorical": self.levels, "mixture_of_logistics": 10 if channels == 3 else 3}.get(self.head, 1)
+        self.parameters *= self.mixture.components if self.mixture else 1
         self.x = self.buffer("x", channels, 3, self.image)
         self.above = self.buffer("above", self.features, 1, self.around)
         self.first = self.buffer("first", self.features * channels, 2, self.around)
@@ -124,6 +127,7 @@ class Builder:
             fields=self.fields(),
             draws=tuple(Draw(k, Slot(self.out, 0, self.parameters)) for k in range(channels)),
             encodes=tuple((self.encode(k),) for k in range(channels)),
+            mixture=self.mixture,
         )
 
     def buffer(self, name: str, features: int, rows: int, domain: Rect) -> int:
@@ -207,10 +211,58 @@ def recurrent(rng: Generator, height: int, width: int) -> Program:
     buffers += (Buffer("next", 9, 1, (0, width), around), Buffer("out", levels, 1, (0, width), image))
     before = (Slot(1, 0, 9, 0, -1), Slot(0, 0, 1, 0, -1), Slot(1, 0, 9, -1, 0))
     step = (
-        Product(Slot(2, 0, 9), before, normal(rng, 19, 9), normal(rng, 9), around),
+        # Small enough that rounding does not grow from column to column.
+        Product(Slot(2, 0, 9), before, normal(rng, 19, 9, scale=19**-0.5), normal(rng, 9), around),
         Map(Slot(1, 0, 9), (Slot(2, 0, 9),), (Op("tanh", (0,)),), around),
         Product(Slot(3, 0, levels), (Slot(1, 0, 9),), normal(rng, 9, levels), normal(rng, levels), image),
     )
     encodes = ((Encode(Slot(0, 0, 1), 0, normal(rng, 1, levels)),),)
     draws = (Draw(0, Slot(3, 0, levels)),)
     return Program((1, height, width), levels, levels, "categorical", buffers, (), (), (step,), draws, encodes)
+
+
+def swept(rng: Generator, height: int, width: int, sweep: int, images: int = 3) -> tuple[Program, Request]:
+    """Every kind of instruction in a sweep from one side, and another sweep behind it; a request to run it with.
+
+    A state of 9 numbers goes from column to column of the row above the running one; pixels see it on both sides.
+    """
+    image, below, levels = Rect(0, height, 0, width), Rect(1, height, 0, width), 5
+    columns = (-2, width + 2)
+    buffers = (
+        Buffer("x", 1, 2, columns, image), Buffer("sums", 9, 1, (0, width), below), Buffer("state", 9, 2, columns, below),
+        Buffer("normed", 9, 1, columns, below), Buffer("total", 2, 1, columns, below), Buffer("again", 9, 1, columns, below),
+        Buffer("out", levels, 1, (0, width), image),
+    )  # fmt: skip
+    x, sums, state, normed, total, again, out = (Slot(i, 0, buffer.features) for i, buffer in enumerate(buffers))
+    beside, far = -sweep, -2 * sweep
+
+    def at(slot: Slot, row: int, col: int) -> Slot:
+        return Slot(slot.buffer, slot.channel, slot.count, row, col)
+
+    def product(out: Slot, taps: Sequence[Slot], rect: Rect, bias: bool, sweep: int = 0) -> Product:
+        rows = sum(tap.count for tap in taps)
+        weights = normal(rng, rows, out.count, scale=rows**-0.5)
+        return Product(out, tuple(taps), weights, normal(rng, out.count) if bias else None, rect, sweep=sweep)
+
+    row = (
+        product(sums, [at(x, -1, col) for col in (-1, 0, 1)] + [at(state, -1, sweep)], below, True),
+        product(sums, [at(state, 0, beside), at(normed, 0, far), at(total, 0, beside)], below, False, sweep),
+        Lookup(sums, (Pixel(-1, 1, 0), Pixel(-1, -2, 0)), normal(rng, 2, levels, 9), below, sweep=sweep),
+        # Its own output in the column before, and below, in place.
+        Map(state, (sums, at(state, 0, beside)), (Op("mul", (0, 1)), Op("add", (0, 2)), Op("tanh", (3,))), below, sweep=sweep),
+        Norm(normed, state, normal(rng, 9), normal(rng, 9), 1e-5, below, sweep=sweep),
+        Map(normed, (normed,), (Op("relu", (0,)),), below, sweep=sweep),
+        Reduce(Slot(4, 0, 1), "mean", (state, at(normed, 0, beside)), 0.0, below, sweep=sweep),
+        Reduce(Slot(4, 1, 1), "amax", (sums, at(state, 0, far)), 0.0, below, sweep=sweep),
+        # A sweep of its own, which reads all of what the first one wrote.
+        Map(
+            again, (at(state, 0, -1), at(normed, 0, 1), at(again, 0, -beside)), (Op("add", (0, 1)), Op("sub", (3, 2))), below,
+            sweep=-sweep,
+        ),
+    )  # fmt: skip
+    seen = [at(x, 0, -1), state, at(state, 0, 1), normed, at(normed, 0, -1), total, again, at(again, 0, 2)]
+    program = Program(
+        (1, height, width), levels, levels, "categorical", buffers, (), row, ((product(out, seen, image, True),),),
+        (Draw(0, out),), ((Encode(Slot(0, 0, 1), 0, normal(rng, 1, levels)),),),
+    )  # fmt: skip
+    return program, request(program, rng, images)

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixelfast.custom_head import CustomHead
 from pixelfast.heads import Bernoulli, Categorical, Head
+from pixelfast.mixture import ORDERS, MixtureOfLogistics
 
 ACTIVATIONS = {
     "relu": F.relu, "elu": F.elu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh, "softplus": F.softplus,
@@ -29,6 +31,9 @@ KINDS = ("plain", "residual", "gated", "dense", "skip", "image", "coordinates", 
 STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
+SHARED_LAYOUTS = ("NKHW", "NHWK", "(NHW)K", "NK(HW)", "N(HW)K")
+HEADS = ("categorical", "categorical", "log_softmax", "logit", "probability", *ORDERS, "custom")
+MIXTURES = 2
 CONDITIONS = ("none", "label", "vector", "map", "keyword")
 Groups = tuple[int, ...]
 
@@ -80,7 +85,10 @@ class Leak:
 
 @dataclass(frozen=True)
 class Config:
-    """A model. With `stacks`, a second stack without masks sees the rows above, and the first one its own row only."""
+    """A model. With `stacks`, a second stack without masks sees the rows above, and the first one its own row only.
+
+    `head` may be an order of the parameters of a mixture of logistics, which describe all channels of a pixel.
+    """
 
     seed: int
     shape: tuple[int, int, int]
@@ -103,7 +111,13 @@ class Config:
         return self.shape[0] if self.colour else 1
 
     @property
+    def shared(self) -> bool:
+        return self.head in ORDERS
+
+    @property
     def parameters(self) -> int:
+        if self.shared:
+            return MIXTURES * (10 if self.shape[0] == 3 else 3)
         return 1 if self.head in ("logit", "probability") else self.levels
 
     @property
@@ -136,8 +150,8 @@ def blocks(activations: tuple[str, ...]) -> st.SearchStrategy[Block]:
 
 @st.composite
 def configs(draw: st.DrawFn, leaky: bool = False, activations: tuple[str, ...] = tuple(ACTIVATIONS)) -> Config:
-    channels = draw(st.sampled_from((1, 1, 2, 3)))
-    head = draw(st.sampled_from(("categorical", "categorical", "log_softmax", "logit", "probability")))
+    head = draw(st.sampled_from(HEADS))
+    channels = draw(st.sampled_from((1, 3) if head in ORDERS else (1, 1, 2, 3)))
     return Config(
         seed=draw(st.integers(0, 999)),
         shape=(channels, draw(st.integers(1, 6)), draw(st.integers(1, 5))),
@@ -148,7 +162,7 @@ def configs(draw: st.DrawFn, leaky: bool = False, activations: tuple[str, ...] =
         stacks=draw(st.booleans()),
         inputs=draw(st.sampled_from(INPUTS)),
         head=head,
-        layout=draw(st.sampled_from(LAYOUTS)),
+        layout=draw(st.sampled_from(SHARED_LAYOUTS if head in ORDERS else LAYOUTS)),
         explicit=draw(st.booleans()),
         condition=draw(st.sampled_from(CONDITIONS)),
         blocks=tuple(draw(st.lists(blocks(activations), min_size=1, max_size=4))),
@@ -346,15 +360,16 @@ class RandomModel(nn.Module):
         self.first = MaskedConv(planes, config.fresh, replace(config.first, rows=1, row=0) if config.stacks else config.first)
         self.condition = Condition(config.condition, config.features)
         self.layers = nn.ModuleList(Layer(config, block) for block in config.blocks)
-        outputs = config.shape[0] * config.parameters
-        after = spread(outputs, config.shape[0], config.interleaved) if config.colour else (0,) * outputs
+        outputs = (1 if config.shared else config.shape[0]) * config.parameters
+        coloured = config.colour and not config.shared
+        after = spread(outputs, config.shape[0], config.interleaved) if coloured else (0,) * outputs
         self.out = MaskedConv(config.fresh, after, Window(1, 1, 0, 0))
 
     def forward(self, x: Tensor, *args: Tensor, **kwargs: Tensor) -> Tensor:
         return arranged(self.planes(x, *args, **kwargs), self.config.layout)
 
     def planes(self, x: Tensor, condition: Tensor | None = None, label: Tensor | None = None) -> Tensor:
-        """Parameters (N, P, C, H, W)."""
+        """Parameters (N, P, C, H, W), shared ones C times."""
         image = x.to(self.out.mask.dtype)
         x = self.encoded(x)
         above = self.above(x) if self.above is not None else [None] * (len(self.layers) + 1)
@@ -367,6 +382,8 @@ class RandomModel(nn.Module):
                 skips.append(h)
         y = self.out(sum(skips, h))
         channels = self.config.shape[0]
+        if self.config.shared:
+            return y.unsqueeze(2).expand(-1, -1, channels, -1, -1)
         if self.config.interleaved:
             planes = y.view(len(y), -1, channels, *y.shape[2:])
         else:
@@ -384,8 +401,10 @@ class RandomModel(nn.Module):
 
 
 def arranged(planes: Tensor, layout: str) -> Tensor:
-    """A tensor (N, K, C, H, W) in a layout."""
-    sizes = dict(zip("NKCHW", planes.shape, strict=True))
+    """A tensor (N, K, C, H, W) in a layout; of channel 0 in a layout without C."""
+    letters = "NKCHW" if "C" in layout else "NKHW"
+    planes = planes if "C" in layout else planes[:, :, 0]
+    sizes = dict(zip(letters, planes.shape, strict=True))
     shape, joined = [], False
     for letter in layout:
         if letter in "()":
@@ -395,7 +414,7 @@ def arranged(planes: Tensor, layout: str) -> Tensor:
             shape[-1] *= sizes[letter]
         else:
             shape.append(sizes[letter])
-    return planes.permute(["NKCHW".index(letter) for letter in layout if letter not in "()"]).reshape(shape)
+    return planes.permute([letters.index(letter) for letter in layout if letter not in "()"]).reshape(shape)
 
 
 # -------------------------------------------------------------------- building and trying
@@ -417,9 +436,19 @@ def head_of(config: Config, layout: str | None) -> Head:
     table = [0.3 * k * k - 1 for k in range(config.levels)]
     special = {"affine": (0.7, -0.4), "ones": "symmetric", "onehot": "integer", "embedding": "integer", "table": table}
     encode: Any = special.get(config.inputs, config.inputs)
+    if config.shared:
+        order: Any = config.head
+        return MixtureOfLogistics(config.levels, MIXTURES, config.shape[0], order, encode=encode, layout=layout)
+    if config.head == "custom":
+        return CustomHead(config.levels, config.levels, cubed_softmax, encode=encode, layout=layout)
     if config.parameters == 1:
         return Bernoulli(config.head == "probability", encode, layout)
     return Categorical(config.levels, encode, layout)
+
+
+def cubed_softmax(parameters: Tensor) -> Tensor:
+    p = parameters.softmax(-1) ** 3
+    return p / p.sum(-1, keepdim=True)
 
 
 def conditions_of(config: Config, n: int) -> Any:

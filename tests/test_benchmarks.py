@@ -238,6 +238,43 @@ def test_the_usual_loop_draws_what_it_should(monkeypatch: pytest.MonkeyPatch, cr
     assert torch.equal(loop.values.byte(), sampler.sample(2, seed=3))
 
 
+def test_the_usual_loop_of_a_mixture_depends_on_the_channels_before() -> None:
+    from test_mixture_draws import Masked
+    from usual_loop import UsualLoop
+
+    import pixelfast
+    from pixelfast.conditions import Conditions
+
+    shape, head = (3, 7, 5), pixelfast.MixtureOfLogistics(9, 2, 3)
+    module = Masked(head)
+    sampler = pixelfast.compile(module, shape, engine="reference")
+    layout = sampler.prepare().analysis.layout
+    loop = UsualLoop(module, head, layout, Conditions(), pixelfast.noise.uniforms(3, 0, 2, shape))
+    for place in np.ndindex(7, 5, 3):
+        loop.step(*place)
+    assert torch.equal(loop.values.byte(), sampler.sample(2, seed=3))
+
+
+def test_what_an_engine_refuses_is_a_row_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    import models
+    from engine_rows import Engines
+    from job import Job
+
+    import pixelfast
+
+    class Sorting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.pad(x, (1, 0))[..., :-1].expand(-1, 6, -1, -1).sort(1)[0]
+
+    head = pixelfast.MixtureOfLogistics(5, 2, 1)
+    entry = models.Model(lambda shape: Sorting(), (1, 7, 5), "for tests", (3,), head=head)
+    monkeypatch.setitem(models.MODELS, "sorting", entry)
+    job = Job("sorting", (1, 7, 5), (3,), ("reference",), 1, 1, 1.0)
+    found = Engines(job, entry, *entry.make((1, 7, 5))).rows["reference"]
+    assert found.status == "skipped"
+    assert "aten.sort" in found.reason
+
+
 def test_turns_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     import measure
 
@@ -614,7 +651,7 @@ def test_every_model_can_be_built() -> None:
         with torch.no_grad():
             inputs = head.encode_images(torch.zeros(2, *shape, dtype=torch.long))
             output = module(inputs) if cond is None else module(inputs, cond)
-        assert output.numel() == 2 * math.prod(shape) * head.parameters, name
+        assert output.numel() == 2 * math.prod(shape[1:] if head.shared else shape) * head.parameters, name
 
 
 def test_tiny_programs_run() -> None:

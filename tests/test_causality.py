@@ -224,9 +224,11 @@ def test_normalisation_over_all_colours() -> None:
 
 
 class Attention(nn.Module):
+    """Without a softmax."""
+
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(2).transpose(1, 2)
-        return F.scaled_dot_product_attention(flat, flat, flat, is_causal=True).transpose(1, 2).view_as(x)
+        flat = x.flatten(2)
+        return (flat @ torch.tril(flat.transpose(1, 2) @ flat).transpose(1, 2)).view_as(x)
 
 
 class Strided(nn.Module):
@@ -235,16 +237,18 @@ class Strided(nn.Module):
         self.down = nn.Conv2d(8, 8, 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(self.down(x), x.shape[2:])
+        """Repeats each of 3 rows and 2 columns, but not equally often."""
+        rows, cols = x.shape[2:]
+        return self.down(F.interpolate(self.down(x), (2 * rows, 2 * cols)))
 
 
 class Transposed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(8, 8, 3, padding=1)
+        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.up(x)
+        return F.avg_pool2d(self.up(x), 2)
 
 
 class Sorted(nn.Module):
@@ -278,8 +282,8 @@ class Half(nn.Module):
 
 UNSUPPORTED = [
     (Attention(), "attention"),
-    (Strided(), "convolution with stride (2, 2)"),
-    (Transposed(), "transposed convolution"),
+    (Strided(), "rows or columns are mixed with channels"),
+    (Transposed(), "gives maps finer than the image"),
     (Sorted(), "aten.sort"),
     (Pooled(), "max_pool2d"),
     (Looking(), "Python control flow"),

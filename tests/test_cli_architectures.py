@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pixelfast import checkpoint, cli
+from pixelfast.train import bits_per_dim
 
 COMMANDS = {
     "pixelcnnpp": ["--features", "6", "--blocks", "1", "--mixtures", "2", "--dropout", "0.1"],
@@ -45,6 +47,37 @@ def test_train_an_autoencoder() -> None:
     assert cli.main([*common, "--features", "6", "--layers", "1", "--code", "3", "--spatial"]) == 0
     model = checkpoint.load("run")
     assert (model.code, model.spatial) == (3, True)
+
+
+@pytest.mark.usefixtures("data")
+def test_train_a_prior_given_upper_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """An .npz brings the upper codes as s_train and s_test, as they are; `eval` scores with those of its part."""
+    generator = np.random.default_rng(1)
+    codes, upper = generator.integers(0, 9, (14, 6, 4)), generator.integers(0, 5, (14, 3, 2))
+    np.savez("codes.npz", X_train=codes[:12], X_test=codes[12:], s_train=upper[:12], s_test=upper[12:])
+    common = ["train", "--levels", "9", "--source-levels", "9", "--epochs", "2", "--out", "run", "--model", "pixelsnail"]
+    sizes = ["--features", "6", "--blocks", "1", "--residuals", "1", "--embed", "3", "--upper", "5", "--dropout", "0"]
+    assert cli.main([*common, *sizes, "--data", "codes.npz"]) == 0
+    shown = capsys.readouterr().out
+    assert "conditional on a map of upper codes" in shown
+    model = checkpoint.load("run")
+    images, maps = (torch.from_numpy(part).unsqueeze(1) for part in (codes, upper))
+    for split, part in (("test", slice(12, 14)), ("train", slice(0, 12)), ("all", slice(0, 14))):
+        expected = bits_per_dim(model, images[part], None, maps[part])
+        if split == "test":
+            assert float(re.findall(r"held out ([0-9.]+)", shown)[-1]) == pytest.approx(expected, abs=1e-4)
+        options = ["--data", "codes.npz", "--source-levels", "9", "--split", split]
+        assert cli.main(["eval", "--checkpoint", "run", *options]) == 0
+        assert float(re.findall(r"([0-9.]+) bits/dim", capsys.readouterr().out)[0]) == pytest.approx(expected, abs=1e-4)
+    assert cli.main([*common, *sizes, "--data", "data.npz", "--source-levels", "256"]) != 0
+    assert "--upper needs a map of upper codes for each image, and data.npz has no s_train" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("data")
+def test_train_a_single_stack() -> None:
+    common = ["train", "--data", "data.npz", "--levels", "4", "--epochs", "1", "--out", "run", "--model", "gated"]
+    assert cli.main([*common, "--features", "6", "--layers", "1", "--stacks", "1"]) == 0
+    assert checkpoint.load("run").config["stacks"] == 1
 
 
 @pytest.mark.usefixtures("data")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from native import needs_engine
+from oracle import compare, trace
 from test_heads import chi_square
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import Categorical, CustomHead, InvalidInput, MixtureOfLogistics, UnsupportedModel, noise
+from pixelfast import Categorical, CustomHead, EngineUnavailable, InvalidInput, MixtureOfLogistics, NumericalError, noise
+from pixelfast.engines.cpu import CpuEngine
 from pixelfast.train import TrainOptions, bits_per_dim, train
 
 SHAPE = (3, 7, 5)
@@ -109,9 +113,64 @@ def test_rows_of_a_linear_layer() -> None:
         assert torch.equal(pixelfast.sample(model, 3, head=head, shape=SHAPE, seed=2, engine="reference"), naive)
 
 
-def test_engines_refuse_by_name() -> None:
-    with pytest.raises(UnsupportedModel, match='CustomHead head yet: sample by the usual loop with engine="naive"'):
-        pixelfast.compile(Above(12), SHAPE, CustomHead(4, 4, softmax, layout="N(CK)HW"), engine="reference")
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("scored", [False, True])
+def test_the_interpreter_calls_the_functions(shared: bool, scored: bool) -> None:
+    mixture = MixtureOfLogistics(5, 2, 3)
+    if shared:
+        log_prob = mixture.log_prob if scored else None
+        head = CustomHead(5, 20, mixture.probabilities, log_prob, mixture.conditional, layout="NKHW")
+    else:
+        head = CustomHead(4, 4, softmax, log_softmax if scored else None, layout="N(CK)HW")
+    traced = trace(Above(20 if shared else 12), SHAPE, head)
+    assert traced.engines == ("reference",)
+    given = np.random.default_rng(0).integers(-1, 4, (3, 7, 5, 3)).astype(np.int32)
+    assert compare(traced, 3) == 0
+    assert compare(traced, 3, 1, given=given, temperature=0.7) == 0
+
+
+@needs_engine
+def test_the_native_engine_refuses_by_name_and_auto_says_why() -> None:
+    model, head = Above(12), CustomHead(4, 4, softmax, layout="N(CK)HW")
+    message = r"the engine 'cpu' cannot run this: a CustomHead draws by Python functions.* use engine='reference' or 'naive'"
+    with pytest.raises(EngineUnavailable, match=message):
+        pixelfast.compile(model, SHAPE, head, engine="cpu")
+    with pytest.raises(EngineUnavailable, match=r"no engine can run this: cpu: a CustomHead .*; reference: it has no"):
+        pixelfast.compile(model, SHAPE, head, precision="bf16")
+    sampler = pixelfast.compile(model, SHAPE, head)
+    assert sampler.engine == "reference"
+    assert "not the faster engine cpu: a CustomHead draws by Python functions" in sampler.explain()
+    assert sampler.verify(sampler.sample(3, seed=1), seed=1).ok
+    assert "not the faster" not in pixelfast.compile(model, SHAPE, Categorical(4, layout="N(CK)HW")).explain()
+    with pytest.raises(EngineUnavailable, match="cannot call the functions that this program draws by"):
+        CpuEngine(sampler.prepare().program)
+
+
+def test_a_program_holds_no_functions() -> None:
+    """They come with the request: without them nothing can be drawn."""
+    traced = trace(Above(12), SHAPE, CustomHead(4, 4, softmax, layout="N(CK)HW"))
+    assert traced.compiled.program.head == "custom"
+    with pytest.raises(InvalidInput, match="the request brings no head"):
+        traced.run("reference", replace(traced.request(1, 0), head=None))
+
+
+@pytest.mark.parametrize("engine", ["reference", "naive"])
+def test_what_a_function_raises_comes_out(engine: str) -> None:
+    def breaks(parameters: Tensor) -> Tensor:
+        raise KeyError("of my own")
+
+    with pytest.raises(KeyError, match="of my own"):
+        pixelfast.sample(Above(12), 1, head=CustomHead(4, 4, breaks, layout="N(CK)HW"), shape=SHAPE, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["reference", "naive"])
+def test_parameters_without_distribution_are_reported(engine: str) -> None:
+    model = Above(12)
+    with torch.no_grad():
+        model.conv.weight.zero_()
+        model.conv.bias[6] = math.inf
+    with pytest.raises(NumericalError):
+        pixelfast.sample(model, 1, head=CustomHead(4, 4, softmax, layout="N(CK)HW"), shape=SHAPE, engine=engine)
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,39 @@ def test_npz_with_wrong_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], me
         load(tmp_path / "data.npz")
 
 
+def test_maps_come_with_their_images(tmp_path: Path) -> None:
+    maps = RNG.integers(0, 300, (12, 3, 2))
+    np.savez(tmp_path / "both.npz", X_train=GREY[:9], X_test=GREY[9:], s_train=maps[:9], s_test=maps[9:])
+    found = load(tmp_path / "both.npz")
+    assert found.maps is not None
+    assert found.maps.dtype == torch.int64
+    assert found.maps.shape == (9, 1, 3, 2)
+    assert found.test_maps is not None
+    assert torch.equal(found.test_maps[:, 0], torch.from_numpy(maps[9:]))
+    several = RNG.random((12, 5, 3, 2))
+    np.savez(tmp_path / "one.npz", images=np.arange(12, dtype=np.uint8).reshape(12, 1, 1), maps=several)
+    found = load(tmp_path / "one.npz", test_fraction=0.25, seed=3)
+    for images, part in ((found.images, found.maps), (found.test_images, found.test_maps)):
+        assert part is not None
+        assert part.dtype == torch.float32
+        assert torch.equal(part, torch.from_numpy(several)[images.flatten()].float())
+    assert load(tmp_path / "both.npz").labels is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"s_train": np.zeros((12, 2))}, r"maps have shape \(12, 2\)"),
+        ({"s_train": np.zeros((11, 3, 2))}, r"maps have shape \(11, 3, 2\).* N = 12"),
+        ({"s_train": np.zeros((12, 3, 2)), "X_test": GREY}, "maps are given for only one of"),
+    ],
+)
+def test_wrong_maps(tmp_path: Path, parts: dict[str, np.ndarray], message: str) -> None:
+    np.savez(tmp_path / "data.npz", X_train=GREY, **parts)
+    with pytest.raises(InvalidInput, match=message):
+        load(tmp_path / "data.npz")
+
+
 def test_split_needs_two_images_and_a_fraction(tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", images=GREY[:1])
     with pytest.raises(InvalidInput, match="one image"):

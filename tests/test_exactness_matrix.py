@@ -14,7 +14,7 @@ import pixelfast
 from pixelfast.engines import cpu
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.request import Request, Result
-from pixelfast.heads import Categorical
+from pixelfast.mixture import MixtureOfLogistics
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
@@ -38,6 +38,21 @@ class Case:
     naive: Result  # of the first few
 
 
+class Colours(torch.nn.Module):
+    """Mixtures of logistics for pixels of three channels, from the rows above and the pixels before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.config = MixtureOfLogistics(256, 5, 3), {"shape": (3, 4, 3)}
+        self.above, self.left = torch.nn.Conv2d(3, 9, (2, 3)), torch.nn.Conv2d(3, 9, (1, 2))
+        self.out = torch.nn.Conv2d(9, self.head.parameters, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pad = torch.nn.functional.pad
+        above, left = self.above(pad(x, (1, 1, 2, 0))[:, :, :-1]), self.left(pad(x, (2, 0))[..., :-1])
+        return 4 * self.out(torch.relu(above + left))
+
+
 def norm() -> tuple[PixelCNN, Any]:
     return PixelCNN((1, 5, 4), levels=4, features=17, blocks=2, norm=True), None
 
@@ -51,12 +66,16 @@ def wide() -> tuple[PixelCNN, Any]:
     return PixelCNN((1, 3, 19), levels=3, features=8, blocks=1), None
 
 
-@pytest.fixture(scope="module", params=[norm, colour, wide], ids=lambda make: make.__name__)
+def mixture() -> tuple[Colours, Any]:
+    return Colours(), None
+
+
+@pytest.fixture(scope="module", params=[norm, colour, wide, mixture], ids=lambda make: make.__name__)
 def case(request: pytest.FixtureRequest) -> Case:
     torch.manual_seed(0)
     module, cond = request.param()
     module.eval()
-    traced = trace(module, module.config["shape"], Categorical(module.config["levels"]), cond)
+    traced = trace(module, module.config["shape"], module.head, cond)
     few = first(cond, NAIVE)
     naive = traced.run("naive", traced.request(NAIVE, 0, few), few)
     return Case(traced, cond, traced.request(MOST, 0, cond), naive)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import copy
 import warnings
 
+import foreign_attention  # noqa: F401  (registers its modules)
+import foreign_outputs  # noqa: F401  (registers its modules)
+import foreign_strided  # noqa: F401  (registers its modules)
+import numpy as np
 import pytest
 import torch
 from foreign import FOREIGN, Foreign
@@ -51,7 +55,7 @@ def test_given_pixels_are_kept(case: tuple[Foreign, nn.Module, Traced]) -> None:
     request = traced.request(IMAGES, 6, cond, given=given)
     naive = traced.run("naive", request, cond)
     assert (naive.values[given >= 0] == given[given >= 0]).all()
-    for engine in ("reference", "cpu"):
+    for engine in traced.engines:
         assert agree(traced, traced.run(engine, request, cond), naive, request, cond, engine) == 0
 
 
@@ -62,7 +66,7 @@ def test_the_module_can_still_train(case: tuple[Foreign, nn.Module, Traced]) -> 
     trained = copy.deepcopy(module) if not _has_graph_tensors(module) else module
     images = torch.randint(foreign.head.levels, (4, *foreign.shape), generator=torch.Generator().manual_seed(3))
     losses = [descend(model, foreign, traced, images) for model in (trained, untouched)]
-    assert losses[0] == losses[1]
+    np.testing.assert_equal(losses[0], losses[1])  # NaN counts, which the gradient of an empty softmax is
     assert losses[0][0] != losses[0][1]
 
 
@@ -91,7 +95,8 @@ def negative_log_likelihood(model: nn.Module, foreign: Foreign, traced: Traced, 
     while not isinstance(output, Tensor):
         output = output[0]
     parameters = traced.compiled.analysis.layout.read(output, len(images))
-    return -foreign.head.log_prob(parameters, images.permute(0, 2, 3, 1)).mean()
+    values = images.permute(0, 2, 3, 1)
+    return -foreign.head.log_prob(foreign.head.conditionals(parameters, values), values).mean()
 
 
 def test_a_module_that_keeps_its_activations() -> None:

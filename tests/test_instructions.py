@@ -8,14 +8,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from native import HEIGHT, IMAGE, IMAGES, ISAS, WIDTH, close, compare, needs_engine
-from programs import normal, probe, request
+from native import ARRANGEMENTS, HEIGHT, IMAGE, IMAGES, ISAS, WIDTH, close, compare, needs_engine
+from programs import normal, probe, request, swept
 from tolerances import INSTRUCTION, OPERATION, PROGRAM, ROUNDED
 
+from pixelfast import NumericalError
 from pixelfast import program as contract
 from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
+from pixelfast.mixture import ORDERS
 from pixelfast.program import BINARY, UNARY, Buffer, Leaf, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Reduce, Slot
 
 pytestmark = needs_engine
@@ -44,6 +46,7 @@ def test_names_agree() -> None:
     assert tuple(native.reductions()) == contract.REDUCTIONS
     assert tuple(native.heads()) == contract.HEADS
     assert tuple(native.instructions()) == packing.INSTRUCTIONS
+    assert tuple(name.replace("_", "-") for name in native.orders()) == ORDERS
 
 
 # Maps.
@@ -268,3 +271,38 @@ def test_lookup(drawn: bool) -> None:
     whole, taps = Slot(0, 0, 17), (Pixel(-1, 2, 0), Pixel(0, -1, 0), Pixel(-2, -2, 0), Pixel(-1, -1, 0))
     made = [Map(whole, (Slot(1, 0, 17),), (), IMAGE), Lookup(whole, taps, normal(rng, 4, 17, 17), Rect(0, 6, 0, 4))]
     compare_instructions([normal(rng, IMAGES, HEIGHT, WIDTH, 17)], made, 17, drawn=drawn)
+
+
+# Sweeps.
+
+
+@pytest.mark.parametrize("images", [1, 3, 13])
+@pytest.mark.parametrize("shape", [(7, 5), (5, 7), (2, 1)])
+@pytest.mark.parametrize("sweep", [1, -1])
+def test_sweep(sweep: int, shape: tuple[int, int], images: int) -> None:
+    """Column by column from either side, and the same bits however the row's other instructions are shared."""
+    program, call = swept(np.random.default_rng(images), *shape, sweep, images)
+    drawn = compare(program, call, PROGRAM)
+    given = np.where(np.arange(shape[0])[:, None, None] < 2, drawn.values, -1).astype(np.int32)
+    compare(program, dataclasses.replace(call, given=given), PROGRAM)
+    for isa in ISAS:
+        engine = CpuEngine(program, isa=isa)
+        whole = engine.run(call)
+        for arrangement in ARRANGEMENTS:
+            teams, team, split, _ = arrangement
+            if team and split != "parts":
+                with pytest.raises(ValueError, match="no such arrangement"):
+                    engine.run(call, arrangement=arrangement)
+                continue
+            found = engine.run(dataclasses.replace(call, threads=teams * max(team, 1)), arrangement=arrangement)
+            np.testing.assert_array_equal(found.parameters, whole.parameters, err_msg=f"{isa} {arrangement}")
+
+
+def test_the_order_of_a_sweep_counts() -> None:
+    """The other way round, the same instructions read what is not there."""
+    program, call = swept(np.random.default_rng(0), 7, 5, 1)
+    turned = tuple(dataclasses.replace(instruction, sweep=-instruction.sweep) for instruction in program.row)
+    with pytest.raises(NumericalError):
+        reference(dataclasses.replace(program, row=turned), call, poison=True)
+    with pytest.raises(ValueError, match="not come to yet"):
+        CpuEngine(dataclasses.replace(program, row=turned))

@@ -12,7 +12,7 @@ from test_heads import chi_square
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import InvalidInput, MixtureOfLogistics, UnsupportedModel, noise
+from pixelfast import InvalidInput, MixtureOfLogistics, noise
 
 DRAWS = 20_000
 
@@ -195,13 +195,11 @@ def test_usual_loop_draws_scores_and_verifies(channels: int, arrange: str) -> No
     assert torch.equal(again, images)
 
 
-def test_engines_refuse_by_name_and_check_still_proves_causality() -> None:
-    model = Pixels(MixtureOfLogistics(6, 2, 3))
-    with pytest.raises(UnsupportedModel, match=r'MixtureOfLogistics head yet: sample .* engine="naive"'):
-        pixelfast.compile(model, (3, 7, 5), engine="reference")
-    report = pixelfast.check(model, (3, 7, 5))
+def test_check_proves_causality_and_names_the_head() -> None:
+    report = pixelfast.check(Pixels(MixtureOfLogistics(6, 2, 3)), (3, 7, 5))
     assert report.autoregressive
-    assert "MixtureOfLogistics" in str(report)
+    assert report.unscheduled is None
+    assert report.steps == 35
 
 
 @pytest.mark.parametrize(

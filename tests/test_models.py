@@ -44,6 +44,7 @@ def dependencies(model: nn.Module, image: Tensor, *conditions: Tensor) -> Tensor
         ("pixelcnn", {"residual": "original", "skips": True}),
         ("gated", {}),
         ("gated", {"kernel": 5}),
+        ("gated", {"stacks": 1, "kernel": 5}),
     ],
 )
 def test_model_sees_the_past_only(name: str, more: dict[str, object], channels: int, colour: bool) -> None:
@@ -68,6 +69,29 @@ def test_gated_model_has_no_blind_spot() -> None:
     above = (row.unsqueeze(0) < row.unsqueeze(1)) & (row.unsqueeze(1) - row.unsqueeze(0) <= 3)
     assert seen[above].all()
     assert not seen[(row.unsqueeze(0) == row.unsqueeze(1)) & (col.unsqueeze(0) >= col.unsqueeze(1))].any()
+
+
+def test_single_stack_has_the_blind_spot_of_its_kernels() -> None:
+    """By hand, on a 7x9 image: for each row up the first layer reaches 3 columns to the right at most, a 3x3 layer 1."""
+    torch.manual_seed(0)
+    model = GatedPixelCNN((1, 7, 9), levels=3, features=17, layers=1, stacks=1).double().eval()
+    seen = dependencies(model, torch.randn(1, 1, 7, 9, dtype=torch.float64))[4 * 9 + 3].view(7, 9)  # of the pixel (4, 3)
+    expected = torch.zeros(7, 9, dtype=torch.bool)
+    expected[4, :3] = True  # 3 + 1 columns to the left would reach out of the image
+    for up, right in ((1, 3), (2, 4), (3, 4), (4, 4)):
+        expected[4 - up, : 3 + right + 1] = True
+    assert torch.equal(seen, expected)
+
+
+@pytest.mark.parametrize("kind", ["classes", "map_channels"])
+def test_condition_reaches_a_single_stack(kind: str) -> None:
+    model = build("gated", 3, stacks=1, **{kind: 4})
+    x = torch.randn(1, 3, *SIZE, dtype=torch.float64)
+    conditions = [(torch.tensor([label]), None) for label in (0, 3)]
+    if kind == "map_channels":
+        conditions = [(None, torch.full((1, 4, *SIZE), value)) for value in (0.0, 1.0)]  # type: ignore[misc]
+    one, other = (model(x, *condition) for condition in conditions)
+    assert ((one - other).abs().amax((1, 2)) > 0).all()
 
 
 @pytest.mark.parametrize("name", ["pixelcnn", "gated"])
@@ -236,6 +260,7 @@ def test_wrong_conditions(arguments: dict[str, int], label: Tensor, field: Tenso
         ("gated", {"features": 2.5}, "features must be an integer"),
         ("gated", {"kernel": 4}, "odd, positive integer"),
         ("gated", {"classes": 2, "vector": 3}, "not both"),
+        ("gated", {"stacks": 3}, "stacks must be 1"),
     ],
 )
 def test_wrong_arguments(name: str, arguments: dict[str, object], message: str) -> None:

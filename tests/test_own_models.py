@@ -48,6 +48,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], object] | None]] = 
         lambda: GatedPixelCNN(RGB, levels=4, features=17, layers=2, classes=10, map_channels=2),
         label_and_map,
     ),
+    "gated rgb one stack class": (
+        lambda: GatedPixelCNN(RGB, levels=4, features=17, layers=2, classes=10, stacks=1),
+        labels,
+    ),
     "gated rgb no colour": (lambda: GatedPixelCNN(RGB, levels=4, features=16, layers=2, colour=False), None),
 }
 

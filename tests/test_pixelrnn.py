@@ -11,7 +11,7 @@ from learning import digits, emoji, falls
 from torch import Tensor
 
 import pixelfast
-from pixelfast.errors import InvalidInput, UnsupportedModel
+from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelRNN
 from pixelfast.models.pixelrnn import DiagonalBiLSTM, RowLSTM, skew, unskew
 
@@ -120,12 +120,6 @@ def test_sampled_by_the_usual_loop(lstm: str, channels: int) -> None:
     sampler = pixelfast.compile(small(channels, lstm=lstm), (channels, 5, 4), engine="naive")
     images = sampler.sample(3, seed=0)
     assert sampler.verify(images, seed=0).ok
-
-
-@pytest.mark.parametrize("lstm", KINDS)
-def test_engines_refuse_by_name(lstm: str) -> None:
-    with pytest.raises(UnsupportedModel, match=r"layers\.0\.lstm\.state_to_state"):
-        pixelfast.compile(small(layers=1, lstm=lstm), (1, 3, 4), engine="reference")
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import pytest
 import torch
 from causal import assert_causal, dependencies, randomise
 from learning import assert_initialised, digits, emoji, falls
+from oracle import compare, first, trace
 from torch import Tensor
 
 import pixelfast
-from pixelfast.errors import InvalidInput, UnsupportedModel
+from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelSNAIL
 from pixelfast.models.pixelsnail import CausalAttention
 
@@ -120,9 +121,25 @@ def test_prior_over_codes_is_sampled_given_the_upper_map() -> None:
     assert sampler.verify(images, seed=0, cond=cond).ok
 
 
-def test_engines_refuse_by_name() -> None:
-    with pytest.raises(UnsupportedModel, match='engine="naive"'):
-        pixelfast.compile(small(), engine="reference")
+@pytest.mark.parametrize(
+    "more",
+    [{"heads": 2, "classes": 3}, {"channels": 3, "levels": 4}, {"levels": 64, "embed": 3, "upper": 5}, {"residuals": 0, "key": 5}],
+    ids=["labels", "colours", "codes", "only attention"],
+)
+def test_engines_draw_what_the_naive_loop_draws(more: dict[str, int]) -> None:
+    """As a model of images, and as a prior over codes given an upper map; with known pixels, and one image alone."""
+    model = randomise(small(**more)).float()  # type: ignore[arg-type]
+    cond = None
+    if "classes" in more:
+        cond = torch.arange(3)
+    elif "upper" in more:
+        cond = {"s": torch.randint(5, (3, 1, 7, 1), generator=torch.Generator().manual_seed(0))}
+    traced = trace(model, model.shape, model.head, cond)
+    assert compare(traced, 3, cond=cond) == 0
+    assert compare(traced, 1, 4, first(cond, 1), temperature=0.8) == 0
+    given = traced.run("naive", traced.request(3, 5, cond), cond).values
+    given[:, 3:][torch.rand(given[:, 3:].shape, generator=torch.Generator().manual_seed(0)).numpy() < 0.7] = -1
+    assert compare(traced, 3, 6, cond, given=given) == 0
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,10 @@ pytestmark = needs_engine
 @pytest.mark.parametrize("head", contract.HEADS)
 @pytest.mark.parametrize(("images", "threads", "known"), [(1, 1, 0.0), (3, 2, 0.4), (64, 2, 0.0), (9, 1, 1.0)])
 def test_program(images: int, threads: int, known: float, head: str) -> None:
-    builder = Builder(np.random.default_rng(images), head=head, levels=6 if head == "categorical" else 2)
+    levels = 2 if head.startswith("bernoulli") else 6
+    mixture = contract.Mixture(4, "mixture-major", -7.0) if head == "mixture_of_logistics" else None
+    shape = (3 if mixture else 2, 7, 5)
+    builder = Builder(np.random.default_rng(images), shape, levels=levels, head=head, mixture=mixture)
     program, fields = builder.build(), builder.field_values(images)
     call = request(program, np.random.default_rng(7), images, known=known, fields=fields, threads=threads)
     compare(program, call, PROGRAM)

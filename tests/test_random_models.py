@@ -80,7 +80,8 @@ def check_layout(traced: Traced, config: Config) -> None:
     channels, height, width = config.shape
     planes = torch.arange(IMAGES * config.parameters * channels * height * width)
     planes = planes.view(IMAGES, config.parameters, channels, height, width)
-    assert torch.equal(found.read(arranged(planes, config.layout), IMAGES), planes.permute(0, 3, 4, 2, 1)), found.text
+    meant = planes[:, :, :1].expand_as(planes) if config.shared else planes
+    assert torch.equal(found.read(arranged(planes, config.layout), IMAGES), meant.permute(0, 3, 4, 2, 1)), found.text
 
 
 def known_pixels(config: Config, levels: int, known: str) -> np.ndarray | None:

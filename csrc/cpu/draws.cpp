@@ -38,7 +38,7 @@ std::optional<Position> Executor::draw(const PlannedDraw& draw, const Cell& cell
     const size_t here = tile_.subpixel(i, row, cell.col0, draw.channel);
     if (call_.values[here] >= 0) continue;
     double log_prob = 0.0;
-    if (draw_one(parameters, here, log_prob)) {
+    if (draw_one(parameters, here, draw.channel, log_prob)) {
       if (call_.log_prob) tile.add_log_prob(i, row, log_prob);
       continue;
     }
@@ -48,8 +48,15 @@ std::optional<Position> Executor::draw(const PlannedDraw& draw, const Cell& cell
 }
 
 // False: the parameters describe no distribution.
-bool Executor::draw_one(const float* parameters, size_t subpixel, double& log_prob) {
+bool Executor::draw_one(const float* parameters, size_t subpixel, int channel, double& log_prob) {
   const double noise = call_.noise[subpixel];
+  if (plan_.head == Distribution::mixture_of_logistics) {
+    int value = 0;
+    double* wanted = call_.log_prob ? &log_prob : nullptr;
+    if (!mixture_.draw(parameters, call_.values + subpixel - channel, channel, noise, value, wanted)) return false;
+    call_.values[subpixel] = value;
+    return true;
+  }
   if (plan_.head == Distribution::categorical) {
     DrawCall call{parameters,   plan_.parameters, static_cast<float>(std::min(1.0 / call_.temperature, 1e38)), noise,
                   exps_.data(), sums_.data(),     0, 0.0};

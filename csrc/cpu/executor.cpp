@@ -31,25 +31,34 @@ Executor::Executor(const Plan& plan, const Call& call, const Tile& tile, int mos
       registers_(plan.most_registers * kMapBlock),
       exps_((static_cast<size_t>(plan.levels) + 63) / 64 * 64),
       sums_(static_cast<size_t>(plan.levels) / 64 + 1),
+      mixture_(plan.mixture, plan.channels, plan.levels, call.temperature),
       taps_(plan.most_taps),
       leaves_(plan.most_leaves),
       spans_(plan.most_taps),
       tables_(plan.most_taps),
-      rounded_(plan.most_pairs, plan.most_taps) {
+      rounded_(plan.most_pairs, plan.most_taps),
+      scores_(plan.most_keys),
+      runs_(plan.most_runs) {
   // Several cells need pointers to the rows of every slot; one cell only for fields, which may lie at no stride.
   const size_t columns = plan.col1 - plan.col0;
   const size_t one = (plan.most_leaves + 1) * columns;
   const size_t several = (std::max(plan.most_taps, plan.most_leaves) + 2) * lanes * chunk;
-  pointers_.resize(std::max(one, lanes > 1 ? several : 0) * most_images);
+  const size_t cells = plan.strided ? std::max(columns, static_cast<size_t>(lanes) * chunk) : 0;
+  const size_t strided = (std::max(plan.most_taps, plan.most_leaves) + 2) * cells;
+  pointers_.resize(std::max({one, lanes > 1 ? several : 0, strided}) * most_images);
   local_rows_ = (may_run_known(plan, call) ? std::max<size_t>(columns, lanes) : lanes) * most_images;
   locals_ = AlignedFloats(plan.locals.floats * local_rows_);
-  live_.reserve(lanes);
+  live_.reserve(std::max<size_t>(lanes, cells));
   for (const Step& step : plan.row)
     if (const auto* product = std::get_if<PackedFastProduct>(&step.body)) fast_.reserve(*product, *plan.kernels, kFastRows);
   chunks_.resize(kFastRows), fast_sources_.resize(kFastRows * plan.most_taps);
 }
 
 void Executor::execute(const Step& step, Cells cells, const Portion& portion) {
+  if (!step.lattice.everywhere()) {
+    execute_on_lattice(step, cells, portion);
+    return;
+  }
   const Rect& rect = step.rect;
   const auto inside = [&](const Cell& cell) {
     const int row = cell.lane->row;
@@ -67,6 +76,25 @@ void Executor::execute(const Step& step, Cells cells, const Portion& portion) {
   }
   next_pointer_ = 0;
   std::visit([&](const auto& body) { execute(body, step, cells, portion); }, step.body);
+}
+
+// Columns that are no neighbours become cells of one column each.
+void Executor::execute_on_lattice(const Step& step, Cells cells, const Portion& portion) {
+  const Rect& rect = step.rect;
+  const Lattice& lattice = step.lattice;
+  live_.clear();
+  for (const Cell& cell : cells) {
+    const int row = cell.lane->row;
+    if (row < rect.row0 || row >= rect.row1 || !lattice.has_row(row)) continue;
+    const int first = lattice.column_from(std::max(cell.col0, rect.col0)), last = std::min(cell.col1, rect.col1);
+    const int length = lattice.col_step == 1 ? last - first : 1;
+    for (int col = first; col < last; col += lattice.col_step * length)
+      live_.push_back({cell.lane, col, col + length, cell.local + col - cell.col0});
+  }
+  if (live_.empty()) return;
+  next_pointer_ = 0;
+  const Cells live{live_.data(), static_cast<int>(live_.size())};
+  std::visit([&](const auto& body) { execute(body, step, live, portion); }, step.body);
 }
 
 ptrdiff_t Executor::count_rows(Cells cells) const {
@@ -285,6 +313,54 @@ void Executor::execute(const PlannedNorm& norm, const Step& step, Cells cells, c
   call.out = rows(step.out, cells);
   call.rows = count_rows(cells);
   plan_.kernels->norm(call);
+}
+
+// The keys of a list, row by row.
+int Executor::gather_runs(const Attention& attention, size_t list) {
+  int count = 0;
+  for (int i = attention.offsets[list]; i < attention.offsets[list + 1]; i++)
+    for (int pixel = attention.runs[i].first; pixel < attention.runs[i].last;) {
+      const int row = pixel / plan_.width, col = pixel % plan_.width;
+      const int last = std::min(attention.runs[i].last, (row + 1) * plan_.width);
+      const Cache &keys = attention.keys, &values = attention.values;
+      runs_[count++] = KeyRun{tile_.at(keys, row + keys.row, col + keys.col),
+                              tile_.at(values, row + values.row, col + values.col), last - pixel};
+      pixel = last;
+    }
+  return count;
+}
+
+// Image by image and head by head, so that every sum has one order.
+void Executor::execute(const PlannedAttention& planned, const Step& step, Cells cells, const Portion&) {
+  const Attention& attention = planned.attention;
+  const Rect& rect = planned.rect;
+  const int heads = attention.heads, images = tile_.images(), mask_heads = heads / attention.masks;
+  const ptrdiff_t key_features = plan_.buffers[attention.keys.buffer].features;
+  const ptrdiff_t value_features = plan_.buffers[attention.values.buffer].features;
+  AttendCall call{};
+  call.runs = runs_.data(), call.scores = scores_.data(), call.scale = attention.scale;
+  call.size = attention.keys.count / heads, call.value_size = attention.values.count / heads;
+  call.key_stride = key_features * images, call.value_stride = value_features * images;
+  for (const Cell& cell : cells)
+    for (int mask = 0; mask < attention.masks; mask++)
+      for (int col = cell.col0; col < cell.col1; col++) {
+        const size_t element = static_cast<size_t>(cell.lane->row - rect.row0) * (rect.col1 - rect.col0) + col - rect.col0;
+        const size_t list = static_cast<size_t>(mask) * (planned.first.size() / attention.masks) + element;
+        call.run_count = gather_runs(attention, list);
+        const Bound &query = cell.lane->bound[step.first_source], &out = cell.lane->bound[step.out];
+        const ptrdiff_t at = static_cast<ptrdiff_t>(col - cell.col0) * images;
+        const float* queries = start_of(step.first_source, cell) + at * query.stride;
+        float* results = start_of(step.out, cell) + at * out.stride;
+        for (int i = 0; i < images; i++)
+          for (int head = mask * mask_heads; head < (mask + 1) * mask_heads; head++) {
+            call.query = queries + i * query.stride + head * call.size;
+            call.out = results + i * out.stride + head * call.value_size;
+            call.keys = i * key_features + head * call.size, call.values = i * value_features + head * call.value_size;
+            const size_t biases = attention.biases > 1 ? head * planned.keys : 0;
+            call.bias = attention.biases ? attention.bias.data() + biases + planned.first[list] : nullptr;
+            plan_.kernels->attend(call);
+          }
+      }
 }
 
 }  // namespace pixelfast

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "mixture.h"
 #include "rounded_inputs.h"
 #include "tile.h"
 
@@ -53,15 +54,18 @@ class Executor {
   }
 
  private:
+  void execute_on_lattice(const Step& step, Cells cells, const Portion& portion);
   void execute(const PackedProduct& product, const Step& step, Cells cells, const Portion& portion);
   void execute(const PackedFastProduct& product, const Step& step, Cells cells, const Portion& portion);
   void execute(const PackedLookup& lookup, const Step& step, Cells cells, const Portion&);
   void execute(const CompiledMap& map, const Step& step, Cells cells, const Portion&);
   void execute(const PlannedReduce& reduce, const Step& step, Cells cells, const Portion&);
   void execute(const PlannedNorm& norm, const Step& step, Cells cells, const Portion&);
+  void execute(const PlannedAttention& planned, const Step& step, Cells cells, const Portion&);
+  int gather_runs(const Attention& attention, size_t list);
   int gather_taps(const PackedProduct& product, const Step& step, Cell& cell, const Portion& portion);
   int gather_taps(const PackedProduct& product, const Step& step, Cells cells, const Portion& portion);
-  bool draw_one(const float* parameters, size_t subpixel, double& log_prob);
+  bool draw_one(const float* parameters, size_t subpixel, int channel, double& log_prob);
 
   bool is_local(int slot) const { return plan_.locals.offset[plan_.slots[slot].buffer] >= 0; }
   float* start_of(int slot, const Cell& cell) const;
@@ -78,6 +82,7 @@ class Executor {
   AlignedFloats locals_;  // what lives no longer than a pixel: each buffer as (places x images, features)
   size_t local_rows_;
   std::vector<double> sums_;
+  MixtureDraw mixture_;
   std::vector<Tap> taps_;
   std::vector<MapLeaf> leaves_;
   std::vector<Span> spans_;
@@ -86,9 +91,11 @@ class Executor {
   FastScratch fast_;
   std::vector<FastChunk> chunks_;
   std::vector<FastChunk::Source> fast_sources_;  // (chunks, grids)
+  AlignedFloats scores_;
+  std::vector<KeyRun> runs_;
   std::vector<float*> pointers_;  // of rows that lie at no common stride
   size_t next_pointer_ = 0;
-  std::vector<Cell> live_;  // the cells of an instruction that lie in its rectangle
+  std::vector<Cell> live_;  // the cells of an instruction that lie in its rectangle and on its lattice
 };
 
 }  // namespace pixelfast

@@ -20,6 +20,10 @@ bool same(const Rect& a, const Rect& b) {
   return a.row0 == b.row0 && a.row1 == b.row1 && a.col0 == b.col0 && a.col1 == b.col1;
 }
 
+bool same(const Lattice& a, const Lattice& b) {
+  return a.row_step == b.row_step && a.row_phase == b.row_phase && a.col_step == b.col_step && a.col_phase == b.col_phase;
+}
+
 // Every slot that is read or written anywhere.
 std::vector<Slot> slots_of(const Program& program) {
   std::vector<Slot> slots;
@@ -81,7 +85,8 @@ void fuse(std::vector<Instruction>& list, const std::vector<Slot>& slots, bool p
   for (size_t i = 0; i + 1 < list.size(); i++) {
     Instruction &first = list[i], &next = list[i + 1];
     const auto* map = std::get_if<Map>(&next.body);
-    if (!map || !same(first.rect, next.rect) || first.out.count != next.out.count) continue;
+    const bool together = same(first.rect, next.rect) && same(first.lattice, next.lattice) && first.sweep == next.sweep;
+    if (!map || !together || first.out.count != next.out.count) continue;
     if (std::holds_alternative<Product>(first.body) && !products) continue;
     const std::optional<Ending> ending = ending_of(*map, first.out);
     if (!ending || (!ranks.empty() && ranks[i + 1] != ranks[i] + 1)) continue;

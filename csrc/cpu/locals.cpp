@@ -37,7 +37,11 @@ class Finder {
 
   Locals find() {
     int time = 0;
-    for (const Instruction& instruction : program_.row) use(instruction, rows_, time);
+    for (size_t i = 0; i < program_.row.size(); i++) {
+      use(program_.row[i], rows_, time);
+      // What runs together, column by column, is one moment.
+      if (const int sweep = program_.row[i].sweep; sweep && i + 1 < program_.row.size() && program_.row[i + 1].sweep == sweep) time--;
+    }
     if (!rows_) time = 0;
     for (int k = 0; k < program_.channels; k++) {
       for (const Instruction& instruction : program_.steps[k]) use(instruction, !rows_, time);

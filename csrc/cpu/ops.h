@@ -128,6 +128,26 @@ struct NormCall {
   ptrdiff_t rows;
 };
 
+// Keys and values of neighbouring columns: those of key i begin at keys + i * key_stride and values + i * value_stride.
+struct KeyRun {
+  const float *keys, *values;
+  ptrdiff_t count;
+};
+
+// out = mean of the values, weighted by the softmax over all keys of scale * (query . key) + bias; 0 without any.
+struct AttendCall {
+  const float* query;
+  const KeyRun* runs;
+  int run_count;
+  ptrdiff_t size, value_size;          // channels of a key, of a value
+  ptrdiff_t key_stride, value_stride;
+  ptrdiff_t keys, values;              // offset from the runs' pointers, of this image and head
+  float scale;
+  const float* bias;                   // of each key, or null
+  float* scores;                       // scratch: a float for each key
+  float* out;
+};
+
 // One draw from `count` logits: value = number of k < count-1 whose cumulative probability is <= noise.
 struct DrawCall {
   const float* logits;
@@ -173,6 +193,7 @@ struct Kernels {
   void (*map)(const MapCall&);
   void (*reduce)(const ReduceCall&);
   void (*norm)(const NormCall&);
+  void (*attend)(const AttendCall&);
   void (*add)(float* out, const float* const* tables, int table_count, ptrdiff_t count);  // out += sum of the tables
   bool (*draw)(DrawCall&);  // false: the logits describe no distribution
 };

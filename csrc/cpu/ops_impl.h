@@ -11,6 +11,7 @@
 #include "round_impl.h"
 #include "map_impl.h"
 #include "rows_impl.h"
+#include "attention_impl.h"
 #include "draw_impl.h"
 #include "fast_impl.h"
 
@@ -22,6 +23,6 @@ int at_once(ptrdiff_t rows, int vectors) { return rows <= kMostRows ? kBlocks<fl
 
 constexpr pixelfast::Kernels kKernels = {
     kName, Vec::width, kMostVectors, sets, at_once, {product<float>, product<pixelfast::Half>, product<pixelfast::Pair>},
-    round_pairs, fast_inputs, fast_outputs, map, reduce, norm, add, draw};
+    round_pairs, fast_inputs, fast_outputs, map, reduce, norm, attend, add, draw};
 
 }  // namespace

@@ -17,9 +17,14 @@ std::optional<Position> Worker::run_parts(int member, Progress* progress, const 
     progress[member].pixels.store(0, std::memory_order_relaxed);
     seen_ = 0;
     meet(progress);
-    for (const Step& step : plan_.row) {
+    for (size_t i = 0; i < plan_.row.size();) {
       if (stopped()) break;
-      run_own_part(step);
+      if (const int sweep = plan_.row[i].sweep) {  // columns that wait for each other cannot be shared
+        if (member == 0) run_sweep(i);
+        while (i < plan_.row.size() && plan_.row[i].sweep == sweep) i++;
+      } else {
+        run_own_part(plan_.row[i++]);
+      }
       meet(progress);
     }
     if (member == 0 && known) run_known();

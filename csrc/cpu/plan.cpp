@@ -1,3 +1,4 @@
+#include "../slots.h"
 #include "plan.h"
 
 #include <algorithm>
@@ -21,7 +22,7 @@ class Planner final : SlotNumbers {
   std::unique_ptr<const Plan> make() {
     Plan& p = *plan_;
     p.channels = program_.channels, p.height = program_.height, p.width = program_.width;
-    p.levels = program_.levels, p.parameters = program_.parameters, p.head = program_.head;
+    p.levels = program_.levels, p.parameters = program_.parameters, p.head = program_.head, p.mixture = program_.mixture;
     p.first_row = program_.first_row, p.col0 = program_.col0, p.col1 = program_.col1;
     p.buffers = program_.buffers, p.fields = program_.fields;
     p.locals = find_locals(program_);
@@ -34,11 +35,13 @@ class Planner final : SlotNumbers {
       if (runs(program_.row[i])) p.leads.push_back(program_.leads[i]);
     for (int lead : p.leads) p.most_lead = std::max(p.most_lead, lead);
     p.reaches = program_.reaches;
-    for (const Step& step : p.row)
+    for (const Step& step : p.row) {
+      p.waves = p.waves && !step.sweep;
       if (const auto* product = std::get_if<PackedFastProduct>(&step.body)) {
         p.cell = std::max(p.cell, product->columns);
         p.waves = p.waves && p.most_lead == 0 && (step.rect.col0 - p.col0) % product->columns == 0;
       }
+    }
     order_known_rows();
     for (const Draw& draw : program_.draws) p.draws.push_back({draw.channel, number(draw.source)});
     for (const auto& list : program_.encodes) {
@@ -88,24 +91,33 @@ class Planner final : SlotNumbers {
       if (items[position].k >= 0) plan_->known_order.push_back(items[position]);
   }
 
-  std::vector<Step> steps(const std::vector<Instruction>& instructions, Effort& effort) {
+  std::vector<Step> steps(const std::vector<Instruction>& instructions, Effort& whole) {
     std::vector<Step> planned;
+    int sweep = 0, sweeps = 0;
     for (const Instruction& instruction : instructions) {
+      if (instruction.sweep != sweep) sweep = instruction.sweep, sweeps++;
       if (!runs(instruction)) continue;  // and was not validated
       Rect rect = clip(instruction.rect);
       Step step;
       step.rect = rect;
+      step.sweep = sweep * sweeps;
+      step.lattice = instruction.lattice;
+      plan_->strided = plan_->strided || step.lattice.col_step > 1;
+      // Of the pixels that it could run at, on average.
+      const double share = 1.0 / step.lattice.row_step / step.lattice.col_step;
       step.out = number(instruction.out);
       step.first_source = static_cast<int>(plan_->slots.size());
+      rect_ = instruction.rect, effort_ = 0;
       std::visit([&](const auto& body) { plan_body(body, instruction.out.count, step); }, instruction.body);
       step.last_source = static_cast<int>(plan_->slots.size());
-      effort.instructions++;
+      Effort& effort = sweep ? plan_->pixel_effort : whole;
+      effort.instructions += share, effort.vectors += effort_;
       if (auto* product = std::get_if<PackedProduct>(&step.body)) {
-        effort.vectors += static_cast<double>(product->weights) / plan_->kernels->width;
+        effort.vectors += share * static_cast<double>(product->weights) / plan_->kernels->width;
         plan_epilogue(std::get<Product>(instruction.body), *product);
       }
       if (auto* product = std::get_if<PackedFastProduct>(&step.body))
-        effort.vectors += static_cast<double>(product->floats) / plan_->kernels->width / product->columns;
+        effort.vectors += share * static_cast<double>(product->floats) / plan_->kernels->width / product->columns;
       planned.push_back(std::move(step));
     }
     return planned;
@@ -119,7 +131,8 @@ class Planner final : SlotNumbers {
     plan_->low_products += storage != kFloats;
     // Fast products transform the rounded weights and keep them as floats: rounded again they would err again, and they are
     // read once a row. Their inputs, rounded to bfloat16, would err more than those of plain ones.
-    const int cell = storage == kPairs ? 0 : cell_;
+    // They take neighbouring columns together, so those of a lattice or a sweep have none.
+    const int cell = storage == kPairs || step.sweep || step.lattice.col_step > 1 ? 0 : cell_;
     auto fast = cell ? pack_fast_product(as_stored, outputs, cell, columns, *plan_->kernels, plan_->weights) : std::nullopt;
     if (fast) step.body = std::move(*fast);
     else step.body = pack_product(as_stored, outputs, storage, *plan_->kernels, plan_->weights);
@@ -156,6 +169,28 @@ class Planner final : SlotNumbers {
     step.body = PlannedNorm{aligned(norm.scale), aligned(norm.shift), norm.eps, norm.relu};
   }
 
+  void plan_body(const Attention& attention, int outputs, Step& step) {
+    number(attention.query);
+    number(slot_of(attention.keys));
+    number(slot_of(attention.values));
+    PlannedAttention planned{attention, rect_, {}, 0};
+    for (size_t list = 0; list + 1 < attention.offsets.size(); list++) {
+      size_t keys = 0, runs = 0;
+      for (int i = attention.offsets[list]; i < attention.offsets[list + 1]; i++) {
+        const Run& run = attention.runs[i];
+        keys += run.last - run.first;
+        runs += (run.last - 1) / program_.width - run.first / program_.width + 1;
+      }
+      planned.first.push_back(planned.keys);
+      planned.keys += keys;
+      plan_->most_keys = std::max(plan_->most_keys, keys);
+      plan_->most_runs = std::max(plan_->most_runs, runs);
+    }
+    const double keys = static_cast<double>(planned.keys) / static_cast<double>(planned.first.size());
+    effort_ += keys * (attention.keys.count + outputs) / plan_->kernels->width;
+    step.body = std::move(planned);
+  }
+
   PlannedEncode plan_encode(const Encode& encode) {
     const Rect& domain = program_.buffers[encode.out.buffer].domain;
     const int count = encode.out.count, levels = program_.levels;
@@ -172,6 +207,8 @@ class Planner final : SlotNumbers {
   std::unique_ptr<Plan> plan_;
   int cell_;  // of fast products, 0: none
   const Precision precision_;
+  Rect rect_{};        // of the instruction that is planned
+  double effort_ = 0;  // of it, where that is no matter of weights
 };
 
 }  // namespace

@@ -55,11 +55,20 @@ struct PlannedNorm {
   bool relu;
 };
 
+struct PlannedAttention {
+  Attention attention;
+  Rect rect;                   // of which there are lists
+  std::vector<size_t> first;   // of each list, its first key among those of all lists
+  size_t keys = 0;             // of all lists
+};
+
 // Slots are numbers in Plan::slots; sources are slots [first_source, last_source).
 struct Step {
   Rect rect;  // the part of the instruction's rectangle in which anything runs
+  Lattice lattice;
   int out, first_source, last_source;
-  std::variant<PackedProduct, PackedFastProduct, PackedLookup, CompiledMap, PlannedReduce, PlannedNorm> body;
+  int sweep = 0;  // of a row: neighbours with the same number run together, column by column: from the left if it is positive
+  std::variant<PackedProduct, PackedFastProduct, PackedLookup, CompiledMap, PlannedReduce, PlannedNorm, PlannedAttention> body;
 };
 
 struct PlannedDraw {
@@ -87,6 +96,7 @@ struct Plan {
   const Kernels* kernels;
   int channels, height, width, levels, parameters, first_row, col0, col1;
   Distribution head;
+  Mixture mixture;
   Arena weights;  // of all products, in the order in which they run
   mutable Pool pool;  // of tiles' buffers
   std::vector<Buffer> buffers;
@@ -103,13 +113,14 @@ struct Plan {
   int most_lead = 0;       // the largest
   std::vector<Reach> reaches;
   int cell = 1;            // rows may be cut between cells of so many columns, counted from col0
-  bool waves = true;       // whether rows may overlap
+  bool waves = true;       // whether rows may overlap: not where columns wait for all of a row
   Effort row_effort, pixel_effort;
   Ahead ahead;
   int low_products = 0;    // products with weights in the precision that was asked for, where that is not float32
 
   // The most that any instruction needs; sizes of a worker's scratch.
-  size_t most_taps = 0, most_leaves = 0, most_registers = 0, most_pairs = 0;
+  size_t most_taps = 0, most_leaves = 0, most_registers = 0, most_pairs = 0, most_keys = 0, most_runs = 0;
+  bool strided = false;  // whether any instruction runs at every second column only, or fewer
 };
 
 // `cell`: 2 or 4, the columns of a cell in products over whole rows (fast_product.h); 0: plain products only.

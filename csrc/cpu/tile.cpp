@@ -80,6 +80,12 @@ void Tile::bind(const Slot& slot, int row, Bound& bound) const {
   bound.count = slot.count;
 }
 
+const float* Tile::at(const Cache& cache, int row, int col) const {
+  const Buffer& b = plan_.buffers[cache.buffer];
+  const ptrdiff_t column = static_cast<ptrdiff_t>(wrap(row, ring_rows(b))) * (b.col1 - b.col0) + col - b.col0;
+  return storage_.data() + static_cast<ptrdiff_t>(offsets_[cache.buffer] + column * b.features) * images_ + cache.channel;
+}
+
 bool Tile::known(int row) const {
   if (!call_.given) return false;
   const size_t length = static_cast<size_t>(plan_.width) * plan_.channels;

@@ -71,6 +71,9 @@ class Tile {
   // After the last row.
   void finish();
 
+  // Where a cache's channels stand for the first image, at a row and column of its buffer.
+  const float* at(const Cache& cache, int row, int col) const;
+
   int first() const { return first_; }
   int images() const { return images_; }
   // Where a sub-pixel stands in the arrays of the call.

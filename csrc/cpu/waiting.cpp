@@ -20,11 +20,8 @@ inline void relax() {
 #endif
 }
 
-// The next turn of a loop that waits for `other`.
-void pause(const Progress& other, int spins) {
-  if (spins < kSpins) return relax();
-  const bool in_its_way = other.processor.load(std::memory_order_relaxed) == current_processor();
-  if (in_its_way && spins % kSpins == 0) leave_processor();
+void pause(int spins) {
+  if (spins < kSpins) relax();
   else std::this_thread::yield();
 }
 
@@ -34,7 +31,7 @@ void Worker::wait_for(const Progress* progress, int step) const {
   for (int other = 0; other < arrangement_.team; other++) {
     if (other == member_) continue;
     for (int spins = 0; progress[other].step.load(std::memory_order_acquire) < step && !stopped(); spins++)
-      pause(progress[other], spins);
+      pause(spins);
   }
 }
 
@@ -42,7 +39,7 @@ void Worker::wait_for_pixels(const Progress& progress, int pixels) {
   for (int spins = 0; seen_ < pixels && !stopped(); spins++) {
     seen_ = progress.pixels.load(std::memory_order_acquire);
     if (seen_ >= pixels) return;
-    pause(progress, spins);
+    pause(spins);
   }
 }
 

@@ -30,12 +30,26 @@ void Worker::run_row(int row) {
   tile_.begin_row(row);
   tile_.bind(row, lanes_[0]);
   const Cell everywhere{&lanes_[0], plan_.col0, plan_.col1, 0};
-  for (const Step& step : plan_.row) {
+  for (size_t i = 0; i < plan_.row.size();) {
     if (stopped()) return;
-    executor_.execute(step, {&everywhere, 1});
+    if (plan_.row[i].sweep) i = run_sweep(i);
+    else executor_.execute(plan_.row[i++], {&everywhere, 1});
   }
   if (known) run_known();
   else run_pixel_by_pixel();
+}
+
+// Instructions of a row that run together, column by column, from `first` on. Gives the one behind them.
+size_t Worker::run_sweep(size_t first) {
+  const int sweep = plan_.row[first].sweep, columns = plan_.col1 - plan_.col0;
+  size_t last = first;
+  while (last < plan_.row.size() && plan_.row[last].sweep == sweep) last++;
+  for (int i = 0; i < columns && !stopped(); i++) {
+    const int col = sweep > 0 ? plan_.col0 + i : plan_.col1 - 1 - i;
+    const Cell here{&lanes_[0], col, col + 1, 0};
+    for (size_t step = first; step < last; step++) executor_.execute(plan_.row[step], {&here, 1});
+  }
+  return last;
 }
 
 void Worker::run_known() {

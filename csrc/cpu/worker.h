@@ -7,19 +7,15 @@
 
 #include "arrangement.h"
 #include "executor.h"
-#include "processors.h"
 
 namespace pixelfast {
 
-// How far each worker of a team is: the last step that it has finished, how much of a row's pixels (ahead.h), and on which
-// processor that was. One cache line each.
+// How far each worker of a team is: the last step that it has finished, and how much of a row's pixels (ahead.h). One cache
+// line each.
 struct alignas(64) Progress {
-  std::atomic<int> step, pixels{0}, processor{-1};
+  std::atomic<int> step, pixels{0};
 
-  void finish(int finished) {
-    processor.store(current_processor(), std::memory_order_relaxed);
-    step.store(finished, std::memory_order_release);
-  }
+  void finish(int finished) { step.store(finished, std::memory_order_release); }
 };
 
 class Worker {
@@ -39,6 +35,7 @@ class Worker {
   // Row by row (worker.cpp).
   bool runs_known(int row) const { return Executor::may_run_known(plan_, call_) && (row < 0 || tile_.known(row)); }
   void run_row(int row);
+  size_t run_sweep(size_t first);
   void run_known();
   void run_pixel_by_pixel();
   void draw_and_encode(int k, const Cell& cell);

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineUnavailable
-from ..program import Program
+from ..program import CUSTOM, Program
 from .packing import pack
 from .request import Request, Result, check, numerical_error
 
@@ -61,6 +61,8 @@ class CpuEngine:
         if reason is None and (isa or os.environ.get("PIXELFAST_ISA", native().isas()[0])) not in native().isas():
             wanted, here = isa or os.environ["PIXELFAST_ISA"], ", ".join(native().isas())
             reason = f"the instruction set {wanted!r} (isa= or PIXELFAST_ISA) is not available here: there are {here}"
+        if reason is None and program.head == CUSTOM:
+            reason = "the native CPU engine cannot call the functions that this program draws by"
         if reason is not None:
             raise EngineUnavailable(reason)
         self.program = program

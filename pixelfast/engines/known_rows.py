@@ -11,8 +11,8 @@ import heapq
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..program import Instruction, Program, Slot
-from ..storage import adds, slots_read
+from ..program import Attention, Instruction, Program, Slot
+from ..storage import adds, caches_read, slots_read
 
 Item = tuple[int, int]
 """(step, index of an instruction); the index after the last one stands for reading the parameters of the step's draw."""
@@ -44,7 +44,7 @@ def known_order(program: Program) -> tuple[Item, ...] | None:
             reads.append(_accesses([program.draws[step].source]))
             continue
         instruction = program.steps[step][index]
-        reads.append(_accesses(_sources(instruction)))
+        reads.append(_accesses([*_sources(instruction), *_cached(instruction, program.shape[2])]))
         (out,) = _accesses([instruction.out])
         writers[out.buffer].append((position, out))
     return _sorted(items, _constraints(reads, writers))
@@ -60,13 +60,22 @@ def _sources(instruction: Instruction) -> list[Slot]:
     return [*slots_read(instruction), *([instruction.out] if adds(instruction) else [])]
 
 
+def _cached(instruction: Instruction, width: int) -> list[Slot]:
+    """What attention sees on the running row, to the left of the running column and there."""
+    if not isinstance(instruction, Attention) or (reach := instruction.reach_in_row(width)) is None:
+        return []
+    columns = [-1] if reach < 0 else [-1, reach]
+    return [Slot(c.buffer, c.channel, c.count, 0, col) for c in caches_read(instruction) for col in columns]
+
+
 def _constraints(reads: list[list[_Access]], writers: dict[int, list[tuple[int, _Access]]]) -> set[tuple[int, int]]:
     """Pairs (earlier, later) of positions."""
     pairs = set()
     for reader, accesses in enumerate(reads):
         for access in accesses:
             for writer, out in writers[access.buffer]:
-                if writer != reader and access.overlaps(out):
+                # What reads its own output further left waits for itself: there is no order.
+                if (writer != reader or access.col < 0) and access.overlaps(out):
                     pairs.add((writer, reader) if writer < reader or access.col < 0 else (reader, writer))
     for outs in writers.values():
         for i, (earlier, out) in enumerate(outs):

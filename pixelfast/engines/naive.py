@@ -54,7 +54,7 @@ class NaiveEngine:
                     if known[here].all():
                         continue
                     parameters = self.parameters(values, conditions)[here]
-                    check_finite(parameters, row, col, channel)
+                    self.check_finite(parameters, row, col, channel)
                     own = self.head.conditional(parameters, values[:, row, col, :channel])
                     drawn = self.head.draw(own, noise[here], request.temperature)
                     values[here] = torch.where(known[here], values[here], drawn)
@@ -68,10 +68,8 @@ class NaiveEngine:
             self.parameters(values, conditions).numpy() if request.want_parameters else None,
         )
 
-
-def check_finite(parameters: Tensor, row: int, col: int, channel: int) -> None:
-    """Raise NumericalError unless the parameters (N, P) of a sub-pixel describe a distribution; -inf logits may."""
-    bad = torch.isnan(parameters) | (parameters == torch.inf)
-    broken = bad.any(-1) | (parameters == -torch.inf).all(-1)
-    if broken.any():
-        raise numerical_error(int(broken.nonzero()[0, 0]), row, col, channel)
+    def check_finite(self, parameters: Tensor, row: int, col: int, channel: int) -> None:
+        """Raise NumericalError unless the parameters (N, P) of a sub-pixel describe a distribution."""
+        broken = ~self.head.describes_distribution(parameters)
+        if broken.any():
+            raise numerical_error(int(broken.nonzero()[0, 0]), row, col, channel)

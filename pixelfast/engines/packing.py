@@ -11,13 +11,17 @@ from typing import get_args
 
 import numpy as np
 
+from ..mixture import ORDERS
 from ..program import (
     HEADS,
     OPERATIONS,
     REDUCTIONS,
+    Attention,
+    Cache,
     Encode,
     FieldSlot,
     Instruction,
+    Lattice,
     Leaf,
     Lookup,
     Map,
@@ -33,7 +37,7 @@ from ..wavefront import wavefront
 from .known_rows import known_order
 
 MAGIC = int.from_bytes(b"PIXFAST1", "big")
-VERSION = 2
+VERSION = 3
 INSTRUCTIONS: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(Instruction))
 
 
@@ -75,7 +79,11 @@ class _Packer:
     def program(self, program: Program) -> None:
         channels, height, width = program.shape
         self.put(MAGIC, VERSION, channels, height, width, program.levels, program.parameters)
-        self.put(HEADS.index(program.head), len(program.buffers))
+        self.put(HEADS.index(program.head))
+        if program.mixture is not None:
+            self.put(program.mixture.components, ORDERS.index(program.mixture.order))
+            self.number(program.mixture.log_scale_min)
+        self.put(len(program.buffers))
         for buffer in program.buffers:
             self.put(buffer.features, buffer.rows, *buffer.columns)
             self.rect(buffer.domain)
@@ -109,6 +117,9 @@ class _Packer:
     def rect(self, rect: Rect) -> None:
         self.put(rect.row0, rect.row1, rect.col0, rect.col1)
 
+    def lattice(self, lattice: Lattice) -> None:
+        self.put(lattice.row_step, lattice.row_phase, lattice.col_step, lattice.col_phase)
+
     def slot(self, slot: Slot) -> None:
         self.put(slot.buffer, slot.channel, slot.count, slot.row, slot.col)
 
@@ -127,7 +138,9 @@ class _Packer:
         for instruction in instructions:
             self.put(INSTRUCTIONS.index(type(instruction).__name__))
             self.rect(instruction.rect)
+            self.lattice(instruction.lattice)
             self.slot(instruction.out)
+            self.put(instruction.sweep)
             self.body(instruction)
 
     def body(self, instruction: Instruction) -> None:
@@ -141,6 +154,8 @@ class _Packer:
             self.put(REDUCTIONS.index(instruction.kind))
             self.slots(instruction.sources)
             self.number(instruction.correction)
+        elif isinstance(instruction, Attention):
+            self.attention(instruction)
         else:
             self.norm(instruction)
 
@@ -180,6 +195,22 @@ class _Packer:
         else:
             self.put(3)
             self.number(leaf)
+
+    def attention(self, attention: Attention) -> None:
+        self.slot(attention.query)
+        self.cache(attention.keys)
+        self.cache(attention.values)
+        self.put(attention.heads, attention.masks)
+        self.number(attention.scale)
+        self.put(len(attention.seen.offsets), *attention.seen.offsets)
+        self.put(len(attention.seen.runs), *attention.seen.runs.reshape(-1))
+        self.put(attention.bias is not None)
+        if attention.bias is not None:
+            self.put(len(attention.bias))
+            self.array(attention.bias)
+
+    def cache(self, cache: Cache) -> None:
+        self.put(cache.buffer, cache.channel, cache.count, cache.row, cache.col)
 
     def norm(self, norm: Norm) -> None:
         self.slot(norm.source)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -15,13 +16,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..expression import evaluate
-from ..program import Encode, FieldSlot, Instruction, Leaf, Lookup, Map, Norm, Product, Program, Reduce, Slot
+from ..heads import Head
+from ..mixture import MixtureOfLogistics
+from ..program import (
+    CUSTOM,
+    Attention,
+    Cache,
+    Encode,
+    FieldSlot,
+    Instruction,
+    Leaf,
+    Lookup,
+    Map,
+    Norm,
+    Product,
+    Program,
+    Reduce,
+    Slot,
+)
 from ..storage import with_rows
 from ..wavefront import Wave, Work
 from .known_rows import Item, known_order
 from .request import Request, Result, check, numerical_error
 
-Columns = tuple[int, int]
+Columns = tuple[int, int] | tuple[int, int, int]
+"""Columns [first, last), or every step-th of them."""
 
 
 def run(
@@ -66,6 +85,7 @@ class _Machine:
         self.buffers = [self.allocate(b.rows, b.columns, b.features) for b in program.buffers]
         self.arrays: dict[int, Tensor] = {}
         self.known_order = known_order(program)
+        self.head = _head_object(program, request)
         self.log_prob = torch.zeros(images, dtype=torch.float64, device=device)
         size = (images, height, width, channels, program.parameters)
         self.parameters = torch.zeros(size, device=device) if request.want_parameters else None
@@ -87,7 +107,10 @@ class _Machine:
     def run_row(self, row: int) -> None:
         everywhere = self.program.columns
         self.begin_row(row)
-        self.execute(self.program.row, row, everywhere)
+        for sweep, group in groupby(self.program.row, lambda instruction: instruction.sweep):
+            together = list(group)
+            for columns in [(col, col + 1) for col in range(*everywhere)[::sweep]] if sweep else [everywhere]:
+                self.execute(together, row, columns)
         known = row < 0 or bool(self.given[:, row].all())
         if known and self.known_order is not None:
             self.run_known_row(self.known_order, row, everywhere)
@@ -135,8 +158,10 @@ class _Machine:
     def execute(self, instructions: Sequence[Instruction], row: int, columns: Columns) -> None:
         for instruction in instructions:
             rect = instruction.rect
-            clipped = max(rect.col0, columns[0]), min(rect.col1, columns[1])
-            if rect.row0 <= row < rect.row1 and clipped[0] < clipped[1]:
+            first, last = max(rect.col0, columns[0]), min(rect.col1, columns[1])
+            there = instruction.lattice.columns(first, last)
+            if rect.row0 <= row < rect.row1 and instruction.lattice.has_row(row) and there:
+                clipped = (there[0], there[-1] + 1, there.step)
                 self.write(instruction.out, row, clipped, self.evaluate(instruction, row, clipped))
 
     # Space.
@@ -148,7 +173,7 @@ class _Machine:
         if first < 0 or last > buffer.columns[1] - buffer.columns[0] or not -buffer.rows < slot.row <= 0:
             raise IndexError(f"{slot} at row {row}, columns {columns} lies outside what {buffer} stores")
         storage = self.buffers[slot.buffer][(row + slot.row) % buffer.rows]
-        return storage[first:last, :, slot.channel : slot.channel + slot.count]
+        return storage[first : last : _step(columns), :, slot.channel : slot.channel + slot.count]
 
     def write(self, slot: Slot, row: int, columns: Columns, value: Tensor) -> None:
         self.view(slot, row, columns).copy_(value)
@@ -167,7 +192,7 @@ class _Machine:
         field, numbers = self.program.fields[slot.field], self.fields[slot.field]  # (N or 1, rows or 1, cols or 1, F)
         numbers = numbers[:, 0 if numbers.shape[1] == 1 else row - field.row0]
         if numbers.shape[1] > 1:
-            numbers = numbers[:, columns[0] - field.col0 : columns[1] - field.col0]
+            numbers = numbers[:, columns[0] - field.col0 : columns[1] - field.col0 : _step(columns)]
         return numbers[:, :, slot.channel : slot.channel + slot.count].transpose(0, 1)
 
     # Instructions: (columns, N, out.count), or something that broadcasts to it.
@@ -181,6 +206,8 @@ class _Machine:
             return self.map(instruction, row, columns)
         if isinstance(instruction, Reduce):
             return self.reduce(instruction, row, columns)
+        if isinstance(instruction, Attention):
+            return self.attention(instruction, row, columns)
         return self.norm(instruction, row, columns)
 
     def product(self, product: Product, row: int, columns: Columns) -> Tensor:
@@ -192,14 +219,16 @@ class _Machine:
 
     def lookup(self, lookup: Lookup, row: int, columns: Columns) -> Tensor:
         total = self.view(lookup.out, row, columns).clone()
-        tables = self.constant(lookup.tables)  # (taps, K, out.count)
+        tables, step = self.constant(lookup.tables), _step(columns)  # (taps, K, out.count)
         for tap, table in zip(lookup.taps, tables, strict=True):
-            first, last = max(columns[0] + tap.col, 0), min(columns[1] + tap.col, self.width)
+            start = columns[0] + tap.col
+            first, last = start + max(-(start // step), 0) * step, min(columns[1] + tap.col, self.width)
             if 0 <= row + tap.row < self.height and first < last:
-                values = self.values[:, row + tap.row, first:last, tap.channel]  # (N, columns)
+                values = self.values[:, row + tap.row, first:last:step, tap.channel]  # (N, columns)
                 if bool((values < 0).any()):
                     raise IndexError(f"{tap} at row {row}, columns {columns} is not drawn yet")
-                total[first - tap.col - columns[0] : last - tap.col - columns[0]] += table[values.T]
+                place = (first - start) // step
+                total[place : place + values.shape[1]] += table[values.T]
         return total
 
     def map(self, map: Map, row: int, columns: Columns) -> Tensor:
@@ -214,6 +243,44 @@ class _Machine:
     def norm(self, norm: Norm, row: int, columns: Columns) -> Tensor:
         x = self.view(norm.source, row, columns)
         return F.layer_norm(x, x.shape[-1:], self.constant(norm.scale), self.constant(norm.shift), norm.eps)
+
+    def attention(self, attention: Attention, row: int, columns: Columns) -> Tensor:
+        rect, heads = attention.rect, attention.heads
+        queries = self.view(attention.query, row, columns).unflatten(-1, (heads, -1))  # (columns, N, heads, E)
+        found = []
+        for col, query in zip(range(*columns), queries, strict=True):
+            element = (row - rect.row0) * (rect.col1 - rect.col0) + col - rect.col0
+            if attention.masks == 1:
+                found.append(self.mixed(attention, query, element, row, slice(0, heads)))
+                continue
+            parts = [
+                self.mixed(attention, query, head * attention.elements + element, row, slice(head, head + 1))
+                for head in range(heads)
+            ]
+            found.append(torch.cat(parts, 1))
+        return torch.stack(found).flatten(2)
+
+    def mixed(self, attention: Attention, query: Tensor, index: int, row: int, heads: slice) -> Tensor:
+        """What some heads of one pixel find at the pixels of one list: (N, heads, D)."""
+        pixels = attention.seen[index]
+        values = self.cached(attention.values, pixels, row).unflatten(-1, (attention.heads, -1))[:, :, heads]
+        if not len(pixels):
+            return values.sum(0)
+        keys = self.cached(attention.keys, pixels, row).unflatten(-1, (attention.heads, -1))[:, :, heads]
+        scores = torch.einsum("nhe,knhe->knh", query[:, heads], keys) * attention.scale
+        if attention.bias is not None:
+            first = attention.seen.counts()[:index].sum()
+            scores = scores + self.constant(attention.bias)[:, first : first + len(pixels)].T[:, None]
+        return torch.einsum("knh,knhd->nhd", scores.softmax(0), values)
+
+    def cached(self, cache: Cache, pixels: np.ndarray, row: int) -> Tensor:
+        """Channels of a cache at some pixels: (pixels, N, count)."""
+        buffer = self.program.buffers[cache.buffer]
+        rows, cols = pixels // self.width + cache.row, pixels % self.width + cache.col - buffer.columns[0]
+        if len(pixels) and int(rows.max()) > row:
+            raise IndexError(f"{cache} is read on row {int(rows.max())} while row {row} runs")
+        found = self.buffers[cache.buffer][self.tensor(rows % buffer.rows), self.tensor(cols)]
+        return found[:, :, cache.channel : cache.channel + cache.count]
 
     # Values.
 
@@ -242,14 +309,23 @@ class _Machine:
             raise numerical_error(int(invalid.nonzero()[0]), row, col, channel)
         if not bool(unknown.any()):
             return
-        log_probabilities = self.log_probabilities(parameters[unknown])  # (images drawn, K)
-        edges = log_probabilities.exp().cumsum(-1)[:, :-1]
-        values = (edges <= self.noise[unknown, row, col, channel].double().unsqueeze(-1)).sum(-1)
+        noise = self.noise[unknown, row, col, channel].double()
+        if self.head is not None:
+            own = self.head.conditional(parameters[unknown], self.values[unknown, row, col, :channel])
+            values = self.head.draw(own, noise, self.request.temperature)
+            gained = self.head.log_prob(own, values, self.request.temperature)
+        else:
+            log_probabilities = self.log_probabilities(parameters[unknown])  # (images drawn, K)
+            edges = log_probabilities.exp().cumsum(-1)[:, :-1]
+            values = (edges <= noise.unsqueeze(-1)).sum(-1)
+            gained = log_probabilities.gather(-1, values.unsqueeze(-1)).squeeze(-1)
         self.values[unknown, row, col, channel] = values
-        self.log_prob[unknown] += log_probabilities.gather(-1, values.unsqueeze(-1)).squeeze(-1)
+        self.log_prob[unknown] += gained
 
     def describes_distribution(self, parameters: Tensor) -> Tensor:
         """Whether each image's parameters can be drawn from: (N, P) -> (N,). A logit of -infinity means never."""
+        if self.head is not None:
+            return self.head.describes_distribution(parameters)
         if self.program.head == "categorical":
             return (parameters < math.inf).all(-1) & (parameters > -math.inf).any(-1)
         if self.program.head == "bernoulli_probability":
@@ -272,6 +348,18 @@ class _Machine:
         log_prob = self.log_prob.cpu().numpy() if self.request.want_log_prob else None
         parameters = None if self.parameters is None else self.parameters.cpu().numpy()
         return Result(self.numpy_values(), log_prob, parameters)
+
+
+def _head_object(program: Program, request: Request) -> Head | None:
+    """The head whose formulas draw, where they are not those of a softmax: of a mixture, or what the request brings."""
+    if program.mixture is None:
+        return request.head if program.head == CUSTOM else None
+    mixture = program.mixture
+    return MixtureOfLogistics(program.levels, mixture.components, program.shape[0], mixture.order, mixture.log_scale_min)
+
+
+def _step(columns: Columns) -> int:
+    return columns[2] if len(columns) == 3 else 1
 
 
 _REDUCTIONS: dict[str, Callable[[Tensor, int, bool], Tensor]] = {

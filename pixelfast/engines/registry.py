@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import EngineUnavailable
+from ..heads import Head
+from ..lower import head_name
 from ..precision import NATIVE, check_precision
-from ..program import Program
+from ..program import CUSTOM, Program
 from . import cpu, reference, triton
 from .request import Request, Result
 
@@ -34,12 +36,30 @@ class ReferenceEngine:
 
 @dataclass(frozen=True)
 class Entry:
-    """An engine: what it is, why it cannot run here (None: it can), how it is made, and the precisions that it has."""
+    """An engine: what it is, why it cannot run here (None: it can), how it is made, and the precisions that it has.
+
+    `refuses` says why it cannot draw from a head, or gives None.
+    """
 
     summary: str
     unavailable: Callable[[], str | None]
     make: Callable[[Program, str], Engine]
     precisions: tuple[str, ...] = ("fp32",)
+    refuses: Callable[[Head], str | None] = lambda head: None
+
+
+def _without_functions(head: Head) -> str | None:
+    """Why an engine of compiled code cannot draw from this head.
+
+    Calling back into Python would hold all threads up at every draw, since one at a time may run it, and a function over the
+    images of a tile may give other last bits than over another number of images: images would depend on their batch.
+    """
+    if head_name(head) != CUSTOM:
+        return None
+    return (
+        f"a {type(head).__name__} draws by Python functions, which compiled code cannot call from its threads without waiting "
+        "for each other, nor with the same bits for any number of images"
+    )
 
 
 ENGINES: dict[str, Entry] = {
@@ -48,12 +68,14 @@ ENGINES: dict[str, Entry] = {
         cpu.available,
         lambda program, precision: cpu.CpuEngine(program, precision=precision),
         NATIVE,
+        _without_functions,
     ),
     "triton": Entry(
         "Triton kernels on an NVIDIA GPU",
         triton.available,
         triton.TritonEngine,
         ("fp32", "fp16"),
+        triton.refuses,
     ),
     "reference": Entry("interpreter in plain PyTorch", lambda: None, lambda program, _: ReferenceEngine(program)),
 }
@@ -85,23 +107,41 @@ def check_name(name: str, precision: str = "fp32") -> None:
         raise EngineUnavailable(f"no engine that has the precision {precision!r} can run here: {reasons}")
 
 
-def choose(name: str, precision: str = "fp32", on_cuda: bool = False, without: str = "") -> str:
-    """The engine for a name: itself, or for "auto" the first of `ENGINES` that has the precision and can run here.
+def reasons(head: Head, precision: str = "fp32") -> dict[str, str]:
+    """Of each engine that cannot run here, has no such precision or cannot draw from this head: why."""
+    found = {}
+    for name, entry in ENGINES.items():
+        missing = None if precision in entry.precisions else f"it has no precision {precision!r}"
+        reason = entry.unavailable() or missing or entry.refuses(head)
+        if reason is not None:
+            found[name] = reason
+    return found
+
+
+def choose(name: str, precision: str, head: Head, on_cuda: bool = False, but: str = "") -> str:
+    """The engine for a name: itself, or for "auto" the first of `ENGINES` that can run here and draw from the head.
 
     Args:
         on_cuda: the module is on a GPU: there, "triton" comes first.
-        without: an engine that "auto" has tried in vain.
+        but: an engine that "auto" has tried in vain.
+
+    Raises:
+        EngineUnavailable: the engine asked for cannot; the text says why.
     """
     check_name(name, precision)
-    if name != "auto":
-        return name
-    usable = [
-        candidate
-        for candidate, entry in ENGINES.items()
-        if precision in entry.precisions and candidate != without and entry.unavailable() is None
-    ]
-    if triton.interpreted():  # for tests
-        usable = [candidate for candidate in usable if candidate != "triton"]
-    if not usable:
-        raise EngineUnavailable(f"no other engine than {without!r} that has the precision {precision!r} can run here")
-    return "triton" if on_cuda and "triton" in usable else usable[0]
+    refused = reasons(head, precision)
+    usable = [engine for engine in ENGINES if engine not in refused]
+    if name == "auto":
+        # Triton's interpreter is there for tests.
+        usable = [engine for engine in usable if engine != but and not (engine == "triton" and triton.interpreted())]
+        if on_cuda and "triton" in usable:
+            return "triton"
+    if name == "auto" and usable:
+        return usable[0]
+    if name == "auto":
+        raise EngineUnavailable("no engine can run this: " + "; ".join(f"{engine}: {why}" for engine, why in refused.items()))
+    if name in refused:
+        others = " or ".join(map(repr, [*usable, *(["naive"] if precision == "fp32" else [])]))
+        use = f"engine={others}" if others else "precision='fp32'"
+        raise EngineUnavailable(f"the engine {name!r} cannot run this: {refused[name]}; use {use}")
+    return name

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InvalidInput, NumericalError
-from ..program import Program
+from ..heads import Head
+from ..program import CUSTOM, Program
 
 OnRow = Callable[[int, np.ndarray], None]
 
@@ -27,6 +28,7 @@ class Request:
         want_parameters: also give the parameters of every sub-pixel's distribution.
         threads: how many threads may run; None: as many as this process may use.
         on_row: called as (r, values) once image row r is finished; rows > r of ``values`` are not valid yet.
+        head: whose functions draw, for programs whose head is `CUSTOM`; others need none.
     """
 
     noise: np.ndarray
@@ -37,6 +39,7 @@ class Request:
     want_parameters: bool = False
     threads: int | None = None
     on_row: OnRow | None = None
+    head: Head | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def check(program: Program, request: Request) -> None:
                 f"field {index} is {array.dtype} {array.shape}, but must be float32 of shape "
                 f"({images} or 1, {field.rows} or 1, {field.cols} or 1, {field.features})"
             )
+    if program.head == CUSTOM and request.head is None:
+        raise InvalidInput("the program draws by a head's own functions, but the request brings no head")
     if not (math.isfinite(request.temperature) and request.temperature > 0):
         raise InvalidInput(f"temperature must be a positive number, got {request.temperature}")
     if request.threads is not None and request.threads < 1:

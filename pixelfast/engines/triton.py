@@ -14,18 +14,22 @@ import importlib
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..errors import EngineUnavailable
+from ..heads import Head
+from ..lower import head_name
 from ..program import Lookup, Map, Norm, Product, Program, Reduce
 from .request import Request, Result, check
 
 if TYPE_CHECKING:  # imports Triton, which need not be there
     from .triton_session import Session
 
+HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
 RUNS = (Product, Lookup, Map, Reduce, Norm)
 """Instructions that there are kernels for."""
 MOST_ISSUES = 20_000
@@ -53,15 +57,27 @@ def available() -> str | None:
     return None
 
 
+def refuses(head: Head) -> str | None:
+    """Why the engine cannot draw from a head; None if it can."""
+    if head_name(head) in HEADS:
+        return None
+    return f"it has no kernel that draws from a {type(head).__name__} head"
+
+
 def reasons(program: Program) -> list[str]:
     """Why the engine cannot run a program that the reference interpreter runs; empty if it can."""
-    from ..kernels.draw import HEADS, MOST_LEVELS
+    from ..kernels.draw import MOST_LEVELS
     from ..kernels.norm import MOST_FEATURES
 
-    found = []
-    for name in sorted({type(i).__name__ for i in program.instructions() if not isinstance(i, RUNS)}):
-        layers = sorted({str(getattr(i, "layer", "")) for i in program.instructions() if type(i).__name__ == name})
-        found.append(f"it has no kernel for {name} (layers {', '.join(layers[:3])}{', ...' if layers[3:] else ''})")
+    missing: dict[str, list[str]] = {}
+    for instruction in program.instructions():
+        if not isinstance(instruction, RUNS):
+            missing.setdefault(f"it has no kernel for {type(instruction).__name__}", []).append(instruction.layer)
+        if not instruction.lattice.everywhere:
+            missing.setdefault("it cannot compute every second row or column only, as strided layers do", []).append(instruction.layer)
+        if instruction.sweep:
+            missing.setdefault("it cannot sweep over a row, as recurrences do", []).append(instruction.layer)
+    found = [f"{reason} ({_some(layers)})" for reason, layers in missing.items()]
     if program.head not in HEADS:
         found.append(f"it has no kernel for draws from a {program.head} head")
     elif program.parameters > MOST_LEVELS:
@@ -69,6 +85,12 @@ def reasons(program: Program) -> list[str]:
     norms = [i for i in program.instructions() if isinstance(i, Norm) and i.out.count > MOST_FEATURES]
     found += [f"a layer norm holds at most {MOST_FEATURES} features, {norm.layer} has {norm.out.count}" for norm in norms[:1]]
     return found
+
+
+def _some(layers: Sequence[str]) -> str:
+    """The first few of the layers' names."""
+    names = list(dict.fromkeys(layers))
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 class TritonEngine:

@@ -5,6 +5,9 @@ second in every layer. Each layer computes, with h a vector, s a map, and * the 
 
     y = tanh(W_f * x + V_f^T h + U_f * s) . sigmoid(W_g * x + V_g^T h + U_g * s)
 
+With one stack instead, each layer has one masked k x k convolution, and part of what lies above and to the right is never seen:
+the blind spot that the two stacks were made for.
+
 Paper: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu, "Conditional image generation with PixelCNN
 decoders", NeurIPS 2016. Letters: N images, C colours, F features, K levels, D and M the sizes of vector and map.
 """
@@ -16,6 +19,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import InvalidInput
 from ..heads import Categorical
 from .condition import Condition, Wanted, check_integer
 from .masked import HorizontalConv2d, MaskedConv2d, VerticalConv2d
@@ -42,6 +46,19 @@ class GatedLayer(nn.Module):
         return v, h + self.out(gate(self.horizontal_condition(left, label, field)))
 
 
+class SingleLayer(nn.Module):
+    """One layer of a single stack, whose masked convolutions leave a blind spot: (N, F, H, W) -> (N, F, H, W)."""
+
+    def __init__(self, features: int, kernel: int, colours: int, classes: int, vector: int, map_channels: int) -> None:
+        super().__init__()
+        self.seen = MaskedConv2d(features, 2 * features, kernel, "B", colours, repeats=2)
+        self.out = MaskedConv2d(features, features, 1, "B", colours)
+        self.condition = Condition(features, classes, vector, map_channels)
+
+    def forward(self, x: Tensor, label: Tensor | None, field: Tensor | None) -> Tensor:
+        return x + self.out(gate(self.condition(self.seen(x), label, field)))
+
+
 def gate(x: Tensor) -> Tensor:
     """tanh of the first half of the channels times sigmoid of the second: (N, 2F, H, W) -> (N, F, H, W)."""
     signal, valve = x.chunk(2, 1)
@@ -58,6 +75,7 @@ class GatedPixelCNN(nn.Module):
         layers: gated layers after the first 7x7 convolution.
         kernel: width of the gated layers' convolutions, odd.
         colour: G is predicted given R, and B given R and G; False predicts all colours from the pixels before only.
+        stacks: 2, vertical and horizontal; or 1, a single stack with a blind spot.
         classes: number of labels to condition on: ``forward`` then needs h, int64 (N,).
         vector: size D of a vector to condition on: ``forward`` then needs h, float (N, D). One of the two at most.
         map_channels: channels M of a spatial map to condition on: ``forward`` then needs s, float (N, M, H, W).
@@ -78,23 +96,32 @@ class GatedPixelCNN(nn.Module):
         classes: int = 0,
         vector: int = 0,
         map_channels: int = 0,
+        stacks: int = 2,
     ) -> None:
         super().__init__()
         self.shape = check_shape(shape)
         check_integer("features", features, 1)
         check_integer("layers", layers, 1)
+        if isinstance(stacks, bool) or stacks not in (1, 2):
+            raise InvalidInput(f"stacks must be 1 (with a blind spot) or 2, got {stacks!r}")
         self.wanted = Wanted(classes, vector, map_channels)
         self.head = Categorical(levels)
         self.classes, self.vector, self.map_channels = classes, vector, map_channels
         self.config = {
             "shape": list(self.shape), "levels": levels, "features": features, "layers": layers, "kernel": kernel,
             "colour": colour, "classes": classes, "vector": vector, "map_channels": map_channels,
+            "stacks": stacks,
         }  # fmt: skip
         channels = self.shape[0]
         colours = channels if colour else 1
-        self.first_vertical = VerticalConv2d(channels, features, 7, "A")
-        self.first_horizontal = HorizontalConv2d(channels, features, 7, "A", colours)
-        self.layers = nn.ModuleList(GatedLayer(features, kernel, colours, classes, vector, map_channels) for _ in range(layers))
+        self.stacks = stacks
+        if stacks == 1:
+            self.first = MaskedConv2d(channels, features, 7, "A", colours)
+        else:
+            self.first_vertical = VerticalConv2d(channels, features, 7, "A")
+            self.first_horizontal = HorizontalConv2d(channels, features, 7, "A", colours)
+        layer = SingleLayer if stacks == 1 else GatedLayer
+        self.layers = nn.ModuleList(layer(features, kernel, colours, classes, vector, map_channels) for _ in range(layers))
         self.hidden = MaskedConv2d(features, features, 1, "B", colours)
         self.logits = MaskedConv2d(features, levels * channels, 1, "B", colours)
 
@@ -105,7 +132,17 @@ class GatedPixelCNN(nn.Module):
             InvalidInput: a condition is missing, not wanted, or has the wrong type, shape or range.
         """
         h, s = self.wanted.check(x, h, s)
+        y = self._one_stack(x, h, s) if self.stacks == 1 else self._two_stacks(x, h, s)  # (N, F, H, W)
+        return split_logits(self.logits(F.relu(self.hidden(F.relu(y)))), self.shape[0])
+
+    def _two_stacks(self, x: Tensor, h: Tensor | None, s: Tensor | None) -> Tensor:
         vertical, horizontal = self.first_vertical(x), self.first_horizontal(x)  # (N, F, H, W) each
         for layer in self.layers:
             vertical, horizontal = layer(vertical, horizontal, h, s)
-        return split_logits(self.logits(F.relu(self.hidden(F.relu(horizontal)))), self.shape[0])
+        return horizontal
+
+    def _one_stack(self, x: Tensor, h: Tensor | None, s: Tensor | None) -> Tensor:
+        y = self.first(x)
+        for layer in self.layers:
+            y = layer(y, h, s)
+        return y

@@ -56,18 +56,21 @@ class MaskedConv2d(nn.Conv2d):
         kernel_size: odd; the image keeps its size.
         mask: ``"A"`` for the first layer, ``"B"`` for the others.
         colours: how many colour groups the channels are divided into.
+        repeats: 2 for an output of two halves, each with its own run of colour groups.
     """
 
     mask: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, mask: Mask, colours: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, mask: Mask, colours: int = 1, repeats: int = 1
+    ) -> None:
         check_kernel(kernel_size)
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
         centre = kernel_size // 2
         taps = torch.zeros_like(self.weight)  # (O, I, K, K)
         taps[:, :, :centre] = 1
         taps[:, :, centre, :centre] = 1
-        groups = colour_groups(in_channels, colours), colour_groups(out_channels, colours)
+        groups = colour_groups(in_channels, colours), colour_groups(out_channels, colours, repeats)
         taps[:, :, centre, centre] = same_pixel_mask(mask, *groups).to(taps.dtype)
         self.register_buffer("mask", taps, persistent=False)
 

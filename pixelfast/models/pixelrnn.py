@@ -8,6 +8,10 @@ The state of each pixel is (N, h) numbers, computed once from the features at th
 Row LSTM: the states before are k pixels of the row above, and c_before is the one right above. Diagonal BiLSTM: the pixels
 above and to the left, c_before to the left; a second LSTM runs from right to left.
 
+Training runs the recurrences here, a row or a diagonal at a time. Traced, these loops would come to thousands of operations,
+and flips and skews would hide in which order the pixels come; so while a module is exported, and only then, a layer says what
+its recurrence is, by `pixelfast.recurrence.lstm_scan`, and gives the same numbers.
+
 Paper: van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel recurrent neural networks", ICML 2016. Letters: N images, C colours,
 F features (2h in the paper), K levels, H rows, W columns.
 """
@@ -23,6 +27,7 @@ from torch.nn import functional as F
 
 from ..errors import InvalidInput
 from ..heads import Categorical
+from ..recurrence import lstm_scan
 from .condition import check_integer
 from .masked import HorizontalConv2d, MaskedConv2d, check_kernel
 from .pixelcnn import check_shape, split_logits
@@ -44,7 +49,11 @@ class RowLSTM(nn.Module):
         self.state_to_state = nn.Conv1d(hidden, 4 * hidden, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return scan(self.input_to_state(x), self.state_to_state, 2)
+        gates, kernel = self.input_to_state(x), self.state_to_state.kernel_size[0]
+        if torch.compiler.is_exporting():
+            offsets = [(-1, tap - kernel // 2) for tap in range(kernel)]
+            return lstm_scan(gates, taps_of(self.state_to_state), offsets, (-1, 0))
+        return scan(gates, self.state_to_state, 2)
 
 
 class DiagonalBiLSTM(nn.Module):
@@ -64,6 +73,12 @@ class DiagonalBiLSTM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = (gates(x) for gates in self.input_to_state)  # (N, 4h, H, W)
+        if torch.compiler.is_exporting():
+            from_left, from_right = (
+                lstm_scan(gates, taps_of(layer), [(-1, 0), beside], beside)  # type: ignore[arg-type]
+                for gates, layer, beside in zip((left, right), self.state_to_state, ((0, -1), (0, 1)), strict=True)
+            )
+            return from_left + down_shift(from_right)
         from_left = self._scan(left, 0)
         from_right = self._scan(right.flip(3), 1).flip(3)
         return from_left + down_shift(from_right)
@@ -71,6 +86,11 @@ class DiagonalBiLSTM(nn.Module):
     def _scan(self, gates: Tensor, direction: int) -> Tensor:
         layer = self.state_to_state[direction]
         return unskew(scan(skew(gates), lambda state: layer(F.pad(state, (1, 0))), 3))
+
+
+def taps_of(layer: nn.Conv1d) -> Tensor:
+    """The weights (T, h, 4h) of a convolution's T taps, as `lstm_scan` takes them."""
+    return layer.weight.permute(2, 1, 0)
 
 
 def scan(gates: Tensor, state_to_state: object, axis: int) -> Tensor:

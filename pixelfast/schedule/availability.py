@@ -8,18 +8,33 @@ one map of times, so the maps stay small. A model is autoregressive if the param
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
 from ..errors import NotAutoregressive
-from ..graph import ChannelNorm, ChannelReduce, Edge, Graph, Input, Node, Pointwise, TapConv, edges_of
+from ..graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    Gather,
+    Graph,
+    Input,
+    Node,
+    Pointwise,
+    Scan,
+    TapConv,
+    edges_of,
+)
 from ..program import Rect
+from .attention import latest_seen, strongest_cause, without_later_pixels
+from .recurrences import scan_cause, scan_times, without_tap
 
 
 @dataclass(frozen=True)
 class Times:
-    """Times of one node: `maps` (classes, rows, cols) over its rectangle, and the class of each feature."""
+    """Times of one node: `maps` (classes, rows, cols) over its rectangle, -1 off its lattice, and the class of each feature."""
 
     domain: Rect
     maps: np.ndarray
@@ -69,9 +84,25 @@ def _node_times(node: Node, graph: Graph, times: list[Times]) -> Times:
                 for number in np.unique(classes):
                     reach.append(classes == number)
                     sources.append((edge, int(number)))
+        case Gather():
+            reach, sources, first = [], [], 0
+            for edge in node.edges:
+                here = np.arange(node.features) - first
+                inside = (here >= 0) & (here < len(edge.channels))
+                classes = np.where(inside, times[edge.source].classes[edge.channels[np.where(inside, here, 0)]], -1)
+                for number in np.unique(classes[inside]):
+                    reach.append(classes == number)
+                    sources.append((edge, int(number)))
+                first += len(edge.channels)
+        case CausalAttention():
+            maps, classes = latest_seen(node, graph.image, times[node.query.source], times[node.cache.source])
+            return Times(domain, maps, classes)
         case ChannelReduce() | ChannelNorm():
             sources = [(e, int(number)) for e in node.edges for number in np.unique(times[e.source].classes[e.channels])]
             reach = [np.ones(node.features, dtype=bool) for _ in sources]
+        case Scan():
+            gates = np.concatenate([_seen(edge, times[edge.source], domain) for edge in node.edges])
+            return Times(domain, *scan_times(node, gates))
         case _:
             raise AssertionError(f"unknown node {type(node).__name__}")
     signatures = np.stack(reach, 1) if reach else np.zeros((node.features, 0), dtype=bool)
@@ -82,7 +113,25 @@ def _node_times(node: Node, graph: Graph, times: list[Times]) -> Times:
         if len(users):
             seen = _window(times[edge.source], number, edge, domain)
             maps[users] = np.maximum(maps[users], seen)
+    if not node.lattice.everywhere:
+        maps[:, ~elements(node)] = -1
     return Times(domain, maps, classes.reshape(-1))
+
+
+def _seen(edge: Edge, source: Times, domain: Rect) -> np.ndarray:
+    """Times that a reader over `domain` sees through an edge: (channels, rows, cols)."""
+    classes = source.classes[edge.channels]
+    windows = {int(number): _window(source, int(number), edge, domain) for number in np.unique(classes)}
+    return np.stack([windows[int(number)] for number in classes])
+
+
+def elements(node: Node) -> np.ndarray:
+    """Which pixels of a node's rectangle lie on its lattice: bool (rows, cols)."""
+    d = node.domain
+    here = np.zeros((d.row1 - d.row0, d.col1 - d.col0), dtype=bool)
+    rows, cols = node.lattice.rows(d.row0, d.row1), node.lattice.columns(d.col0, d.col1)
+    here[np.ix_(np.array(rows, dtype=np.int64) - d.row0, np.array(cols, dtype=np.int64) - d.col0)] = True
+    return here
 
 
 def _window(source: Times, number: int, edge: Edge, domain: Rect) -> np.ndarray:
@@ -138,7 +187,7 @@ def find_leak(graph: Graph, times: list[Times]) -> NotAutoregressive | None:
     assert isinstance(source, Input)
     offset = (seen_row - row, seen_col - col)
     seen_channel = int(source.channels[feature])
-    names = ["output", *(_title(graph.nodes[step[0]]) for step in path)]
+    names = ["output", *(_title(graph.nodes[number]) for number, _ in groupby(step[0] for step in path))]
     node = graph.nodes[culprit]
     itself = offset == (0, 0) and seen_channel == channel
     return NotAutoregressive(
@@ -163,13 +212,19 @@ def _path(graph: Graph, times: list[Times], node: int, feature: int, row: int, c
     """Elements from an output back to the image, each with a time that must not be."""
     path = [(node, feature, row, col)]
     while not isinstance(graph.nodes[node], Input):
-        node, feature, row, col = _cause(graph.nodes[node], times, feature, row, col, limit)
+        reader = graph.nodes[node]
+        if isinstance(reader, Scan):
+            node, feature, row, col = scan_cause(node, reader, times, feature, row, col, limit)
+        else:
+            node, feature, row, col = _cause(reader, times, feature, row, col, limit)
         path.append((node, feature, row, col))
     return path
 
 
 def _cause(node: Node, times: list[Times], feature: int, row: int, col: int, limit: int) -> Step:
     """An element that `node` reads there and whose time is at least `limit`."""
+    if isinstance(node, CausalAttention):
+        return strongest_cause(node, times[node.query.source], times[node.cache.source], feature, row, col)
     best: Step | None = None
     best_time = limit - 1
     for index, edge in enumerate(edges_of(node)):
@@ -181,6 +236,9 @@ def _cause(node: Node, times: list[Times], feature: int, row: int, col: int, lim
                 channels = edge.channels[node.taps[index].weights[:, feature] != 0]
             case Pointwise() if len(edge.channels) > 1:
                 channels = edge.channels[feature : feature + 1]
+            case Gather():
+                before = sum(len(other.channels) for other in node.edges[:index])
+                channels = edge.channels[max(feature - before, 0) :][:1] if feature >= before else edge.channels[:0]
             case _:
                 channels = edge.channels
         for channel in channels:
@@ -194,13 +252,17 @@ def _cause(node: Node, times: list[Times], feature: int, row: int, col: int, lim
 def _culprit(graph: Graph, times: list[Times], path: list[Step], limit: int) -> int:
     """The node at which a leak enters.
 
-    A layer with a single weight too many is found by taking that weight out. Otherwise it is where, from the image on, more
-    channels come to depend on what they must not see than before; if all channels do all the way, it is the first layer,
-    which looks at the image itself.
+    A layer with a single weight too many is found by taking that weight out. Where later pixels are seen, it is the layer
+    from which on all see beyond their own place. Otherwise it is where, from the image on, more channels come to depend on
+    what they must not see than before; if all channels do all the way, it is the first layer, which looks at the image itself.
     """
     for reader, source in pairwise(path):
         if _heals(graph, reader, source):
             return reader[0]
+    farsighted = [node for node, *at in path if _sees_beyond_its_place(graph, times[node], *at)]
+    prefix = [step[0] for step in path[: len(farsighted)]]
+    if farsighted and farsighted == prefix:
+        return farsighted[-1]
     shares = []
     for node, _, row, col in reversed(path):
         late = [times[node].at(feature, row, col) >= limit for feature in range(graph.nodes[node].features)]
@@ -212,10 +274,20 @@ def _culprit(graph: Graph, times: list[Times], path: list[Step], limit: int) -> 
     return order[1] if len(order) > 1 else order[0]
 
 
+def _sees_beyond_its_place(graph: Graph, times: Times, feature: int, row: int, col: int) -> bool:
+    channels, _, width = graph.shape
+    return times.at(feature, row, col) >= (row * width + col + 1) * channels
+
+
 def _heals(graph: Graph, reader: Step, source: Step) -> bool:
     """Whether the model is autoregressive without the one weight that leads from `source` to `reader`."""
     index, feature, row, col = reader
     node = graph.nodes[index]
+    if isinstance(node, CausalAttention) and source[0] == node.cache.source:
+        stricter = (False, True) if source[2:] > (row, col) else (True,)
+        return any(_heals_as(graph, index, without_later_pixels(node, graph.image, strictly)) for strictly in stricter)
+    if isinstance(node, Scan) and source[0] == index:
+        return _heals_as(graph, index, without_tap(node, source[2] - row, source[3] - col))
     if not isinstance(node, TapConv):
         return False
     taps = []
@@ -225,8 +297,13 @@ def _heals(graph: Graph, reader: Step, source: Step) -> bool:
             weights = weights.copy()
             weights[tap.edge.channels == source[1], feature] = 0
         taps.append(replace(tap, weights=weights))
+    return _heals_as(graph, index, replace(node, taps=tuple(taps)))
+
+
+def _heals_as(graph: Graph, index: int, node: Node) -> bool:
+    """Whether the model is autoregressive with another node in the place of one."""
     nodes = list(graph.nodes)
-    nodes[index] = replace(node, taps=tuple(taps))
+    nodes[index] = node
     healed = replace(graph, nodes=tuple(nodes))
     return leaks(healed, availability(healed)) == 0
 

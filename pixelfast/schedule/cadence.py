@@ -5,6 +5,9 @@ relative to its own place. Lags are compared in raster order and follow from the
 source has at least the source's lag plus (dr, dc). Shifting every node by its lag gives one picture of time for all:
 the element at (row, col) is computed when the sampler stands at (row, col), and reads only what lies behind.
 
+The states of a recurrence share one lag, that of its gates, since each depends on all before. From the right, a state depends
+on all of its row: its lag ends before the next row starts.
+
 A node that nobody needs in the row where its lag ends can wait for that row to be finished: it is computed once per row,
 for all columns at once. Everything else is computed pixel by pixel, in the step of the channel that allows it.
 """
@@ -16,11 +19,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import UnsupportedModel
-from ..graph import ChannelNorm, ChannelReduce, Edge, Graph, Input, Node, Pointwise, TapConv, edges_of
+from ..graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    Gather,
+    Graph,
+    Input,
+    Node,
+    Pointwise,
+    Scan,
+    TapConv,
+    edges_of,
+)
 from ..program import Rect
 
 ROW = 1 << 24
 """Weight of a row in a lag that is written as one number, (row * ROW + column) * C + step: far wider than any image."""
+START = -(ROW // 4)
+"""Column of a lag that ends before its row starts: of what depends on all of the row above, as from the right it does."""
 NEVER = np.iinfo(np.int64).min // 4
 """Lag of what depends on no sub-pixel."""
 
@@ -94,6 +112,8 @@ def schedule(graph: Graph) -> Schedule:
                     pieces.append(Piece(index, members, "always", members * 0, 0, 0, node.domain))
                     continue
                 row, col = _decode(int(position))
+                if col <= START // 2:  # known with the end of the row above, like all that waits for a row
+                    row, col = row - 1, 0
                 steps = lags[index][members] % channels
                 pieces.append(Piece(index, members, "pixel", steps, row, col, node.domain.shifted(row, col)))
         piece_of.append(numbers)
@@ -159,12 +179,24 @@ def _node_lags(node: Node, channels: int, lags: list[np.ndarray]) -> np.ndarray:
         case Pointwise():
             for edge in edges_of(node):
                 lag = np.maximum(lag, _through(edge, lags, channels))
-        case ChannelReduce() | ChannelNorm():
-            for edge in node.edges:
+        case ChannelReduce() | ChannelNorm() | Gather() | CausalAttention():
+            for edge in edges_of(node):
                 lag = np.maximum(lag, _through(edge, lags, channels).max())
+        case Scan():
+            gates = np.concatenate([_through(edge, lags, channels) for edge in node.edges])
+            return _scan_lags(gates.reshape(4, node.features).max(0), node.sweep, channels)
         case _:
             raise AssertionError(f"unknown node {type(node).__name__}")
     return lag
+
+
+def _scan_lags(gates: np.ndarray, sweep: int, channels: int) -> np.ndarray:
+    """Lags of a recurrence's states from those of their gates (F,): one place for all, where the last of them is known."""
+    position = int(gates.max()) // channels
+    if sweep < 0 and gates.max() > NEVER // 2:
+        row, col = _decode(position)
+        position = (row if col <= START // 2 else row + 1) * ROW + START
+    return np.where(gates // channels < position, position * channels, gates)
 
 
 def _through(edge: Edge, lags: list[np.ndarray], channels: int) -> np.ndarray:

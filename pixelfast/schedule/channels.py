@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..graph import ChannelNorm, Node, Pointwise, edges_of
+from ..graph import CausalAttention, ChannelNorm, Gather, Node, Pointwise, edges_of
 from .cadence import Schedule
 
 UNWANTED = 1 << 40
@@ -32,7 +32,9 @@ def channel_orders(schedule: Schedule) -> list[np.ndarray]:
     orders: list[np.ndarray] = []
     for piece in schedule.pieces:
         node = graph.nodes[piece.node]
-        rank = wanted[piece.node] if piece.node in wanted else _source_rank(node, place)
+        # The channels of a head stand together.
+        ordered = isinstance(node, (Gather, CausalAttention))
+        rank = wanted[piece.node] if piece.node in wanted and not ordered else _source_rank(node, place)
         order = np.lexsort((np.arange(len(piece.features)), rank[piece.features], piece.steps))
         orders.append(order)
         place[piece.node][piece.features[order]] = np.arange(len(order))

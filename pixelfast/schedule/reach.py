@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..graph import ChannelNorm, ChannelReduce, Edge, Graph, Input, Pointwise, TapConv, edges_of
+from ..graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    Gather,
+    Graph,
+    Input,
+    Pointwise,
+    Scan,
+    TapConv,
+    edges_of,
+)
+from .attention import marks_seen
+from .availability import elements
+from .recurrences import gate_channels, scan_marks
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,8 @@ def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
         node, marks = graph.nodes[index], needed[index]
         if marks is None:
             continue
+        if not node.lattice.everywhere:
+            marks &= elements(node)
         row0, col0 = node.domain.row0, node.domain.col0
         match node:
             case TapConv():
@@ -92,10 +109,23 @@ def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
                 for edge in edges_of(node):
                     aligned = marks if len(edge.channels) == len(marks) else np.asarray(marks.any(0, keepdims=True))
                     _mark(graph, needed, edge, aligned, row0, col0)
+            case Scan():
+                marks = scan_marks(node, marks)
+                for edge, states in gate_channels(node):
+                    _mark(graph, needed, edge, marks[states], row0, col0)
             case ChannelReduce() | ChannelNorm():
                 for edge in edges_of(node):
                     whole = np.broadcast_to(marks.any(0), (len(edge.channels), *marks.shape[1:]))
                     _mark(graph, needed, edge, whole, row0, col0)
+            case Gather():
+                first = 0
+                for edge in node.edges:
+                    _mark(graph, needed, edge, marks[first : first + len(edge.channels)], row0, col0)
+                    first += len(edge.channels)
+            case CausalAttention():
+                asked, seen = marks_seen(node, graph.image, marks)
+                _mark(graph, needed, node.query, asked, row0, col0)
+                _mark(graph, needed, replace(node.cache, row=0, col=0), seen, 0, 0)
             case _:
                 pass
 

@@ -11,12 +11,31 @@ from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
 from ..expression import evaluate
-from ..graph import ChannelNorm, ChannelReduce, Edge, FieldEdge, FieldSpec, Input, Leaf, Node, Pointwise, Tap, TapConv
-from ..program import Op, Rect
-from .elements import NEXT_IMAGE, ElementTable, Layout, Value, infer_layout, stepped, written_out
+from ..graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    FieldEdge,
+    FieldSpec,
+    Gather,
+    Input,
+    Leaf,
+    Node,
+    Pointwise,
+    Scan,
+    StateTap,
+    Tap,
+    TapConv,
+)
+from ..program import Keys, Lattice, Op, Rect
+from .elements import NEXT_IMAGE, ElementTable, Layout, Rectangle, Value, infer_layout, stepped, written_out
+from .phases import brought_together
 from .values import shape_of
 
 IMAGES = 2
+Window = tuple[int, int, int, int]
+"""Rows [0], [1] and columns [2], [3] of an array."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +156,7 @@ class GraphBuilder:
         """
         shape = torch.broadcast_shapes(*(shape_of(operand) for operand in operands if isinstance(operand, Value)))
         numbers = [op.numbers.expand(shape) for op in operands if isinstance(op, Value) and op.numbers is not None]
-        layout = infer_layout(self.table, numbers, str(at))
+        layout = infer_layout(self.table, numbers, str(at), size=self.shape[1:])
         maps = [self._map(at, op, layout, shape) for op in operands]
         wanted = layout.inside[0]
         if not force:
@@ -169,7 +188,8 @@ class GraphBuilder:
         """One node for the features in `group`, which read the same edges; element numbers (rows, cols, len(group))."""
         row0, row1, col0, col1 = _hull(chosen)
         window = (slice(row0, row1), slice(col0, col1))
-        domain = Rect(row0, row1, col0, col1).shifted(layout.row0, layout.col0)
+        domain = _placed((row0, row1, col0, col1), layout.row0, layout.col0, layout.steps)
+        lattice = Lattice.through(domain.row0, domain.col0, layout.steps)
         assembly = _Assembly()
         for operand, reads in zip(operands, maps, strict=True):
             if isinstance(reads, float):
@@ -180,24 +200,24 @@ class GraphBuilder:
             known = np.zeros(chosen[window].shape, dtype=bool)
             if reads is not None and reads.edge[group[0], 0] >= 0:
                 known = _features(reads.known[window], group)
-                edge, mask = _edge(reads, group, known, domain)
+                edge, mask = _edge(reads, group, known, domain, layout.steps)
                 parts.append(assembly.leaf(edge))
                 if mask is not None:
-                    kept = assembly.leaf(self._static(mask[None], domain))
+                    kept = assembly.leaf(self._static(mask[None], domain, layout.steps))
                     parts = [assembly.op("mul", parts[0], kept)]
             field = self._constant_part(at, operand, layout, shape, window, group, known, domain)
             if field is not None:
                 parts.append(assembly.leaf(field))
             assembly.operand(parts)
         leaves, expression = assembly.finish(ops)
-        node = Pointwise(at.name, at.layer, len(group), domain, leaves, expression)
+        node = Pointwise(at.name, at.layer, len(group), domain, leaves, expression, lattice=lattice)
         folded = self._fold_input(node)
         if folded is None:
             found = self.add(node)
         else:
             table, (row, col) = folded
-            rows = slice(domain.row0 + row, domain.row1 + row)
-            cols = slice(domain.col0 + col, domain.col1 + col)
+            rows = slice(domain.row0 + row, domain.row1 + row, layout.steps[0])
+            cols = slice(domain.col0 + col, domain.col1 + col, layout.steps[1])
             found = self.add(table)[rows, cols]
         if chosen.all():
             return found
@@ -240,16 +260,34 @@ class GraphBuilder:
             return float(operand)
         if operand.numbers is None:
             return None
-        return self._reads(at, layout.gather(operand.numbers.expand(shape)), layout.row0, layout.col0)
+        maps = layout.gather(operand.numbers.expand(shape))
+        settled = self.settled(at, maps, layout.row0, layout.col0, layout.steps)
+        return self._reads(at, settled, layout.row0, layout.col0, layout.steps)
 
-    def _reads(self, at: Origin, ids: Tensor, row0: int, col0: int) -> _Reads:
-        """What element numbers (images, rows, cols, F) read, relative to pixel (row0 + i, col0 + j)."""
+    def settled(self, at: Origin, maps: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Tensor:
+        """Maps (images, rows, cols, F) whose channels each read one channel at one offset, by a new node if need be."""
+        if self._rectangle(maps, steps) is not None:
+            return maps
+        found = brought_together(self, at, maps, row0, col0, steps)
+        return maps if found is None else found
+
+    def _rectangle(self, ids: Tensor, steps: tuple[int, int]) -> Rectangle | None:
+        """The rectangle that maps in these steps hold, if it is one (`ElementTable.rectangle`)."""
         plain = self.table.rectangle(ids)
+        if plain is None:
+            return None
+        rows = plain.row1 - plain.row0 == 1 or plain.row_step == steps[0]
+        cols = plain.col1 - plain.col0 == 1 or plain.col_step == steps[1]
+        return plain if rows and cols else None
+
+    def _reads(self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int] = (1, 1)) -> _Reads:
+        """What element numbers (images, rows, cols, F) read, relative to pixel (row0 + i * steps[0], col0 + j * steps[1])."""
+        plain = self._rectangle(ids, steps)
         if plain is not None:
             known = np.zeros(tuple(ids.shape[1:]), dtype=bool)
             known[plain.row0 : plain.row1, plain.col0 : plain.col1] = True
             corner = plain.corner
-            offsets = [corner.node, corner.row - plain.row0 - row0, corner.col - plain.col0 - col0]
+            offsets = [corner.node, corner.row - plain.row0 * steps[0] - row0, corner.col - plain.col0 * steps[1] - col0]
             return _Reads(known, np.stack(offsets, 1), corner.feature)
         numbers = written_out(ids).numpy()
         if len(numbers) > 1 and not np.array_equal(
@@ -257,8 +295,8 @@ class GraphBuilder:
         ):
             raise UnsupportedModel(f"{at} mixes images of the batch: each image must be computed by itself")
         place = self.table.places(numbers[0])
-        rows = np.arange(numbers.shape[1])[:, None, None] + row0
-        cols = np.arange(numbers.shape[2])[None, :, None] + col0
+        rows = np.arange(numbers.shape[1])[:, None, None] * steps[0] + row0
+        cols = np.arange(numbers.shape[2])[None, :, None] * steps[1] + col0
         columns = np.stack([place.node, place.row - rows, place.col - cols, place.feature])  # (4, rows, cols, F)
         flat = columns.reshape(4, -1, numbers.shape[3])
         known = place.known.reshape(-1, numbers.shape[3])
@@ -301,11 +339,11 @@ class GraphBuilder:
                 return None
             if not np.array_equal(values[0], values[-1], equal_nan=True):
                 raise UnsupportedModel(f"{at} treats the images of a batch differently: each image must be computed by itself")
-            return self._static(values[:1], domain)
+            return self._static(values[:1], domain, layout.steps)
         positions = torch.arange(operand.const.numel()).view(operand.const.shape)
-        return self._dynamic(operand.dynamic, gathered(positions, -1), domain)
+        return self._dynamic(operand.dynamic, gathered(positions, -1), domain, layout.steps)
 
-    def _static(self, values: np.ndarray, domain: Rect) -> Leaf:
+    def _static(self, values: np.ndarray, domain: Rect, steps: tuple[int, int]) -> Leaf:
         """A leaf for values (1, rows or 1, cols or 1, F): a number, a vector, or a field."""
         values = _compress(values).astype(np.float32)
         if values.shape[1:3] == (1, 1):
@@ -313,14 +351,16 @@ class GraphBuilder:
             if (vector == vector[0]).all():
                 return float(vector[0])
             return vector.copy()
+        values = _spread(values, steps, 0)
         self.fields.append(FieldSpec(domain.row0, domain.col0, values))
         return FieldEdge(len(self.fields) - 1, np.arange(values.shape[3]))
 
-    def _dynamic(self, node: fx.Node, index: np.ndarray, domain: Rect) -> FieldEdge:
+    def _dynamic(self, node: fx.Node, index: np.ndarray, domain: Rect, steps: tuple[int, int]) -> FieldEdge:
         if node not in self.outputs:
             self.outputs.append(node)
         if np.array_equal(index[0], index[-1]):
             index = index[:1]
+        index = _spread(index, steps, -1)
         spec = FieldSpec(domain.row0, domain.col0, None, self.outputs.index(node), index)
         self.fields.append(spec)
         return FieldEdge(len(self.fields) - 1, np.arange(index.shape[3]))
@@ -338,65 +378,185 @@ class GraphBuilder:
         groups: int = 1,
         row0: int = 0,
         col0: int = 0,
+        steps: tuple[int, int] = (1, 1),
+        stride: Sequence[int] = (1, 1),
     ) -> Tensor:
-        """A convolution of stride 1 over element numbers (images, rows, cols, I); weight (O, I / groups, kh, kw).
+        """A convolution over element numbers (images, rows, cols, I) in steps; weight (O, I / groups, kh, kw).
 
         Elements 0 count as zeros. Returns element numbers (rows', cols', O) of the first image.
         """
         matrix = _dense_weight(weight, groups)  # (O, I, kh, kw)
-        outputs, _, kernel_rows, kernel_cols = matrix.shape
-        reads = self._reads(at, ids, row0, col0)
-        rows = ids.shape[1] + 2 * padding[0] - dilation[0] * (kernel_rows - 1)
-        cols = ids.shape[2] + 2 * padding[1] - dilation[1] * (kernel_cols - 1)
+        reach = [dilation[d] * (matrix.shape[2 + d] - 1) for d in range(2)]
+        rows, cols = ((ids.shape[1 + d] + 2 * padding[d] - reach[d] - 1) // stride[d] + 1 for d in range(2))
         self.dense_macs += rows * cols * weight.numel()
-        # Centre the kernel: output pixel i stands where its middle tap reads.
-        middle = (dilation[0] * (kernel_rows - 1) // 2, dilation[1] * (kernel_cols - 1) // 2)
-        top, left = row0 - padding[0] + middle[0], col0 - padding[1] + middle[1]
+        # Centre the kernel: an output stands where its middle tap reads.
+        middle = (reach[0] // 2, reach[1] // 2)
+        offsets = [[(a * dilation[d] - middle[d]) * steps[d] for a in range(matrix.shape[2 + d])] for d in range(2)]
+        top, left = row0 + (middle[0] - padding[0]) * steps[0], col0 + (middle[1] - padding[1]) * steps[1]
+        wide = (steps[0] * stride[0], steps[1] * stride[1])
+        domain = _placed((0, rows, 0, cols), top, left, wide)
+        reads = self._reads(at, ids, row0, col0, steps)
+        return self._tap_conv(at, reads, matrix, bias, offsets, (row0, col0, steps), domain, wide)
+
+    def conv_transposed(
+        self,
+        at: Origin,
+        ids: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        output_padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        row0: int,
+        col0: int,
+        steps: tuple[int, int],
+    ) -> Tensor:
+        """A transposed convolution over (images, rows, cols, I) in steps that the stride divides; weight (I, O / groups, kh, kw).
+
+        Input i stands where output i * stride does. An output reads, at constant offsets, the taps whose inputs exist: the
+        others lie between the elements of what it reads.
+        """
+        matrix = _dense_weight_transposed(weight, groups)  # (O, I, kh, kw)
+        fine = (steps[0] // stride[0], steps[1] // stride[1])
+        rows, cols = (
+            (ids.shape[1 + d] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (matrix.shape[2 + d] - 1) + output_padding[d] + 1
+            for d in range(2)
+        )
+        self.dense_macs += ids.shape[1] * ids.shape[2] * weight.numel()
+        offsets = [[(padding[d] - a * dilation[d]) * fine[d] for a in range(matrix.shape[2 + d])] for d in range(2)]
+        reads = self._reads(at, self._own_copy(at, ids, row0, col0, steps), row0, col0, steps)
+        domain = _placed((0, rows, 0, cols), row0, col0, fine)
+        return self._tap_conv(at, reads, matrix, bias, offsets, (row0, col0, steps), domain, fine)
+
+    def _tap_conv(
+        self,
+        at: Origin,
+        reads: _Reads,
+        matrix: np.ndarray,
+        bias: Tensor | None,
+        offsets: list[list[int]],
+        origin: tuple[int, int, tuple[int, int]],
+        domain: Rect,
+        steps: tuple[int, int],
+    ) -> Tensor:
+        """One node over a domain in steps, for a matrix (O, I, kh, kw) whose taps lie at row and column offsets in pixels."""
         taps: list[Tap] = []
         for group in _groups(reads.edge):
             source, row, col = (int(v) for v in reads.edge[group[0]])
             if source < 0:
                 continue
-            rect = self._full_rect(at, reads, group).shifted(row0 + row, col0 + col)
-            for a in range(kernel_rows):
-                for b in range(kernel_cols):
+            rect = _placed(self._full_rect(at, reads, group), *origin).shifted(row, col)
+            for a, down in enumerate(offsets[0]):
+                for b, right in enumerate(offsets[1]):
                     block = np.ascontiguousarray(matrix[:, group, a, b].T)  # (I', O)
-                    if not block.any():
-                        continue
-                    offset = (a * dilation[0] - middle[0] + row, b * dilation[1] - middle[1] + col)
-                    taps.append(Tap(Edge(source, *offset, reads.feature[group], rect), block))
-        vector = np.zeros(outputs, np.float32) if bias is None else bias.detach().float().numpy().copy()
-        domain = Rect(top, top + rows, left, left + cols)
-        return self.add(TapConv(at.name, at.layer, outputs, domain, tuple(taps), vector))
+                    if block.any():
+                        taps.append(Tap(Edge(source, down + row, right + col, reads.feature[group], rect), block))
+        vector = np.zeros(len(matrix), np.float32) if bias is None else bias.detach().float().numpy().copy()
+        lattice = Lattice.through(domain.row0, domain.col0, steps)
+        return self.add(TapConv(at.name, at.layer, len(matrix), domain, tuple(taps), vector, lattice=lattice))
 
-    def is_regular(self, at: Origin, ids: Tensor, row0: int = 0, col0: int = 0) -> bool:
+    def _own_copy(self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Tensor:
+        """Maps (images, rows, cols, F) from nodes that have no elements between those of the maps, copied if need be."""
+        reads = self._reads(at, ids, row0, col0, steps)
+        result = written_out(ids).clone()
+        copied = False
+        for group in _groups(reads.edge):
+            source, row, col = (int(v) for v in reads.edge[group[0]])
+            if source < 0:
+                continue
+            window = self._full_rect(at, reads, group)
+            domain = _placed(window, row0, col0, steps)
+            lattice = Lattice.through(domain.row0, domain.col0, steps)
+            if lattice.shifted(row, col).contains(self.nodes[source].lattice):
+                continue
+            edge = Edge(source, row, col, reads.feature[group], domain.shifted(row, col))
+            numbers = both_images(self.add(Pointwise(at.name, at.layer, len(group), domain, (edge,), (), lattice=lattice)))
+            result[:, window[0] : window[1], window[2] : window[3], torch.from_numpy(group)] = written_out(numbers)
+            copied = True
+        return result if copied else ids
+
+    def is_regular(self, at: Origin, ids: Tensor, row0: int = 0, col0: int = 0, steps: tuple[int, int] = (1, 1)) -> bool:
         """Whether each channel of (images, rows, cols, F) is a full rectangle of one node's feature, or constant."""
-        reads = self._reads(at, ids, row0, col0)
+        reads = self._reads(at, ids, row0, col0, steps)
         for group in _groups(reads.edge):
             known = _features(reads.known, group)
             if reads.edge[group[0], 0] >= 0 and not _is_full(known):
                 return False
         return True
 
-    def _full_rect(self, at: Origin, reads: _Reads, group: np.ndarray) -> Rect:
+    def _full_rect(self, at: Origin, reads: _Reads, group: np.ndarray) -> Window:
         known = _features(reads.known, group)
-        assert _is_full(known), f"{at}: irregular operand must be made regular first"
-        return Rect(*_hull(known))
+        if not _is_full(known):
+            raise UnsupportedModel(
+                f"{at} reads elements whose places in the image form no rectangle (a sequence of pixels that is shifted by one "
+                "wraps around at the end of each row): these cannot be computed pixel by pixel"
+            )
+        return _hull(known)
 
-    def reduce(self, at: Origin, ids: Tensor, kind: str, correction: float, row0: int, col0: int) -> Tensor:
+    def reduce(
+        self, at: Origin, ids: Tensor, kind: str, correction: float, row0: int, col0: int, steps: tuple[int, int] = (1, 1)
+    ) -> Tensor:
         """A reduction over all features of element numbers (images, rows, cols, F); returns (rows, cols, 1)."""
-        edges, domain = self._edges(at, ids, row0, col0)
-        return self.add(ChannelReduce(at.name, at.layer, 1, domain, edges, kind, correction))
+        edges, domain = self._edges(at, ids, row0, col0, steps)
+        lattice = Lattice.through(row0, col0, steps)
+        return self.add(ChannelReduce(at.name, at.layer, 1, domain, edges, kind, correction, lattice=lattice))
 
-    def norm(self, at: Origin, ids: Tensor, scale: np.ndarray, shift: np.ndarray, eps: float, row0: int, col0: int) -> Tensor:
+    def norm(
+        self,
+        at: Origin,
+        ids: Tensor,
+        scale: np.ndarray,
+        shift: np.ndarray,
+        eps: float,
+        row0: int,
+        col0: int,
+        steps: tuple[int, int] = (1, 1),
+    ) -> Tensor:
         """Layer normalisation over all features of (images, rows, cols, F); returns (rows, cols, F)."""
-        edges, domain = self._edges(at, ids, row0, col0)
-        return self.add(ChannelNorm(at.name, at.layer, len(scale), domain, edges, scale, shift, eps))
+        edges, domain = self._edges(at, ids, row0, col0, steps)
+        lattice = Lattice.through(row0, col0, steps)
+        return self.add(ChannelNorm(at.name, at.layer, len(scale), domain, edges, scale, shift, eps, lattice=lattice))
 
-    def _edges(self, at: Origin, ids: Tensor, row0: int, col0: int) -> tuple[tuple[Edge, ...], Rect]:
+    def attention(
+        self, at: Origin, parts: Sequence[Tensor], heads: int, scale: float, seen: Keys, bias: np.ndarray | None, refusal: str
+    ) -> Tensor:
+        """Attention of queries to keys with values, maps (images, H, W, F) each; returns (H, W, heads * D).
+
+        Keys and values are gathered in one node: they are kept for as long.
+        """
+        query, keys, values = (self._edges(at, part, 0, 0)[0] for part in parts)
+        asking, cache = self._gather(at, "query", query), self._gather(at, "cache", (*keys, *values))
+        latest = seen.latest_offset(self.shape[1], self.shape[2])
+        features = parts[2].shape[3]
+        self.dense_macs += (parts[0].shape[3] + features) * (self.image.row1 * self.image.col1) ** 2
+        cached = Edge(cache, *latest, np.arange(self.nodes[cache].features), self.image)
+        asked = Edge(asking, 0, 0, np.arange(self.nodes[asking].features), self.image)
+        return self.add(
+            CausalAttention(at.name, at.layer, features, self.image, asked, cached, heads, scale, seen, bias, refusal)
+        )
+
+    def _gather(self, at: Origin, what: str, edges: tuple[Edge, ...]) -> int:
+        """The channels of all edges side by side; the number of their node."""
+        features = sum(len(edge.channels) for edge in edges)
+        self.add(Gather(f"{at.name}_{what}", at.layer, features, self.image, edges))
+        return len(self.nodes) - 1
+
+    def scan(
+        self, at: Origin, ids: Tensor, taps: Sequence[StateTap], cell: tuple[int, int], sweep: int, row0: int, col0: int
+    ) -> Tensor:
+        """The states of an LSTM over gates (images, rows, cols, 4F); returns (rows, cols, F)."""
+        edges, domain = self._edges(at, ids, row0, col0)
+        self.dense_macs += ids.shape[1] * ids.shape[2] * sum(tap.weights.size for tap in taps)
+        return self.add(Scan(at.name, at.layer, ids.shape[3] // 4, domain, edges, tuple(taps), cell, sweep))
+
+    def _edges(
+        self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int] = (1, 1)
+    ) -> tuple[tuple[Edge, ...], Rect]:
         """Edges that together hold all features in order; every element must be one of a node."""
-        reads = self._reads(at, ids, row0, col0)
-        domain = Rect(row0, row0 + ids.shape[1], col0, col0 + ids.shape[2])
+        reads = self._reads(at, self.settled(at, ids, row0, col0, steps), row0, col0, steps)
+        domain = _placed((0, ids.shape[1], 0, ids.shape[2]), row0, col0, steps)
         edges = []
         for run in _runs(reads.edge):
             source, row, col = (int(v) for v in reads.edge[run[0]])
@@ -428,7 +588,7 @@ def _runs(signatures: np.ndarray) -> list[np.ndarray]:
     return np.split(np.arange(len(signatures)), breaks)
 
 
-def _hull(mask: np.ndarray) -> tuple[int, int, int, int]:
+def _hull(mask: np.ndarray) -> Window:
     """Rows [row0, row1) and columns [col0, col1) that hold all True entries of a mask (rows, cols, F)."""
     rows, cols = np.flatnonzero(mask.any((1, 2))), np.flatnonzero(mask.any((0, 2)))
     return int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
@@ -439,11 +599,30 @@ def _is_full(known: np.ndarray) -> bool:
     return bool(known[row0:row1, col0:col1].all())
 
 
-def _edge(reads: _Reads, group: np.ndarray, known: np.ndarray, domain: Rect) -> tuple[Edge, np.ndarray | None]:
+def _placed(window: Window, row0: int, col0: int, steps: tuple[int, int]) -> Rect:
+    """The pixels of positions [window[0], window[1]) x [window[2], window[3]) in steps from (row0, col0)."""
+    rows, cols = (row0, window[0], window[1], steps[0]), (col0, window[2], window[3], steps[1])
+    (top, bottom), (left, right) = ((start + a * step, start + (b - 1) * step + 1) for start, a, b, step in (rows, cols))
+    return Rect(top, bottom, left, right)
+
+
+def _spread(array: np.ndarray, steps: tuple[int, int], blank: int) -> np.ndarray:
+    """(images, rows or 1, cols or 1, F) in steps as numbers for every pixel, `blank` between."""
+    images, rows, cols, features = array.shape
+    if steps == (1, 1) or (rows, cols) == (1, 1):
+        return array
+    spread = np.full((images, (rows - 1) * steps[0] + 1, (cols - 1) * steps[1] + 1, features), blank, array.dtype)
+    spread[:, :: steps[0], :: steps[1]] = array
+    return spread
+
+
+def _edge(
+    reads: _Reads, group: np.ndarray, known: np.ndarray, domain: Rect, steps: tuple[int, int]
+) -> tuple[Edge, np.ndarray | None]:
     """The edge of a group of features, and a mask (rows, cols, F) if it does not read a full rectangle."""
     source, row, col = (int(v) for v in reads.edge[group[0]])
     row0, row1, col0, col1 = _hull(known)
-    rect = Rect(row0, row1, col0, col1).shifted(domain.row0 + row, domain.col0 + col)
+    rect = _placed((row0, row1, col0, col1), domain.row0 + row, domain.col0 + col, steps)
     edge = Edge(source, row, col, reads.feature[group], rect)
     return edge, None if known[row0:row1, col0:col1].all() else known
 
@@ -460,6 +639,13 @@ def _compress(array: np.ndarray) -> np.ndarray:
     if array.strides[2] == 0 or (array == array[:, :, :1]).all():
         array = array[:, :, :1]
     return np.ascontiguousarray(array)
+
+
+def _dense_weight_transposed(weight: Tensor, groups: int) -> np.ndarray:
+    """(I, O / groups, kh, kw) as (O, I, kh, kw), with zeros between groups."""
+    outputs = weight.shape[1]
+    parts = weight.detach().reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)  # (groups, O / groups, I / groups, kh, kw)
+    return _dense_weight(parts.reshape(groups * outputs, -1, *weight.shape[2:]), groups)
 
 
 def _dense_weight(weight: Tensor, groups: int) -> np.ndarray:

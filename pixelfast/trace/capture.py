@@ -15,6 +15,7 @@ import inspect
 import logging
 import operator
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from torch.export.graph_signature import OutputKind
 from ..conditions import Conditions
 from ..errors import InvalidInput, NumericalError, UnsupportedModel
 from ..heads import Head
+from ..recurrence import OPERATOR
 from .shims import TracingShims, bake_weight_norm
 
 IMAGES = 2
@@ -43,6 +45,7 @@ ALSO_CORE = {
     torch.ops.aten.detach.default,
     torch.ops.aten.native_batch_norm.default,
     torch.ops.aten._assert_tensor_metadata.default,
+    OPERATOR,
 }
 """Operations that change nothing in place and need no decomposition, though PyTorch does not call them core."""
 
@@ -200,7 +203,7 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
     if count > NODE_LIMIT:
         raise UnsupportedModel(
             f"{type(module).__name__} unrolls into {count} operations (more than {NODE_LIMIT}): a Python loop over pixels, as "
-            'in a recurrence; engine="naive" samples it, slowly'
+            'in a recurrence (pixelfast.lstm_scan is one over LSTM states); engine="naive" samples it, slowly'
         )
     names = [node.name for node in root.graph.nodes if node.op == "placeholder"]
     sources = dict(zip(names, _inputs(program), strict=True))
@@ -275,8 +278,11 @@ def two_images(conditions: Conditions) -> Conditions:
 def _eager(module: nn.Module, inputs: Tensor, conditions: Conditions, shape: tuple[int, int, int]) -> Tensor:
     try:
         return call(module, inputs, conditions)
-    except (UnsupportedModel, InvalidInput):
+    except UnsupportedModel:
         raise
+    except InvalidInput as error:
+        layer = _layer_of(error, module)
+        raise InvalidInput(f"{error} (in layer {layer!r})" if layer else str(error)) from error
     except Exception as error:
         given = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in conditions.tensors()) or "no conditions"
         raise InvalidInput(
@@ -284,6 +290,13 @@ def _eager(module: nn.Module, inputs: Tensor, conditions: Conditions, shape: tup
             f"{given}: {type(error).__name__}: {str(error).strip()[:300]}. Its forward is {type(module).__name__}"
             f"{_signature(module)}: check shape=, the head's encode=, and cond="
         ) from error
+
+
+def _layer_of(error: Exception, module: nn.Module) -> str:
+    """The innermost submodule whose forward raised an error; "" for the module itself."""
+    names = {id(child): name for name, child in module.named_modules()}
+    callers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((names[id(caller)] for caller in reversed(callers) if id(caller) in names), "")
 
 
 def _agree(output: Tensor, again: Tensor) -> bool:

@@ -11,16 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from ..errors import NotAutoregressive, UnsupportedModel
 from ..heads import Head
-from . import rules_channels, rules_pointwise, rules_products
-from .builder import GraphBuilder, Origin
+from ..program import Op
+from . import attention, rules_channels, rules_pointwise, rules_pools, rules_products, rules_scans
+from .builder import IMAGES, GraphBuilder, Origin
 from .capture import Capture
-from .elements import Value, all_elements, reshaped, written_out
+from .elements import Value, all_elements, reshaped
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
 from .values import mixed, replace_values, shape_of, values_in
 
@@ -30,7 +30,7 @@ LAYOUT = {
     "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "slice", "select",
     "clone", "alias", "detach", "lift_fresh_copy", "split_with_sizes", "split", "cat", "stack", "unbind", "flip", "roll",
     "repeat", "slice_scatter", "select_scatter", "copy", "constant_pad_nd", "index", "index_select", "diagonal", "unfold",
-    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided",
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided", "_unsafe_index", "index_put", "upsample_nearest2d",
 }  # fmt: skip
 """Operations that move elements and compute nothing."""
 
@@ -48,6 +48,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "mm": rules_products.mm,
     "addmm": rules_products.addmm,
     "bmm": rules_products.bmm,
+    "baddbmm": rules_products.baddbmm,
     "embedding": rules_products.embedding,
     "native_layer_norm": rules_channels.layer_norm,
     "mean": rules_channels.reduction("mean"),
@@ -66,6 +67,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "masked_fill": rules_pointwise.masked_fill,
     "where": rules_pointwise.where,
     "mul": rules_pointwise.mul,
+    "lstm_scan": rules_scans.lstm_scan,
+    "avg_pool2d": rules_pools.average,
+    "max_pool2d_with_indices": rules_pools.largest,
 }
 """Operations with a rule of their own, called with the converter, the ATen target and the node's arguments."""
 
@@ -118,6 +122,8 @@ class Converter:
                 output = self.env[node]
             for read in last[node]:  # element numbers of large models fill the memory otherwise
                 self.env.pop(read, None)
+        if isinstance(output, attention.Products):
+            raise UnsupportedModel(f"the model's output is made of {output.name()}, not of features of its pixels")
         if output.numbers is None:
             raise UnsupportedModel("the model's output does not depend on the image: there is nothing to sample step by step")
         if self.builder.outputs:
@@ -145,22 +151,33 @@ class Converter:
             return None
         args = fx.node.map_arg(node.args, lambda n: self.env[n])
         kwargs = fx.node.map_arg(node.kwargs, lambda n: self.env[n])
+        if any(value.numbers is not None for value in values_in((args, kwargs))):
+            rules_scans.refuse_loops(self, node)
+        return self.call(node.target, args, kwargs)
+
+    def call(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """What an operation gives."""
+        name = _name(target)
+        if products := attention.products_in((args, kwargs)):
+            if name not in SHAPE_ONLY:
+                return attention.follow(self, target, name, args, kwargs)
+            args = (Value(None, torch.zeros(products[0].numbers.shape)), *args[1:])
         values = values_in((args, kwargs))
         if all(value.numbers is None for value in values):
-            return self.fold(node.target, args, kwargs)
+            return self.fold(target, args, kwargs)
         if name in SHAPE_ONLY:
             args, kwargs = replace_values((args, kwargs), lambda value: Value(None, torch.zeros(shape_of(value))))
-            return self.fold(node.target, args, kwargs)
+            return self.fold(target, args, kwargs)
         if name in LAYOUT:
-            return self.layout(node.target, args, kwargs)
+            return self.layout(target, args, kwargs)
         if name in RULES:
-            return RULES[name](self, node.target, *args, **kwargs)
+            return RULES[name](self, target, *args, **kwargs)
         if name in EXPRESSIONS:
-            return self.pointwise(node.target, name, args, kwargs)
+            return self.pointwise(target, name, args, kwargs)
         if name in STATISTICS:
             raise self.statistics(name)
         raise UnsupportedModel(
-            f"the operation {node.target} at {self.at} is not supported on values that depend on the image. "
+            f"the operation {target} at {self.at} is not supported on values that depend on the image. "
             'engine="naive" samples such a model, slowly; docs/architecture.md says how an operation is added'
         )
 
@@ -191,8 +208,8 @@ class Converter:
         values = values_in((args, kwargs))
         name = _name(target)
         index_like = [v for v in values if v.numbers is None and v.const is not None and not v.const.is_floating_point()]
-        is_index = name in ("index", "index_select")
-        if is_index and any(value.numbers is not None for value in values[1:]):
+        is_index = name in ("index", "index_select", "_unsafe_index", "index_put")
+        if is_index and any(value.numbers is not None for value in values_in(args[1:2] if name == "index_put" else args[1:])):
             raise UnsupportedModel(f"{self.at} indexes with values that depend on the image")
 
         def numbers(value: Value) -> Tensor:
@@ -218,7 +235,7 @@ class Converter:
         ids = moved(numbers, (*args[:2], 0) if name == "constant_pad_nd" else args)
         const, dynamic = None, None
         if fill != 0 or any(value.const is not None and value.numbers is not None for value in values) or (
-            not is_index and any(value.numbers is None for value in values)
+            (not is_index or name == "index_put") and any(value.numbers is None for value in values)
         ):
             const = moved(constants, args)
             if any(value.dynamic is not None for value in values):
@@ -253,13 +270,37 @@ class Converter:
     ) -> Value:
         """The value of an expression; `constants` gives the elements that no operand takes from the image."""
         ops, numbers = linearise(tree, len(operands))
-        ids = self.builder.pointwise(self.at, [*operands, *numbers], ops, force)
+        try:
+            ids = self.builder.pointwise(self.at, [*operands, *numbers], ops, force)
+        except UnsupportedModel as error:
+            found = self.pointwise_by_image([*operands, *numbers], ops, force)
+            if found is None:
+                raise error from None
+            ids = found
         if constants is None or all_elements(ids):
             return Value(ids)
         const = constants()
         assert const.const is not None
         kept = torch.where(ids > 0, torch.zeros((), dtype=const.const.dtype), const.const.expand(ids.shape))
         return mixed(ids, kept, const.dynamic)
+
+    def pointwise_by_image(self, operands: list[Value | float], ops: list[Op], force: bool) -> Tensor | None:
+        """A pointwise operation over a first axis in which images and heads are merged, either the slower; None if neither."""
+        shape = torch.broadcast_shapes(*(shape_of(operand) for operand in operands if isinstance(operand, Value)))
+        heads, odd = divmod(shape[0], IMAGES)
+        for split in ((IMAGES, heads), (heads, IMAGES)) if heads > 1 and not odd else ():
+
+            def parted(operand: Value | float, split: tuple[int, int] = split) -> Value | float:
+                if not isinstance(operand, Value) or len(shape_of(operand)) < len(shape):
+                    return operand
+                first, *rest = shape_of(operand)
+                return self.reshaped(operand, (*(split if first > 1 else (1, 1)), *rest))
+
+            try:
+                return reshaped(self.builder.pointwise(self.at, list(map(parted, operands)), ops, force), shape)
+            except UnsupportedModel:
+                continue
+        return None
 
     def constants_of(self, target: Any, args: Any, kwargs: Any) -> Value:
         """The operation over the constant parts of its operands."""
@@ -300,14 +341,6 @@ class Converter:
             return None
         mask = Value(None, (x.ids == 0).float())
         return self.record(aten.mul.Tensor, (Value(None, x.const, x.dynamic), mask), {})
-
-    def first_pixel(self, maps: Tensor) -> tuple[int, int]:
-        """A pixel for position (0, 0) of maps (images, rows, cols, F), chosen so that most channels read at no offset."""
-        first = (0, 0, 0) if all_elements(maps) else tuple(int(i) for i in np.argwhere(maps[0].numpy() > 0)[:1].flatten())
-        if not first:
-            return 0, 0
-        place = self.builder.table.places(written_out(maps[0][first]).reshape(1).numpy())
-        return int(place.row[0]) - first[0], int(place.col[0]) - first[1]
 
     def statistics(self, name: str) -> NotAutoregressive:
         _, height, width = self.builder.shape

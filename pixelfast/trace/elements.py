@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from math import gcd
 
 import numpy as np
 import torch
@@ -95,58 +96,88 @@ class Places:
     col: np.ndarray
 
 
+REMEMBERED = 4
+"""So many tensors of numbers are not read again: an operation asks several times what the same one holds."""
+
+
 class ElementTable:
     """Numbers the elements of nodes, and reads the numbers back."""
 
     def __init__(self) -> None:
-        self._sizes: list[tuple[int, int, int, int]] = []
+        self._sizes: list[tuple[int, int, int, int, int, int]] = []
+        self._rectangles: dict[object, tuple[Tensor, Rectangle | None]] = {}  # of the last few tensors, held so that they stay
 
     def add(self, node: Node) -> Tensor:
         """Numbers (rows, cols, features) of the elements of the next node, in the first image."""
-        domain = node.domain
-        rows, cols = domain.row1 - domain.row0, domain.col1 - domain.col0
+        domain, lattice = node.domain, node.lattice
+        rows, cols = len(lattice.rows(domain.row0, domain.row1)), len(lattice.columns(domain.col0, domain.col1))
         first = (len(self._sizes) << _NODE_BIT) + 1
-        self._sizes.append((rows, cols, domain.row0, domain.col0))
+        self._sizes.append((rows, cols, domain.row0, domain.col0, *lattice.steps))
         return stepped(first, (rows, cols, node.features), (cols, 1, rows * cols))
 
     def grid(self, node: int) -> tuple[int, int]:
-        """Rows and columns of a node."""
+        """Rows and columns of a node's elements."""
         return self._sizes[node][:2]
+
+    def steps(self, node: int) -> tuple[int, int]:
+        """How many pixels lie from one row, and from one column, of a node's elements to the next."""
+        return self._sizes[node][4:]
 
     def places(self, ids: np.ndarray) -> Places:
         """Where each numbered element comes from."""
-        sizes = np.asarray(self._sizes, dtype=np.int64).reshape(-1, 4)
+        sizes = np.asarray(self._sizes, dtype=np.int64).reshape(-1, 6)
         known = ids > 0
         node = np.where(known, (ids >> _NODE_BIT) & _NODE_MASK, 0)
         element = np.where(known, (ids & _ELEMENT_MASK) - 1, 0)
-        rows, cols, row0, col0 = (sizes[node, axis] for axis in range(4))
+        rows, cols, row0, col0, row_step, col_step = (sizes[node, axis] for axis in range(6))
         rest, col = np.divmod(element, cols)
         feature, row = np.divmod(rest, rows)
-        return Places(known, ids >> _IMAGE_BIT, node, feature, row + row0, col + col0)
+        return Places(known, ids >> _IMAGE_BIT, node, feature, row * row_step + row0, col * col_step + col0)
 
     def rectangle(self, ids: Tensor) -> Rectangle | None:
         """The common case, found without reading every number back: maps (images, rows, cols, F) whose elements go on
-        from one to the next in their nodes, in one rectangle, with nothing outside of it. None for anything else.
+        from one to the next, or in equal steps, in their nodes, in one rectangle, with nothing outside of it. None for
+        anything else.
         """
-        found = self._stepped_rectangle(ids) if ids.is_meta else self._written_rectangle(ids)
-        if found is None:
-            return None
-        rows, cols, row0, col0 = self._sizes_of(found.corner.node)
-        below = found.corner.row + found.row1 - found.row0 <= row0 + rows
-        right = found.corner.col + found.col1 - found.col0 <= col0 + cols
-        return found if (below & right & (found.corner.image == 0)).all() else None
+        if ids.is_meta:
+            return self._stepped_rectangle(ids)
+        key = (ids.data_ptr(), ids.shape, ids.stride())
+        if key not in self._rectangles:
+            while len(self._rectangles) >= REMEMBERED:
+                self._rectangles.pop(next(iter(self._rectangles)))
+            self._rectangles[key] = ids, self._written_rectangle(ids)
+        return self._rectangles[key][1]
 
     def _sizes_of(self, nodes: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Rows, columns, first row and first column of nodes."""
-        return tuple(np.asarray(self._sizes, dtype=np.int64).reshape(-1, 4)[nodes].T)
+        """Rows, columns, first row, first column and steps of nodes."""
+        return tuple(np.asarray(self._sizes, dtype=np.int64).reshape(-1, 6)[nodes].T)
+
+    def _in_steps(
+        self, window: tuple[int, int, int, int], corner: Places, next_row: np.ndarray, next_col: np.ndarray
+    ) -> Rectangle | None:
+        """The rectangle whose elements follow from its corner by adding next_row, next_col (F,) for each row and column."""
+        row0, row1, col0, col1 = window
+        rows, cols, first_row, first_col, row_step, col_step = self._sizes_of(corner.node)
+        down = next_row // cols if row1 - row0 > 1 else np.ones_like(cols)
+        right = next_col if col1 - col0 > 1 else np.ones_like(cols)
+        if (down < 1).any() or (right < 1).any() or (row1 - row0 > 1 and (next_row % cols).any()):
+            return None
+        last_row = (corner.row - first_row) // row_step + (row1 - row0 - 1) * down
+        last_col = (corner.col - first_col) // col_step + (col1 - col0 - 1) * right
+        row_steps, col_steps = down * row_step, right * col_step
+        # Of one row or column alone there is no step; any will do.
+        apart = (row1 - row0 > 1 and (row_steps != row_steps[0]).any()) or (col1 - col0 > 1 and (col_steps != col_steps[0]).any())
+        if apart or (last_row >= rows).any() or (last_col >= cols).any() or corner.image.any():
+            return None
+        return Rectangle(row0, row1, col0, col1, corner, int(row_steps.max()), int(col_steps.max()))
 
     def _stepped_rectangle(self, ids: Tensor) -> Rectangle | None:
         images, rows, cols, features = ids.shape
         next_image, next_row, next_col, next_feature = ids.stride()
+        if images > 1 and next_image != NEXT_IMAGE:
+            return None
         corner = self.places(int(ids.storage_offset()) + np.arange(features) * next_feature)
-        one_image = images == 1 or next_image == NEXT_IMAGE
-        one_row = rows == 1 or bool((self._sizes_of(corner.node)[1] == next_row).all())
-        return Rectangle(0, rows, 0, cols, corner) if one_image and one_row and (cols == 1 or next_col == 1) else None
+        return self._in_steps((0, rows, 0, cols), corner, np.full(features, next_row), np.full(features, next_col))
 
     def _written_rectangle(self, ids: Tensor) -> Rectangle | None:
         mask = ids[0, :, :, 0] > 0
@@ -158,30 +189,77 @@ class ElementTable:
         corner = block[0, 0, 0].contiguous()
         if not bool((corner > 0).all()) or (block.shape != ids.shape and int(ids.count_nonzero()) != block.numel()):
             return None
-        place = self.places(corner.numpy())
-        rows_on = torch.arange(row1 - row0).view(-1, 1, 1) * torch.from_numpy(self._sizes_of(place.node)[1])
-        expected = corner + rows_on + torch.arange(col1 - col0).view(1, -1, 1)
+        next_row = block[0, min(1, row1 - row0 - 1), 0] - corner
+        next_col = block[0, 0, min(1, col1 - col0 - 1)] - corner
+        down, right = torch.arange(row1 - row0).view(-1, 1, 1), torch.arange(col1 - col0).view(1, -1, 1)
+        expected = corner + down * next_row + right * next_col
         if any(not torch.equal(block[n] - n * NEXT_IMAGE, expected) for n in range(len(block))):
             return None
-        return Rectangle(row0, row1, col0, col1, place)
+        return self._in_steps((row0, row1, col0, col1), self.places(corner.numpy()), next_row.numpy(), next_col.numpy())
+
+    def origin(self, maps: Tensor, size: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
+        """Where position (0, 0) of maps (images, rows, cols, F) stands, and the pixels from each row and column to the next.
+
+        Chosen so that most elements stand where they are read, for an image of `size`. Maps that repeat rows, or take them
+        in turn from several nodes, are finer than what they read: how much finer shows from first to last.
+        """
+        if maps.is_meta:
+            plain = self._stepped_rectangle(maps)
+            if plain is not None:
+                return int(plain.corner.row[0]), int(plain.corner.col[0]), (plain.row_step, plain.col_step)
+        place = self.places(written_out(maps)[0].numpy())
+        if not place.known.any():
+            return 0, 0, (1, 1)
+        first = tuple(int(i) for i in np.argwhere(place.known)[0])
+        along_rows = place.known.sum(0)
+        col, feature = np.unravel_index(int(along_rows.argmax()), along_rows.shape)
+        rows = np.flatnonzero(place.known[:, col, feature])
+        along_cols = place.known.sum(1)
+        row, other = np.unravel_index(int(along_cols.argmax()), along_cols.shape)
+        cols = np.flatnonzero(place.known[row, :, other])
+        own = self.steps(int(place.node[first]))
+        row_step = _step(rows, place.row[rows, col, feature], own[0], maps.shape[1], size[0])
+        col_step = _step(cols, place.col[row, cols, other], own[1], maps.shape[2], size[1])
+        return (
+            int(place.row[first]) - first[0] * row_step, int(place.col[first]) - first[1] * col_step, (row_step, col_step)
+        )  # fmt: skip
+
+
+def _step(positions: np.ndarray, pixels: np.ndarray, own: int, length: int, size: int) -> int:
+    """Pixels from one position to the next of `length` that cover `size` pixels; these positions read `pixels`.
+
+    `own` is the step of the node that is read.
+    """
+    count, distance = int(positions[-1] - positions[0]), int(pixels[-1] - pixels[0])
+    if count == 0:
+        return own
+    if distance >= count and distance % count == 0 and (pixels - pixels[0] == (positions - positions[0]) * (distance // count)).all():
+        return distance // count
+    least = distance / count if distance > 0 else size / length - 0.5
+    return next((step for step in range(1, own) if own % step == 0 and step >= least), own)
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Rows [row0, row1) and columns [col0, col1) of maps that hold elements, and where the first one of each feature is."""
+    """Rows [row0, row1) and columns [col0, col1) of maps that hold elements, and where the first one of each feature is.
+
+    `row_step` and `col_step`: how many pixels lie from one of these rows or columns to the next.
+    """
 
     row0: int
     row1: int
     col0: int
     col1: int
     corner: Places
+    row_step: int
+    col_step: int
 
 
 @dataclass(frozen=True)
 class IndexLayout:
     """How a tensor's elements form feature maps: `index` (images, rows, cols, features) into the flattened tensor.
 
-    Pixel (r, c) stands at [r - row0, c - col0]; index is -1 where the tensor has no element.
+    Position [i, j] stands at pixel (row0 + i * steps[0], col0 + j * steps[1]); index is -1 where the tensor has no element.
     `channel_dims` are the tensor's dimensions that make up the features, in order.
     """
 
@@ -189,6 +267,7 @@ class IndexLayout:
     row0: int
     col0: int
     channel_dims: tuple[int, ...]
+    steps: tuple[int, int] = (1, 1)
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -221,6 +300,7 @@ class PlainLayout:
     site_dims: tuple[int, int, int]
     row0: int
     col0: int
+    steps: tuple[int, int] = (1, 1)
 
     @property
     def channel_dims(self) -> tuple[int, ...]:
@@ -258,22 +338,78 @@ class PlainLayout:
 Layout = IndexLayout | PlainLayout
 
 
-def infer_layout(table: ElementTable, operands: list[Tensor], where: str, channel_dims: tuple[int, ...] = ()) -> Layout:
+def infer_layout(
+    table: ElementTable,
+    operands: list[Tensor],
+    where: str,
+    channel_dims: tuple[int, ...] = (),
+    size: tuple[int, int] | None = None,
+) -> Layout:
     """Find which dimensions of a tensor are images, rows and columns, from where its elements come.
 
     Args:
         operands: element numbers of tensors of one shape, which are combined element by element.
         where: name of the operation, for messages.
         channel_dims: dimensions that must be features.
+        size: rows and columns of the image; then maps may also repeat pixels.
 
     Raises:
         UnsupportedModel: rows, columns, images and features are mixed in a way that is no feature map.
     """
-    shape = tuple(operands[0].shape)
     for numbers in operands:
         plain = _plain_layout(table, numbers, channel_dims)
         if plain is not None:
             return plain
+    repeated = None if size is None else _repeated_layout(table, operands, channel_dims, size)
+    return repeated or _layout_by_elements(table, operands, where, channel_dims)
+
+
+def _repeated_layout(
+    table: ElementTable, operands: list[Tensor], channel_dims: tuple[int, ...], size: tuple[int, int]
+) -> PlainLayout | None:
+    """The layout of maps that take several elements from one pixel, like repeated ones, along neighbouring dimensions.
+
+    Which pixel an element comes from then does not say where it stands.
+    """
+    if len(operands[0]) < 2 or 0 in channel_dims:
+        return None
+    dims = [_repeating_dims(table, numbers, channel_dims) for numbers in operands]
+    if not any(dims):
+        return None
+    # It stands where an operand does that repeats nothing, if there is one.
+    alone = [numbers for numbers, found in zip(operands, dims, strict=True) if not found] or operands
+    numbers = max(alone, key=lambda numbers: int((written_out(numbers) > 0).sum()))
+    dim = next(dim for dim in dims if dim)
+    layout = PlainLayout(tuple(numbers.shape), (0, dim, dim + 1), 0, 0)
+    row0, col0, steps = table.origin(layout.gather(numbers), size)
+    return replace(layout, row0=row0, col0=col0, steps=steps)
+
+
+def _repeating_dims(table: ElementTable, numbers: Tensor, channel_dims: tuple[int, ...]) -> int:
+    """The dimension of rows, before that of columns, if some neighbours along either come from one pixel; else 0."""
+    place = table.places(written_out(numbers).numpy())
+    image = np.arange(len(numbers)).reshape(-1, *([1] * (numbers.dim() - 1)))
+    if (place.image != image)[place.known].any():
+        return 0
+    for dim in range(1, numbers.dim() - 1):
+        rows, cols = _moves_along(place.row, place.known, dim), _moves_along(place.col, place.known, dim + 1)
+        crossed = _moves_along(place.row, place.known, dim + 1) or _moves_along(place.col, place.known, dim)
+        if rows and cols and not crossed and "stays" in (rows, cols) and not {dim, dim + 1} & set(channel_dims):
+            return dim
+    return 0
+
+
+def _moves_along(coordinate: np.ndarray, known: np.ndarray, dim: int) -> str:
+    """How a coordinate changes along a dimension: "" (never), "goes" (with every step) or "stays" (at some of them)."""
+    ahead, behind = np.moveaxis(coordinate, dim, 0)[1:], np.moveaxis(coordinate, dim, 0)[:-1]
+    both = np.moveaxis(known, dim, 0)[1:] & np.moveaxis(known, dim, 0)[:-1]
+    moved = (ahead != behind)[both]
+    return "" if not moved.any() else "goes" if moved.all() else "stays"
+
+
+def _layout_by_elements(table: ElementTable, operands: list[Tensor], where: str, channel_dims: tuple[int, ...]) -> IndexLayout:
+    """See `infer_layout`."""
+    shape = tuple(operands[0].shape)
     places = [table.places(written_out(numbers).numpy()) for numbers in operands]
     places.sort(key=lambda p: -int(p.known.sum()))
     site_dims = tuple(d for d in range(len(shape)) if d not in channel_dims and _moves(places, d))
@@ -309,10 +445,17 @@ def infer_layout(table: ElementTable, operands: list[Tensor], where: str, channe
         site[:, fill] = picked[:, fill]
         found |= fill
     if not found.all():
-        _extrapolate(site.reshape(3, *(shape[d] for d in site_dims)), found.reshape([shape[d] for d in site_dims]))
+        sizes = [shape[d] for d in site_dims]
+        _extrapolate(site.reshape(3, *sizes), found.reshape(sizes))
+        if not found.all():
+            node = places[0].node.transpose(order).reshape(sites, -1)[found][0, 0] if anchor < places[0].node.size // sites else 0
+            _continue_raster(site.reshape(3, *sizes), found.reshape(sizes), table.grid(int(node)))
     features = int(np.prod([shape[d] for d in feature_dims], dtype=np.int64))
     flat = np.arange(int(np.prod(shape))).reshape(shape).transpose(order).reshape(sites, features)
-    return IndexLayout(*_grid(site[:, found], flat[found], where), channel_dims=feature_dims)
+    own = (table.steps(int(node)) for p in places for node in np.unique(p.node[p.known]))
+    alone = tuple(map(max, zip(*own, strict=True)))
+    index, row0, col0, steps = _grid(site[:, found], flat[found], where, alone)  # type: ignore[arg-type]
+    return IndexLayout(index, row0, col0, feature_dims, steps)
 
 
 def _plain_layout(table: ElementTable, numbers: Tensor, channel_dims: tuple[int, ...]) -> PlainLayout | None:
@@ -325,20 +468,29 @@ def _plain_layout(table: ElementTable, numbers: Tensor, channel_dims: tuple[int,
     rows, cols = table.grid(int(table.places(np.array([first])).node[0]))
     if rows < 2 or cols < 2:
         return None
-    found = {NEXT_IMAGE: -1, cols: -1, 1: -1}
+    found = {"image": -1, "row": -1, "col": -1}
     for dim, step in enumerate(steps):
-        if step in found and numbers.shape[dim] > 1 and dim not in channel_dims:
-            if found[step] >= 0:
+        if step == NEXT_IMAGE:
+            kind = "image"
+        elif cols <= step < rows * cols and step % cols == 0:
+            kind = "row"
+        elif 0 < step < cols:
+            kind = "col"
+        else:
+            continue
+        if numbers.shape[dim] > 1 and dim not in channel_dims:
+            if found[kind] >= 0:
                 return None
-            found[step] = dim
-    site_dims = (found[NEXT_IMAGE], found[cols], found[1])
+            found[kind] = dim
+    site_dims = (found["image"], found["row"], found["col"])
     if min(site_dims) < 0:
         return None
     layout = PlainLayout(tuple(numbers.shape), site_dims, 0, 0)
     rectangle = table.rectangle(layout.gather(numbers))
     if rectangle is None or (rectangle.row1 - rectangle.row0, rectangle.col1 - rectangle.col0) != layout.size[1:3]:
         return None
-    return replace(layout, row0=int(rectangle.corner.row[0]), col0=int(rectangle.corner.col[0]))
+    steps = (rectangle.row_step, rectangle.col_step)
+    return replace(layout, row0=int(rectangle.corner.row[0]), col0=int(rectangle.corner.col[0]), steps=steps)
 
 
 def _first_steps(numbers: Tensor) -> tuple[int, tuple[int, ...]]:
@@ -396,17 +548,40 @@ def _extrapolate(site: np.ndarray, found: np.ndarray) -> None:
         found[:] = True
 
 
-def _grid(site: np.ndarray, flat: np.ndarray, where: str) -> tuple[np.ndarray, int, int]:
-    """Arrange sites (3, S) and their flat indices (S, F) on a grid of images, rows and columns."""
+def _continue_raster(site: np.ndarray, found: np.ndarray, grid: tuple[int, int]) -> None:
+    """The same where a dimension holds all pixels of `grid` in raster order, of one image or of one after the other."""
+    rows, cols = grid
+    predicted = np.zeros_like(site)
+    for dim, size in enumerate(found.shape):
+        place = np.arange(size)
+        pixels = size % (rows * cols) == 0
+        along = (place // (rows * cols), place // cols % rows, place % cols) if pixels else (place, 0 * place, 0 * place)
+        predicted += np.stack(along).reshape(3, *(size if d == dim else 1 for d in range(found.ndim)))
+    start = tuple(np.argwhere(found)[0])
+    predicted += (site - predicted)[(slice(None), *start)].reshape(3, *([1] * found.ndim))
+    if (predicted == site)[:, found].all() and predicted[0].min() >= 0:
+        site[:] = predicted
+        found[:] = True
+
+
+def _grid(
+    site: np.ndarray, flat: np.ndarray, where: str, alone: tuple[int, int]
+) -> tuple[np.ndarray, int, int, tuple[int, int]]:
+    """Arrange sites (3, S) and their flat indices (S, F) on a grid of images, rows and columns, in steps of so many pixels.
+
+    `alone`: the steps of rows and columns of which there is only one.
+    """
     image, row, col = site
     row0, col0 = int(row.min()), int(col.min())
     images = int(image.max()) + 1
-    index = np.full((images, int(row.max()) - row0 + 1, int(col.max()) - col0 + 1, flat.shape[1]), -1, dtype=np.int64)
+    steps = (reduce(gcd, (row - row0).tolist()) or alone[0], reduce(gcd, (col - col0).tolist()) or alone[1])
+    row, col = (row - row0) // steps[0], (col - col0) // steps[1]
+    index = np.full((images, int(row.max()) + 1, int(col.max()) + 1, flat.shape[1]), -1, dtype=np.int64)
     taken = np.zeros(index.shape[:3], dtype=np.int64)
-    np.add.at(taken, (image, row - row0, col - col0), 1)
+    np.add.at(taken, (image, row, col), 1)
     if taken.max() > 1:
         raise UnsupportedModel(
             f"{where} holds several elements of one feature at one pixel: rows, columns and channels are mixed in a view"
         )
-    index[image, row - row0, col - col0] = flat
-    return index, row0, col0
+    index[image, row, col] = flat
+    return index, row0, col0, steps

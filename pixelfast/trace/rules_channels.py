@@ -28,8 +28,8 @@ def layer_norm(
     scale = np.ones(count, np.float32) if weight is None else array_of(weight)
     shift = np.zeros(count, np.float32) if bias is None else array_of(bias)
 
-    def node(maps: Tensor, row0: int, col0: int) -> Tensor:
-        return c.builder.norm(c.at, maps, scale, shift, eps, row0, col0)
+    def node(maps: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Tensor:
+        return c.builder.norm(c.at, maps, scale, shift, eps, row0, col0, steps)
 
     return [over_channels(c, x, dims, node, keep=True), None, None]  # type: ignore[list-item]
 
@@ -72,8 +72,8 @@ def reduced(c: Converter, x: Value, dims: Any, keepdim: bool, kind: str, correct
     listed = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     chosen = tuple(sorted(d % rank for d in listed))
 
-    def node(maps: Tensor, row0: int, col0: int) -> Tensor:
-        return c.builder.reduce(c.at, maps, kind, correction, row0, col0)
+    def node(maps: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Tensor:
+        return c.builder.reduce(c.at, maps, kind, correction, row0, col0, steps)
 
     result = over_channels(c, x, chosen, node, keep=False)
     if keepdim:
@@ -93,19 +93,19 @@ def softmax(c: Converter, target: Any, x: Value, dim: int, _: bool) -> Value:
 
 
 def over_channels(
-    c: Converter, x: Value, dims: tuple[int, ...], node: Callable[[Tensor, int, int], Tensor], keep: bool
+    c: Converter, x: Value, dims: tuple[int, ...], node: Callable[[Tensor, int, int, tuple[int, int]], Tensor], keep: bool
 ) -> Value:
     """Apply `node` to the channels in `dims`, for each channel of the other dimensions by itself."""
     assert x.numbers is not None
     x = x if all_elements(x.numbers) else c.regular(x)
     assert x.numbers is not None
     shape = shape_of(x)
-    layout = infer_layout(c.builder.table, [x.numbers], str(c.at))
+    layout = infer_layout(c.builder.table, [x.numbers], str(c.at), size=c.builder.shape[1:])
     if not set(dims) <= set(layout.channel_dims):
         raise c.statistics("a reduction")
     out_shape = shape if keep else tuple(1 if d in dims else size for d, size in enumerate(shape))
     if isinstance(layout, PlainLayout) and set(dims) == set(layout.channel_dims):
-        numbers = both_images(node(layout.gather(x.numbers), layout.row0, layout.col0))
+        numbers = both_images(node(layout.gather(x.numbers), layout.row0, layout.col0, layout.steps))
         return Value(layout.scatter(numbers, out_shape))
     sizes = [shape[d] for d in layout.channel_dims]
     inner = [layout.channel_dims.index(d) for d in dims]
@@ -119,8 +119,8 @@ def over_channels(
     ids = torch.zeros(int(np.prod(out_shape)), dtype=torch.int64)
     for channel in range(grid.shape[3]):
         index = grid[:, :, :, channel]
-        part = IndexLayout(index, layout.row0, layout.col0, ())
-        numbers = both_images(written_out(node(part.gather(x.numbers), layout.row0, layout.col0)))
+        part = IndexLayout(index, layout.row0, layout.col0, (), layout.steps)
+        numbers = both_images(written_out(node(part.gather(x.numbers), layout.row0, layout.col0, layout.steps)))
         written = index if keep else index[..., :1]
         inside = written >= 0
         ids[torch.from_numpy(targets[written[inside]])] = numbers[torch.from_numpy(inside)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from .elements import Value
+from .elements import Value, written_out
 from .pointwise import Expression
 from .values import mixed, shape_of
 
@@ -74,7 +75,26 @@ def select(c: Converter, condition: Value, a: Value, b: Value) -> Value:
         return c.pointwise(aten.where.self, "where", (condition, a, b), {})
     (ids_a, const_a), (ids_b, const_b) = parts(a), parts(b)
     chosen = condition.const.bool()
+    if a.numbers is not None and b.numbers is not None and _by_place(c, chosen, ids_a, ids_b):
+        kept = [
+            mixed(torch.where(mask, ids, 0), torch.where(mask, const.float(), 0.0), None)
+            for mask, ids, const in ((chosen, ids_a, const_a), (~chosen, ids_b, const_b))
+        ]
+        return c.pointwise(aten.add.Tensor, "add", tuple(kept), {})  # of the two one is 0
     return mixed(torch.where(chosen, ids_a, ids_b), torch.where(chosen, const_a.float(), const_b.float()), None)
+
+
+def _by_place(c: Converter, chosen: Tensor, *operands: Tensor) -> bool:
+    """Whether a selection takes one channel of an operand here and leaves it there, so that it is no choice of channels."""
+    for ids in operands:
+        shape = torch.broadcast_shapes(ids.shape, chosen.shape)
+        place = c.builder.table.places(written_out(ids.expand(shape)).numpy())
+        channel = (place.node.astype(np.int64) << 32 | place.feature)[place.known]
+        _, number, count = np.unique(channel, return_inverse=True, return_counts=True)
+        taken = np.bincount(number.reshape(-1), chosen.expand(shape).numpy()[place.known], len(count))
+        if ((taken > 0) & (taken < count)).any():
+            return True
+    return False
 
 
 def batch_norm(

@@ -10,11 +10,10 @@ from native import close
 from programs import Builder, recurrent, request
 from tolerances import LOG_PROB, PROGRAM
 
-from pixelfast import program as contract
 from pixelfast.engines.known_rows import known_order
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.request import Request, Result
-from pixelfast.engines.triton import TritonEngine
+from pixelfast.engines.triton import HEADS, TritonEngine
 from pixelfast.errors import NumericalError
 
 
@@ -28,7 +27,7 @@ def compare(engine: TritonEngine, call: Request) -> Result:
     return found
 
 
-@pytest.mark.parametrize("head", contract.HEADS)
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(("images", "known"), [(1, 0.0), (3, 0.4)])
 def test_program(images: int, known: float, head: str) -> None:
     builder = Builder(np.random.default_rng(images), (2, 4, 3), head=head, levels=6 if head == "categorical" else 2)
@@ -46,7 +45,7 @@ def test_program_of_any_shape(shape: tuple[int, int, int]) -> None:
 
 def test_calls_do_not_see_each_other() -> None:
     """Memory and launches are kept: another number of images, other fields, no parameters, and the first call again."""
-    builder = Builder(np.random.default_rng(12), (2, 3, 2), features=5)
+    builder = Builder(np.random.default_rng(12), (1, 2, 2), features=5)
     program, rng = builder.build(), np.random.default_rng(3)
     engine = TritonEngine(program)
     calls = [request(program, rng, n, fields=builder.field_values(n)) for n in (2, 1, 2)]
@@ -97,7 +96,7 @@ def test_no_images() -> None:
     assert result.log_prob.shape == (0,)
 
 
-@pytest.mark.parametrize("head", contract.HEADS)
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("rows_handed_out", [False, True])
 def test_parameters_that_describe_no_distribution(head: str, rows_handed_out: bool) -> None:
     """The first of them in the order of drawing is named, as by the reference."""

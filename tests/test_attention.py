@@ -1,0 +1,280 @@
+"""The attention instruction by itself: the native engine against the interpreter, and both against attention written down."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from native import ARRANGEMENTS, HEIGHT, IMAGE, IMAGES, ISAS, WIDTH, compare, needs_engine, some_images
+from programs import normal, request
+from tolerances import INSTRUCTION
+
+from pixelfast.engines import cpu, packing, reference
+from pixelfast.engines.cpu import CpuEngine
+from pixelfast.program import Attention, Buffer, Cache, Draw, Field, FieldSlot, Keys, Map, Program, Rect, Slot
+from pixelfast.wavefront import Wave, wavefront
+
+PIXELS = HEIGHT * WIDTH
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What an attention is like: channels, whose mask and bias, where keys stand, and when all of it runs."""
+
+    heads: int = 3
+    size: int = 5
+    value: int = 7
+    masks: int = 1
+    biases: int = 0
+    shift: tuple[int, int] = (0, 0)
+    phase: str = "pixel"
+    prefix: bool = False
+    rect: Rect = IMAGE
+
+    def seen(self, rng: np.random.Generator) -> np.ndarray:
+        """bool (masks * elements, pixels): any of what stands there in time, nothing for some."""
+        rect = self.rect
+        rows, cols = np.mgrid[rect.row0 : rect.row1, rect.col0 : rect.col1].reshape(2, -1, 1)
+        pixel = np.arange(PIXELS)
+        row, col = pixel // WIDTH + self.shift[0], pixel % WIDTH + self.shift[1]
+        there = (row < rows) | ((row == rows) & (col <= cols if self.phase == "pixel" else True))
+        there = np.tile(there, (self.masks, 1))
+        if self.prefix:
+            return there & (pixel < pixel[: len(rows)].repeat(self.masks).reshape(-1, self.masks).T.reshape(-1, 1))
+        return there & (rng.random(there.shape) < 0.6) & (rng.random((len(there), 1)) < 0.9)
+
+
+def program_of(case: Case, rng: np.random.Generator) -> Program:
+    """Queries and keys with values come as fields; the attention is what the values are drawn from."""
+    height, width = HEIGHT, WIDTH
+    stand = IMAGE.shifted(*case.shift)
+    asked, kept, made = case.heads * case.size, case.heads * (case.size + case.value), case.heads * case.value
+    buffers = (
+        Buffer("out", made, 1, (0, width), IMAGE),
+        Buffer("query", asked + 2, 1, (0, width), IMAGE),
+        Buffer("cache", kept + 3, height - min(stand.row0, 0), (stand.col0 - 1, stand.col1 + 1), stand),
+    )
+    fields = (
+        Field(asked + 2, 0, 0, height, width, None),
+        Field(kept + 3, stand.row0, stand.col0, height, width, None),
+    )
+    seen = Keys.of(case.seen(rng))
+    bias = normal(rng, case.biases, int(seen.counts().sum())) if case.biases else None
+    keys = Cache(2, 1, asked, *case.shift)
+    values = Cache(2, 2 + asked, made, *case.shift)
+    zeros = Map(Slot(0, 0, made), (0.25,), (), IMAGE)
+    attention = Attention(
+        Slot(0, 0, made), Slot(1, 2, asked), keys, values, case.heads, 0.7, seen, bias, case.rect, "attention"
+    )  # fmt: skip
+    copies = (Map(Slot(1, 0, asked + 2), (FieldSlot(0, 0, asked + 2),), (), IMAGE),
+              Map(Slot(2, 0, kept + 3), (FieldSlot(1, 0, kept + 3),), (), stand))  # fmt: skip
+    listed = (*copies, zeros, attention)
+    row, step = (listed, ()) if case.phase == "row" else ((), listed)
+    return Program(
+        (1, height, width), made, made, "categorical", buffers, fields, row, (step,), (Draw(0, Slot(0, 0, made)),), ((),)
+    )
+
+
+CASES = {
+    "some of the pixels before": Case(),
+    "everything before": Case(prefix=True),
+    "wide": Case(heads=2, size=17, value=70, prefix=True),
+    "whole vectors": Case(heads=1, size=32, value=64),
+    "one channel": Case(heads=2, size=1, value=1),
+    "a mask for each head": Case(masks=3),
+    "a mask and a bias for each head": Case(masks=3, biases=1),
+    "a bias": Case(biases=1),
+    "a bias for each head": Case(biases=3),
+    "keys a pixel late": Case(shift=(0, 1)),
+    "keys a row late": Case(shift=(1, 0)),
+    "keys a row early": Case(shift=(-1, 2)),
+    "once per row": Case(phase="row", biases=3),
+    "a part of the image": Case(rect=Rect(1, 6, 2, 5), masks=3),
+}
+
+
+def fields_of(program: Program, rng: np.random.Generator, images: int) -> tuple[np.ndarray, ...]:
+    return tuple(normal(rng, images, f.rows, f.cols, f.features, scale=2.0) for f in program.fields)
+
+
+def by_hand(program: Program, fields: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Attention over arrays, in float64: (N, H, W, heads * D), 0.25 outside the instruction's rectangle."""
+    (attention,) = (i for i in program.instructions() if isinstance(i, Attention))
+    heads, rect = attention.heads, attention.rect
+    query, cache = (field.astype(np.float64).reshape(len(field), PIXELS, -1) for field in fields)
+    q = query[..., 2:].reshape(len(query), PIXELS, heads, -1)
+    k = cache[..., 1 : 1 + attention.keys.count].reshape(len(query), PIXELS, heads, -1)
+    v = cache[..., attention.values.channel :][..., : attention.values.count].reshape(len(query), PIXELS, heads, -1)
+    result = np.full((len(query), PIXELS, heads, v.shape[3]), 0.25)
+    scores = np.einsum("nqhe,nkhe->nhqk", q, k) * attention.scale
+    mask = attention.seen.mask(PIXELS).reshape(attention.masks, attention.elements, PIXELS)
+    first = np.concatenate([[0], np.cumsum(attention.seen.counts())]).reshape(-1)
+    elements = np.arange(PIXELS).reshape(HEIGHT, WIDTH)[rect.row0 : rect.row1, rect.col0 : rect.col1].reshape(-1)
+    for i, pixel in enumerate(elements):
+        for head in range(heads):
+            m = head if attention.masks > 1 else 0
+            here = np.flatnonzero(mask[m, i])
+            score = scores[:, head, pixel, here]
+            if attention.bias is not None:
+                biases = attention.bias[head if len(attention.bias) > 1 else 0]
+                score = score + biases[first[m * attention.elements + i] :][: len(here)]
+            weights = np.exp(score - score.max(1, keepdims=True, initial=-np.inf)) if len(here) else score
+            weights = weights / weights.sum(1, keepdims=True) if len(here) else weights
+            result[:, pixel, head] = np.einsum("nk,nkd->nd", weights, v[:, here, head])
+    return result.reshape(len(query), HEIGHT, WIDTH, -1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_interpreter_does_what_is_written_down(name: str) -> None:
+    rng = np.random.default_rng(3)
+    program = program_of(CASES[name], rng)
+    fields = fields_of(program, rng, IMAGES)
+    for known in (0.0, 0.5, 1.0):
+        found = reference.run(program, request(program, rng, IMAGES, known=known, fields=fields), poison=True)
+        np.testing.assert_allclose(found.parameters[..., 0, :], by_hand(program, fields), rtol=1e-5, atol=1e-5)
+
+
+@needs_engine
+@pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("name", CASES)
+def test_the_native_engine(name: str, known: float) -> None:
+    rng = np.random.default_rng(4)
+    program = program_of(CASES[name], rng)
+    fields = fields_of(program, rng, IMAGES)
+    compare(program, request(program, rng, IMAGES, known=known, fields=fields), INSTRUCTION)
+
+
+@needs_engine
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["wide", "a bias for each head", "keys a pixel late", "once per row"])
+def test_every_bit_is_an_image_s_own(name: str, isa: str) -> None:
+    """Whatever the batch, the threads and the arrangement."""
+    rng = np.random.default_rng(5)
+    program = program_of(CASES[name], rng)
+    engine, images = CpuEngine(program, isa=isa), 13
+    call = request(program, rng, images, fields=fields_of(program, rng, images))
+    whole = engine.run(call)
+    for arrangement in ARRANGEMENTS:
+        found = engine.run(call, arrangement=arrangement)
+        np.testing.assert_array_equal(found.parameters, whole.parameters, err_msg=str(arrangement))
+    for part, threads in ((slice(0, 1), 1), (slice(3, 13), 2), (slice(12, 13), 3), (slice(2, 5), 1)):
+        found = engine.run(some_images(call, part, threads))
+        np.testing.assert_array_equal(found.parameters, whole.parameters[part])
+
+
+@pytest.mark.parametrize("name", ["everything before", "keys a pixel late", "keys a row early", "once per row"])
+@pytest.mark.parametrize(("chunk", "advance", "lag"), [(1, 0, 1), (2, 0, 1), (3, 4, 4)])
+def test_a_row_stays_behind_the_whole_row_above(name: str, chunk: int, advance: int, lag: int) -> None:
+    rng = np.random.default_rng(6)
+    program = program_of(CASES[name], rng)
+    wave = Wave(program, wavefront(program), chunk, advance, lag)
+    if CASES[name].phase == "pixel":
+        assert wave.skew >= WIDTH
+    call = request(program, rng, IMAGES, fields=fields_of(program, rng, IMAGES))
+    expected = reference.run(program, call, poison=True)
+    found = reference.run(program, call, poison=True, wave=wave)
+    np.testing.assert_array_equal(found.parameters, expected.parameters)
+
+
+def test_lists_of_pixels() -> None:
+    rng = np.random.default_rng(7)
+    seen = rng.random((17, PIXELS)) < 0.5
+    seen[3], seen[4] = False, True
+    keys = Keys.of(seen)
+    np.testing.assert_array_equal(keys.mask(PIXELS), seen)
+    np.testing.assert_array_equal(keys.counts(), seen.sum(1))
+    for i, mask in enumerate(seen):
+        np.testing.assert_array_equal(keys[i], np.flatnonzero(mask))
+        assert keys.last()[i] == max(np.flatnonzero(mask), default=-1)
+    before = Keys.of(np.tri(PIXELS, k=-1, dtype=bool))
+    assert len(before.runs) == PIXELS - 1, "everything before is one run"
+    assert before.latest_offset(HEIGHT, WIDTH) == (0, -1)
+
+
+# Streams.
+
+
+def changed(program: Program, **change: object) -> Program:
+    *copies, attention = program.steps[0]
+    return dataclasses.replace(program, steps=((*copies, dataclasses.replace(attention, **change)),))
+
+
+def malformed(program: Program) -> list[tuple[str, Program]]:
+    (attention,) = (i for i in program.instructions() if isinstance(i, Attention))
+    seen, keys, values = attention.seen, attention.keys, attention.values
+    few = (*program.buffers[:2], dataclasses.replace(program.buffers[2], rows=HEIGHT - 1))
+
+    def lists(offsets: np.ndarray, runs: np.ndarray) -> Program:
+        return changed(program, seen=Keys(offsets, runs))
+
+    turned, beyond = seen.runs.copy(), seen.runs.copy()
+    turned[-1], beyond[-1, 1] = turned[-1, ::-1], PIXELS + 1
+    doubled = np.where(np.arange(len(seen.runs))[:, None] == seen.offsets[9] + 1, seen.runs[seen.offsets[9]], seen.runs)
+    return [
+        ("keeps 6", dataclasses.replace(program, buffers=few)),
+        ("outside a buffer's domain", changed(program, keys=dataclasses.replace(keys, row=1))),
+        ("outside a buffer's domain", changed(program, values=dataclasses.replace(values, col=-1))),
+        ("keeps 1", changed(program, keys=dataclasses.replace(keys, buffer=0, channel=0))),
+        ("head by head", changed(program, keys=dataclasses.replace(keys, count=keys.count - 1))),
+        ("head by head", changed(program, heads=2)),
+        ("number of heads", changed(program, heads=0)),
+        ("channels", changed(program, values=dataclasses.replace(values, channel=25))),
+        ("a last pixel", lists(seen.offsets, turned)),
+        ("a last pixel", lists(seen.offsets, beyond)),
+        ("not ascending", lists(seen.offsets, doubled)),
+        ("a bias", changed(program, bias=np.zeros((1, 5), np.float32))),
+        ("number of biases", changed(program, bias=np.zeros((4, int(seen.counts().sum())), np.float32))),
+        ("neither one bias nor", changed(program, bias=np.zeros((2, int(seen.counts().sum())), np.float32))),
+        ("overwrites", changed(program, query=dataclasses.replace(attention.query, buffer=0, channel=0))),
+    ]  # fmt: skip
+
+
+@needs_engine
+@pytest.mark.parametrize("case", range(15))
+def test_malformed_attention_is_refused(case: int) -> None:
+    reason, program = malformed(program_of(Case(), np.random.default_rng(0)))[case]
+    with pytest.raises(ValueError, match=reason):
+        CpuEngine(program)
+
+
+@needs_engine
+def test_lists_that_do_not_fit_are_refused() -> None:
+    program = program_of(Case(), np.random.default_rng(0))
+    words, floats = packing.pack(program)
+    offsets = program.steps[0][-1].seen.offsets
+    (at,) = (i for i in range(len(words) - PIXELS) if np.array_equal(words[i : i + PIXELS + 2], [PIXELS + 1, *offsets]))
+    for place, value in [(1, 1), (6, offsets[6] + 1), (PIXELS + 1, offsets[-1] - 1), (PIXELS + 1, offsets[-1] + 1)]:
+        damaged = words.copy()
+        damaged[at + place] = value
+        with pytest.raises(ValueError, match="hold each run once"):
+            cpu.native().Engine(damaged, floats)
+
+
+@needs_engine
+@pytest.mark.parametrize("phase", ["pixel", "row"])
+def test_damaged_attention_never_crashes(phase: str) -> None:
+    """Whatever one wrong word says, it is refused, or the program still runs inside its memory."""
+    rng = np.random.default_rng(8)
+    program = program_of(Case(masks=3, biases=1, phase=phase), rng)
+    words, floats = packing.pack(program)
+    fields = list(fields_of(program, rng, 2))
+    native, ran = cpu.native(), 0
+    for _ in range(1500):
+        damaged, at = words.copy(), int(rng.integers(len(words)))
+        damaged[at] += rng.choice([-(2**40), -17, -2, -1, 1, 2, 17, 2**33, 2**62])
+        try:
+            engine = native.Engine(damaged, floats)
+        except ValueError:
+            continue
+        for arrangement in ((1, 0, "none", 1), (1, 1, "none", 2)):
+            try:
+                engine.sample(
+                    noise=np.zeros((2, HEIGHT, WIDTH, 1), np.float32), given=None, fields=fields,
+                    values=np.empty((2, HEIGHT, WIDTH, 1), np.int32), log_prob=None, parameters=None, temperature=1.0,
+                    threads=1, on_row=None, arrangement=arrangement,
+                )  # fmt: skip
+                ran += 1
+            except ValueError:  # the image or a field has another size now
+                pass
+    assert ran > 20

@@ -1,0 +1,109 @@
+"""What the Triton engine refuses, and how it is chosen; what it computes: tests/interpreted and test_triton_gpu.py."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from programs import Builder, normal, probe, swept
+
+import pixelfast
+from pixelfast.engines import registry, triton
+from pixelfast.engines.reference import run as reference
+from pixelfast.errors import EngineUnavailable
+from pixelfast.heads import Bernoulli, Categorical, Head
+from pixelfast.mixture import MixtureOfLogistics
+from pixelfast.models import PixelCNN
+from pixelfast.program import Lattice, Map, Norm, Program, Rect, Slot
+
+HERE = triton.available() is None
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+
+
+def small() -> Program:
+    return Builder(np.random.default_rng(0), (1, 2, 2), features=5).build()
+
+
+def test_what_it_runs() -> None:
+    assert triton.reasons(small()) == []
+    for head in (Categorical(7), Bernoulli(), Bernoulli(probability=True)):
+        assert triton.refuses(head) is None
+
+
+def test_what_it_refuses_is_named() -> None:
+    program, _ = swept(np.random.default_rng(0), 3, 4, 1)
+    (reason,) = triton.reasons(program)
+    assert "it cannot sweep over a row, as recurrences do" in reason
+    program = small()
+    strided = dataclasses.replace(program.row[0], lattice=Lattice(2, 0, 2, 0), layer="down")
+    (reason,) = triton.reasons(dataclasses.replace(program, row=(strided,)))
+    assert reason == "it cannot compute every second row or column only, as strided layers do (down)"
+    (reason,) = triton.reasons(dataclasses.replace(program, parameters=20_000))
+    assert reason == "a draw holds at most 16384 logits, the head has 20000"
+    wide, image = 8193, Rect(0, 1, 0, 1)
+    ones = np.ones(wide, np.float32)
+    norm = Norm(Slot(0, 0, wide), Slot(1, 0, wide), ones, ones, 1e-5, image, "norms.0")
+    (*_, reason) = triton.reasons(probe([normal(np.random.default_rng(0), 1, 1, 1, wide)], [norm], 3)[0])
+    assert reason == "a layer norm holds at most 8192 features, norms.0 has 8193"
+    assert triton.refuses(MixtureOfLogistics(7)) == "it has no kernel that draws from a MixtureOfLogistics head"
+
+
+def test_instructions_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "RUNS", (Map,))
+    assert "it has no kernel for Product" in " ".join(triton.reasons(small()))
+
+
+@pytest.mark.skipif(HERE, reason="it runs here")
+def test_without_a_gpu() -> None:
+    model = PixelCNN((1, 3, 2), levels=3, features=4, blocks=1).eval()
+    with pytest.raises(EngineUnavailable, match="the engine 'triton' cannot run here: PyTorch finds no CUDA device"):
+        pixelfast.sample(model, engine="triton")
+    with pytest.raises(EngineUnavailable, match="cannot run here"):
+        triton.TritonEngine(small())
+    assert registry.choose("auto", "fp32", Categorical(3), on_cuda=True) != "triton"
+    with pytest.raises(EngineUnavailable, match="the precision 'fp16' can run here: triton: PyTorch finds no CUDA device"):
+        pixelfast.compile(model, precision="fp16")
+
+
+class Reference:
+    """Stands for the engine on a GPU."""
+
+    def __init__(self, program: Program, precision: str) -> None:
+        self.program = program
+
+    def run(self, request: registry.Request) -> registry.Result:
+        return reference(self.program, request)
+
+
+class Refusing:
+    def __init__(self, program: Program, precision: str) -> None:
+        raise EngineUnavailable("the engine 'triton' cannot run this model: it has no kernel for that")
+
+
+@pytest.mark.parametrize("made", [Reference, Refusing])
+def test_auto_takes_it_for_modules_on_a_gpu_and_falls_back(made: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = dataclasses.replace(registry.ENGINES["triton"], unavailable=lambda: None, make=made)
+    monkeypatch.setitem(registry.ENGINES, "triton", entry)
+    head = Categorical(3)
+    assert registry.choose("auto", "fp32", head, on_cuda=True) == "triton"
+    other = registry.choose("auto", "fp32", head)
+    model = PixelCNN((1, 3, 2), levels=3, features=4, blocks=1).eval()
+    sampler = pixelfast.compile(model)
+    assert sampler.engine == other
+    chosen = registry.choose
+
+    def choose_on_a_gpu(name: str, precision: str, head: Head, _: bool = False, but: str = "") -> str:
+        return chosen(name, precision, head, True, but)
+
+    monkeypatch.setattr(registry, "choose", choose_on_a_gpu)
+    sampler = pixelfast.compile(model)
+    assert sampler.engine == ("triton" if made is Reference else other)
+    assert (sampler.sample(2, seed=1) == pixelfast.sample(model, 2, seed=1, engine="reference")).all()
+    if made is Refusing:
+        with pytest.raises(EngineUnavailable, match="it has no kernel for that"):
+            pixelfast.compile(model, engine="triton")
