@@ -74,7 +74,8 @@ def reasons(program: Program) -> list[str]:
         if not isinstance(instruction, RUNS):
             missing.setdefault(f"it has no kernel for {type(instruction).__name__}", []).append(instruction.layer)
         if not instruction.lattice.everywhere:
-            missing.setdefault("it cannot compute every second row or column only, as strided layers do", []).append(instruction.layer)
+            strided = "it cannot compute every second row or column only, as strided layers do"
+            missing.setdefault(strided, []).append(instruction.layer)
         if instruction.sweep:
             missing.setdefault("it cannot sweep over a row, as recurrences do", []).append(instruction.layer)
     found = [f"{reason} ({_some(layers)})" for reason, layers in missing.items()]
