@@ -11,11 +11,12 @@ from programs import Builder, normal, probe, swept
 import pixelfast
 from pixelfast.engines import registry, triton
 from pixelfast.engines.reference import run as reference
+from pixelfast.engines.triton_stages import Stage, stages
 from pixelfast.errors import EngineUnavailable
 from pixelfast.heads import Bernoulli, Categorical, Head
 from pixelfast.mixture import MixtureOfLogistics
 from pixelfast.models import PixelCNN
-from pixelfast.program import Lattice, Map, Norm, Program, Rect, Slot
+from pixelfast.program import Buffer, Draw, Lattice, Map, Norm, Op, Product, Program, Rect, Slot
 
 HERE = triton.available() is None
 
@@ -56,6 +57,46 @@ def test_what_it_refuses_is_named() -> None:
 def test_instructions_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton, "RUNS", (Map,))
     assert "it has no kernel for Product" in " ".join(triton.reasons(small()))
+
+
+def product(out: Slot, *taps: Slot) -> Product:
+    rows = sum(tap.count for tap in taps)
+    return Product(out, taps, np.zeros((rows, out.count), np.float32), np.zeros(out.count, np.float32), Rect(0, 2, 0, 2))
+
+
+WHOLE, OTHER, HALF = Slot(0, 0, 8), Slot(1, 0, 8), Slot(0, 0, 4)
+APART: dict[str, tuple[Product, Map | Norm]] = {
+    "a leaf is a part of the product": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (Slot(0, 3, 1),), (), Rect(0, 2, 0, 2))),
+    "a leaf is moved by a channel": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (Slot(0, 1, 8),), (), Rect(0, 2, 0, 2))),
+    "another rectangle": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE,), (), Rect(0, 2, 0, 1))),
+    "written over what the product reads": (product(WHOLE, OTHER), Map(OTHER, (WHOLE,), (), Rect(0, 2, 0, 2))),
+    "written over a part of the product": (product(WHOLE, OTHER), Map(Slot(0, 2, 8), (WHOLE,), (), Rect(0, 2, 0, 2))),
+    "written elsewhere": (product(WHOLE, OTHER), Map(Slot(2, 0, 8, 0, 1), (WHOLE,), (), Rect(0, 2, 0, 2))),
+    "a norm of a half": (product(WHOLE, OTHER), Norm(Slot(2, 0, 4), HALF, np.ones(4), np.ones(4), 1e-5, Rect(0, 2, 0, 2))),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_is_a_launch_of_its_own(name: str) -> None:
+    """Whatever another program of the same launch may not have computed, or not read yet."""
+    image = Rect(0, 2, 0, 2)
+    step = APART[name]
+    buffers = tuple(Buffer(f"b{i}", 10, 1, (0, 3), image) for i in range(3))
+    program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(2, 0, 5)),))
+    assert [type(work) for work in stages(program, step)] == [Stage, type(step[1])]
+
+
+def test_what_a_launch_need_not_store() -> None:
+    image = Rect(0, 2, 0, 2)
+    buffers = tuple(Buffer(f"b{i}", 10, 1, (0, 3), image) for i in range(3))
+    step = (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE, OTHER), (Op("add", (0, 1)),), image))
+    program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(2, 0, 5)),))
+    (stage,) = stages(program, step)
+    assert isinstance(stage, Stage)
+    assert (stage.registers, stage.stored) == ((("y0", None),), ("z0",))
+    (stage,) = stages(dataclasses.replace(program, draws=(Draw(0, Slot(0, 7, 1)),)), step)
+    assert isinstance(stage, Stage)
+    assert stage.stored == ("y0",)
 
 
 @pytest.mark.skipif(HERE, reason="it runs here")
