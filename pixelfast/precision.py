@@ -29,7 +29,7 @@ PRECISIONS: dict[str, Precision] = {
     "fp32": Precision("float32, exact", 1e-4),
     "fp16w": Precision("weights stored as float16, float32 arithmetic", 1e-2),
     "bf16": Precision("products of bfloat16, float32 sums", 2e-1),
-    "fp16": Precision("products of float16 on a GPU, float32 sums", 3e-2),
+    "fp16": Precision("products of float16 on a GPU, float32 sums", 1e-2),
 }
 
 NATIVE = ("fp32", "fp16w", "bf16")
