@@ -490,7 +490,7 @@ class Program:
         for instruction in self.instructions():
             for name in ("weights", "bias", "tables", "scale", "shift"):
                 array = getattr(instruction, name, None)
-                total += 0 if array is None else array.nbytes
+                total += array.nbytes if isinstance(array, np.ndarray) else 0
         return total + sum(encode.table.nbytes for encodes in self.encodes for encode in encodes)
 
     @property

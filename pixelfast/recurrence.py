@@ -123,4 +123,4 @@ def _lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 def _moved(row: Tensor, cols: int) -> Tensor:
     """(N, F, W) read ``cols`` columns to the right, 0 outside."""
-    return F.pad(row, (-cols, cols))
+    return F.pad(row, (-cols, cols)) if abs(cols) < row.shape[2] else torch.zeros_like(row)

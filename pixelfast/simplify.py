@@ -138,11 +138,11 @@ def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type
         case TapConv():
             taps = []
             for tap in node.taps:
-                weights = tap.weights[:, kept]
+                weights = tap.weights if kept.all() else tap.weights[:, kept]  # many, in large models: no copy if none
                 live = weights.any(1)
                 edge = move(tap.edge, domain, node.lattice, tap.edge.channels[live])
                 if edge is not None:
-                    taps.append(Tap(edge, np.ascontiguousarray(weights[live])))
+                    taps.append(Tap(edge, weights if live.all() else np.ascontiguousarray(weights[live])))
             return replace(node, features=features, domain=domain, taps=tuple(taps), bias=node.bias[kept])
         case Pointwise():
             leaves: list[Leaf] = []

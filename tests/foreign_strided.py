@@ -76,7 +76,7 @@ class PooledColumns(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.pool, self.up = nn.Conv2d(1, 6, 1), nn.AvgPool2d((1, 2), ceil_mode=False), nn.Upsample(scale_factor=(1, 2))
+        self.first, self.pool, self.up = nn.Conv2d(1, 6, 1), nn.AvgPool2d((1, 2)), nn.Upsample(scale_factor=(1, 2))
         self.low, self.high, self.above = nn.Conv2d(6, 6, (1, 2)), nn.Conv2d(6, 6, (1, 3)), Before(1, 6)
         self.out = nn.Conv2d(6, 4, 1)
 

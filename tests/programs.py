@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from pixelfast.program import (
     Field,
     FieldSlot,
     Instruction,
+    Lattice,
     Lookup,
     Map,
     Mixture,
@@ -202,6 +204,16 @@ class Builder:
             return []
         out = Slot(self.out, 0, 1)
         return [Map(out, (out,), (Op("sigmoid", (0,)),), self.image)]
+
+
+def by_phases(program: Program, row_step: int, col_step: int) -> Program:
+    """The same program with every instruction cut into one for each phase of rows and columns, which together do the same."""
+
+    def cut(instructions: Sequence[Instruction]) -> tuple[Instruction, ...]:
+        lattices = [Lattice(row_step, row, col_step, col) for row, col in product(range(row_step), range(col_step))]
+        return tuple(replace(instruction, lattice=lattice) for instruction in instructions for lattice in lattices)
+
+    return replace(program, row=cut(program.row), steps=tuple(map(cut, program.steps)))
 
 
 def recurrent(rng: Generator, height: int, width: int) -> Program:

@@ -11,11 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixelfast import lstm_scan
 from pixelfast.custom_head import CustomHead
 from pixelfast.heads import Bernoulli, Categorical, Head
 from pixelfast.mixture import ORDERS, MixtureOfLogistics
@@ -27,7 +29,15 @@ ACTIVATIONS = {
 SMOOTH = ("elu", "gelu", "silu", "sin", "softplus", "tanh")
 NORMS = ("none", "batch", "layer", "handmade", "rms", "softmax")
 BORDERS = ("pad", "padding", "crop", "value")
-KINDS = ("plain", "residual", "gated", "dense", "skip", "image", "coordinates", "shifted", "inplace")
+KINDS = (
+    "plain", "residual", "gated", "dense", "skip", "image", "coordinates", "shifted", "attention", "recurrent", "inplace",
+    "strided",
+)  # fmt: skip
+STRIDES = (
+    (2, 2, "transposed"), (2, 3, "transposed"), (1, 2, "transposed"), (2, 2, "nearest"), (1, 3, "expanded"), (2, 1, "expanded"),
+    (2, 2, "shuffled"), (4, 2, "nearest"),
+)  # fmt: skip
+"""Of the blocks that reduce the resolution: steps of rows and columns, and how they come back."""
 STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
@@ -64,7 +74,8 @@ class Block:
     """One layer: its kind, window, and what stands around it.
 
     `dense` joins input and output, `image` and `coordinates` join those, `shifted` joins copies moved down and to the right,
-    and `inplace` adds to one half of the channels and multiplies the other.
+    `attention` looks at some of the pixels before, `recurrent` gives the gates of an LSTM over pixels, `inplace` adds to one
+    half of the channels and multiplies the other, and `strided` adds a map of lower resolution.
     """
 
     kind: str
@@ -73,6 +84,7 @@ class Block:
     norm: str
     depthwise: bool
     style: str
+    strides: tuple[int, int, str] = (1, 1, "transposed")
 
 
 @dataclass(frozen=True)
@@ -144,7 +156,7 @@ def windows(draw: st.DrawFn) -> Window:
 def blocks(activations: tuple[str, ...]) -> st.SearchStrategy[Block]:
     return st.builds(
         Block, st.sampled_from(KINDS), windows(), st.sampled_from(activations), st.sampled_from(NORMS), st.booleans(),
-        st.sampled_from(STYLES),
+        st.sampled_from(STYLES), st.sampled_from(STRIDES),
     )  # fmt: skip
 
 
@@ -261,6 +273,100 @@ class Norm(nn.Module):
         return x * torch.rsqrt(x.square().mean(1, True) + 1e-3) * scale + shift
 
 
+class Recurrence(nn.Module):
+    """An LSTM over the pixels of a window before its own. Where the window begins on its own pixel, rows come from the right,
+    and the states serve the row below.
+    """
+
+    def __init__(self, features: int, window: Window) -> None:
+        super().__init__()
+        self.backwards = window.row > 0 and window.col == 0
+        side = -1 if self.backwards else 1
+        self.offsets = [(row, side * col) for row, col in window.offsets() if (row, col) < (0, 0)]
+        self.cell = (-1, 0) if window.row else (0, -window.dilation)
+        if self.backwards:
+            self.offsets.append((0, window.dilation))
+        self.weight = nn.Parameter(torch.randn(len(self.offsets), features, 4 * features) / features**0.5)
+
+    def forward(self, gates: Tensor) -> Tensor:
+        states = lstm_scan(gates, self.weight, self.offsets, self.cell)
+        return F.pad(states, (0, 0, 1, 0))[:, :, :-1] if self.backwards else states
+
+
+class Attention(nn.Module):
+    """What earlier pixels hold, mixed by scores; window, border and style say who may be seen, and how the rest is masked."""
+
+    def __init__(self, features: int, block: Block, seed: int) -> None:
+        super().__init__()
+        self.block, self.seed, self.heads = block, seed, 1 + (features % 2 == 0)
+        self.query = nn.Conv2d(features, 3 * self.heads, 1)
+        self.key, self.value = nn.Conv2d(features, 3 * self.heads, 1), nn.Conv2d(features, features, 1)
+
+    def seen(self, height: int, width: int) -> Tensor:
+        """bool (L, L), rows ask."""
+        apart = torch.arange(height * width)[:, None] - torch.arange(height * width)
+        row = torch.arange(height * width) // width
+        seen = {
+            "pad": apart > 0, "crop": (apart > 0) & (apart <= 2 * self.block.window.cols), "value": row[:, None] > row,
+            "padding": (apart > 0) & torch.from_numpy(np.random.default_rng(self.seed).random(apart.shape) < 0.6),
+        }  # fmt: skip
+        return seen[self.block.window.border]
+
+    def forward(self, y: Tensor) -> Tensor:
+        n, _, height, width = y.shape
+        asking = F.pad(y, (1, 0))[..., :-1] + F.pad(y, (0, 0, 1, 0))[:, :, :-1]
+        q, k, v = (
+            part.view(n, self.heads, -1, height * width).transpose(2, 3)
+            for part in (self.query(asking), self.key(y), self.value(y))
+        )
+        seen = self.seen(height, width)
+        some = seen.any(1, keepdim=True)
+        if self.block.style == "data":
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        elif self.block.style == "multiply":
+            mixed = (q @ k.mT).masked_fill(~seen, -1e4).softmax(-1) @ v * some
+        elif self.block.style == "old_norm":
+            mixed = (q @ k.mT / 2 + torch.where(seen, 0.0, -torch.inf)).softmax(-1).nan_to_num() @ v
+        else:
+            mask = seen.to(y.dtype)
+            weights = torch.softmax(k @ q.mT * mask.T - 1e9 * (1 - mask.T), 2) * some.T
+            return (v.mT @ weights).reshape(n, -1, height, width)
+        return mixed.transpose(2, 3).reshape(n, -1, height, width)
+
+
+class Coarse(nn.Module):
+    """Down by strides and back, late enough that every pixel sees earlier ones only: (N, F, H, W) -> (N, F, H, W).
+
+    A coarse pixel sees a window, unmasked; it is late by rows, or, if rows keep their resolution, by columns.
+    """
+
+    def __init__(self, features: int, block: Block) -> None:
+        super().__init__()
+        window = block.window
+        self.rows, self.cols, self.style = block.strides
+        self.late = (self.rows > 1) * (window.rows - window.row), (self.rows == 1) * (window.cols - window.col)
+        below = window.rows - 1 - window.row if self.rows > 1 else 0
+        self.pads = [window.col, window.cols - 1 - window.col + self.cols, window.rows - 1 - below, below + self.rows]
+        more = self.rows * self.cols if self.style == "shuffled" else 1
+        self.shrink = nn.Conv2d(features, features * more, (window.rows, window.cols), (self.rows, self.cols))
+        self.grow = nn.ConvTranspose2d(features, features, (self.rows, self.cols), (self.rows, self.cols))
+
+    def forward(self, h: Tensor) -> Tensor:
+        low = torch.tanh(self.shrink(F.pad(h, self.pads)))
+        n, features, rows, cols = low.shape
+        if self.style == "transposed":
+            high = self.grow(low)
+        elif self.style == "nearest":
+            high = F.interpolate(low, scale_factor=(self.rows, self.cols))
+        elif self.style == "shuffled":
+            high = F.pixel_shuffle(low, self.rows)
+        else:
+            wide = low.view(n, features, rows, 1, cols, 1).expand(-1, -1, -1, self.rows, -1, self.cols)
+            high = wide.reshape(n, features, rows * self.rows, cols * self.cols)
+        down, right = self.late
+        return F.pad(high, (right, 0, down, 0))[:, :, : h.shape[2], : h.shape[3]]
+
+
 class Layer(nn.Module):
     """One `Block`: (N, F, H, W) -> (N, F, H, W). `above`, from the stack that sees the rows above, is linked in."""
 
@@ -270,12 +376,15 @@ class Layer(nn.Module):
         window = replace(block.window, rows=1, row=0) if config.stacks else block.window
         image, past = tuple(c + 1 for c in range(config.shape[0])), (0,) * (2 * config.features)
         joined = {"image": image, "coordinates": (0, 0), "shifted": past}.get(block.kind, ())
-        out = config.fresh * 2 if block.kind == "gated" else config.fresh
+        out = config.fresh * {"gated": 2, "recurrent": 4}.get(block.kind, 1)
         self.norm = Norm(block.norm, config.fresh)
         self.conv = MaskedConv((*config.fresh, *joined), out, window, block.style, block.depthwise)
         self.link = nn.Conv2d(config.features, len(out), 1) if config.stacks else None
         point = Window(1, 1, 0, 0)
         self.squeeze = MaskedConv(config.fresh * 2, config.fresh, point) if block.kind == "dense" else None
+        self.recurrence = Recurrence(config.features, block.window) if block.kind == "recurrent" else None
+        self.attention = Attention(config.features, block, config.seed) if block.kind == "attention" else None
+        self.coarse = Coarse(config.features, block) if block.kind == "strided" else None
 
     def forward(self, h: Tensor, image: Tensor, above: Tensor | None) -> Tensor:
         kind = self.block.kind
@@ -293,8 +402,14 @@ class Layer(nn.Module):
         y = self.conv(y)
         if self.link is not None:
             y = y + self.link(above)
+        if self.coarse is not None:
+            y = y + self.coarse(h)
         if self.squeeze is not None:
             return self.squeeze(torch.cat([h, y], dim=1))
+        if self.recurrence is not None:
+            return h + self.recurrence(y)
+        if self.attention is not None and h.shape[2] * h.shape[3] > 1:
+            return h + self.attention(y)
         if kind == "gated":
             a, b = y.chunk(2, 1)
             return h + torch.tanh(a) * torch.sigmoid(b)

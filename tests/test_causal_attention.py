@@ -1,4 +1,4 @@
-"""Attention in whole models: leaks are refused with their layer, what no engine can do is refused by name, and times are right."""
+"""Attention in whole models: leaks name their layer, what no engine can do is refused by name, and times are right."""
 
 from __future__ import annotations
 

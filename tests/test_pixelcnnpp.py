@@ -1,17 +1,19 @@
-"""PixelCNN++: causal at odd multiples of 4, initialised by data, trained, stored, sampled by the usual loop."""
+"""PixelCNN++: causal at odd multiples of 4, initialised by data, trained, stored, sampled exactly."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from causal import assert_causal, dependencies, randomise
 from learning import assert_initialised, digits, emoji, falls
+from oracle import compare, trace
 
 import pixelfast
-from pixelfast.errors import InvalidInput, UnsupportedModel
+from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelCNNpp
 from pixelfast.train import TrainOptions, bits_per_dim, train
 
@@ -55,17 +57,30 @@ def test_learns(pixels: object, tmp_path: Path) -> None:
     falls(model, images, labels, tmp_path)
 
 
-def test_sampled_by_the_usual_loop_only() -> None:
+@pytest.mark.parametrize(("channels", "size"), [(3, (4, 8)), (1, (8, 4)), (3, (8, 12))])
+def test_engines_sample_what_the_usual_loop_does(channels: int, size: tuple[int, int]) -> None:
+    model = small(channels, size, classes=3)
+    labels = torch.tensor([0, 2, 1])
+    model.initialise(torch.randn(3, channels, *size), labels)
+    traced = trace(model, model.shape, model.head, labels)
+    assert compare(traced, 3, cond=labels) == 0
+    assert compare(traced, 1, 5, labels[:1], temperature=0.7) == 0
+    given = np.full((3, *size, channels), -1, np.int32)
+    given[:, : size[0] // 2] = 7
+    assert compare(traced, 3, 6, labels, given=given) == 0
+
+
+def test_log_probabilities_are_those_of_training() -> None:
     model = small(size=(4, 8), classes=3)
     labels = torch.tensor([0, 2])
     model.initialise(torch.randn(2, 3, 4, 8), labels)
-    sampler = pixelfast.compile(model, engine="naive")
-    images = sampler.sample(2, seed=0, cond=labels)
+    sampler = pixelfast.compile(model)
+    images, drawn = sampler.sample(2, seed=0, cond=labels, return_log_prob=True)
     assert sampler.verify(images, seed=0, cond=labels).ok
-    bits = -sampler.log_prob(images, cond=labels).mean() / math.log(2) / images[0].numel()
+    scored = sampler.log_prob(images, cond=labels)
+    assert drawn.tolist() == pytest.approx(scored.tolist(), rel=1e-5)
+    bits = -scored.mean() / math.log(2) / images[0].numel()
     assert bits_per_dim(model, images, labels) == pytest.approx(float(bits), rel=1e-6)
-    with pytest.raises(UnsupportedModel, match='engine="naive"'):
-        pixelfast.compile(model, engine="reference", cond=labels)
 
 
 def test_published_size() -> None:

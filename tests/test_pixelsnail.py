@@ -123,9 +123,12 @@ def test_prior_over_codes_is_sampled_given_the_upper_map() -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{"heads": 2, "classes": 3}, {"channels": 3, "levels": 4}, {"levels": 64, "embed": 3, "upper": 5}, {"residuals": 0, "key": 5}],
+    [
+        {"heads": 2, "classes": 3}, {"channels": 3, "levels": 4}, {"levels": 64, "embed": 3, "upper": 5},
+        {"residuals": 0, "key": 5},
+    ],
     ids=["labels", "colours", "codes", "only attention"],
-)
+)  # fmt: skip
 def test_engines_draw_what_the_naive_loop_draws(more: dict[str, int]) -> None:
     """As a model of images, and as a prior over codes given an upper map; with known pixels, and one image alone."""
     model = randomise(small(**more)).float()  # type: ignore[arg-type]

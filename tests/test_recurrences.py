@@ -10,6 +10,7 @@ import torch
 from native import ARRANGEMENTS
 from oracle import NATIVE, Traced, compare, images_of, trace
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import pixelfast
 from pixelfast import InvalidInput, NotAutoregressive, UnsupportedModel, lstm_scan
@@ -157,19 +158,29 @@ def test_a_right_to_left_direction_without_a_shift_leaks(layer: int) -> None:
 
 
 class Own(nn.Module):
-    """A recurrence that somebody writes with the operator, below a first layer that sees the row above."""
+    """A recurrence that somebody writes with the operator, on a first layer that sees the row above; its gates may also see the
+    pixel to the left (`beside`), and its states may serve the row below (`shift`).
+    """
 
     def __init__(
-        self, offsets: list[tuple[int, int]], cell: tuple[int, int], late: bool = False, shift: bool = True, features: int = 5
+        self,
+        offsets: list[tuple[int, int]],
+        cell: tuple[int, int],
+        late: bool = False,
+        shift: bool = True,
+        beside: bool = False,
+        features: int = 5,
     ) -> None:
         super().__init__()
-        self.offsets, self.cell, self.late, self.shift = offsets, cell, late, shift
-        self.first = nn.Conv2d(1, 4 * features, 3, padding=1)
+        self.offsets, self.cell, self.late, self.shift, self.beside = offsets, cell, late, shift, beside
+        self.first, self.left = nn.Conv2d(1, 4 * features, 3, padding=1), nn.Conv2d(1, 4 * features, 1)
         self.weight = nn.Parameter(torch.randn(len(offsets), features, 4 * features) / 2)
         self.out = nn.Conv2d(features, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         gates = self.first(down_shift(down_shift(x)))
+        if self.beside:
+            gates = gates + self.left(F.pad(x, (1, 0))[..., :-1])
         if self.late and not torch.compiler.is_exporting():
             return self.out(gates[:, :5])
         states = lstm_scan(gates, self.weight, self.offsets, self.cell)
@@ -258,13 +269,18 @@ def test_operator_by_hand(offsets: list[tuple[int, int]], cell: tuple[int, int])
     torch.testing.assert_close(torch.ops.pixelfast.lstm_scan(gates, weights, flat, list(cell)), found)
 
 
-@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize(("shift", "beside"), [(True, False), (False, False), (False, True), (True, True)])
 @pytest.mark.parametrize(("offsets", "cell"), SCANS)
-def test_own_recurrences(offsets: list[tuple[int, int]], cell: tuple[int, int], shift: bool) -> None:
-    """Any LSTM over pixels; in a row of its own where no pixel needs it sooner."""
+def test_own_recurrences(offsets: list[tuple[int, int]], cell: tuple[int, int], shift: bool, beside: bool) -> None:
+    """Any LSTM over pixels; pixel by pixel where the own row needs it, else once per row."""
     torch.manual_seed(0)
-    model = nn.Sequential(Own(offsets, cell, shift=shift)).eval()
+    model = nn.Sequential(Own(offsets, cell, shift=shift, beside=beside)).eval()
+    if beside and not shift and any(row == 0 and col > 0 for row, col in [*offsets, cell]):
+        assert pixelfast.check(model, (1, *SIZE), Categorical(4)).leak is not None  # it comes from the right
+        return
     found = trace(model, (1, *SIZE), Categorical(4))
+    per_row = "lstm_scan: 5 features once per row" in str(found.compiled.schedule)
+    assert per_row == (shift or not beside)
     assert compare(found, IMAGES) == 0
     assert compare(found, IMAGES, seed=1, given=some_known(found)) == 0
 

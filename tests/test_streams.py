@@ -7,14 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 from native import needs_engine
-from programs import Builder, swept
+from programs import Builder, by_phases, swept
 
 from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.program import Lookup, Map, Mixture, Norm, Op, Pixel, Product, Program, Rect, Slot
+from pixelfast.program import Lattice, Lookup, Map, Mixture, Norm, Op, Pixel, Product, Program, Rect, Slot
 from pixelfast.wavefront import wavefront
 
 pytestmark = needs_engine
+
+MIXTURE = Mixture(2, "colour-major", -7.0)
 
 
 def malformed(program: Program) -> list[tuple[str, Program]]:
@@ -58,10 +60,14 @@ def malformed(program: Program) -> list[tuple[str, Program]]:
         ("before it is drawn", dataclasses.replace(program, encodes=program.encodes[::-1])),
         ("parameters as levels", dataclasses.replace(program, parameters=5)),
         ("domain", dataclasses.replace(program, buffers=(far, *program.buffers[1:]))),
+        ("a step of rows", changed(dataclasses.replace(product, lattice=Lattice(0, 0, 1, 0)))),
+        ("a phase of rows", changed(dataclasses.replace(norm, lattice=Lattice(2, 2, 1, 0)))),
+        ("a step of columns", changed(dataclasses.replace(lookup, lattice=Lattice(1, 0, 1 << 30, 0)))),
+        ("a phase of columns", changed(dataclasses.replace(product, lattice=Lattice(1, 0, 3, -1)))),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", range(25))
+@pytest.mark.parametrize("case", range(29))
 def test_malformed_programs_are_refused(case: int) -> None:
     reason, program = malformed(Builder(np.random.default_rng(0)).build())[case]
     with pytest.raises(ValueError, match=reason):
@@ -136,15 +142,15 @@ def test_truncated_streams_are_refused() -> None:
         native.Engine(np.append(words, 0), floats)
 
 
-@pytest.mark.parametrize("mixture", [None, Mixture(2, "colour-major", -7.0)])
-def test_damaged_streams_never_crash(mixture: Mixture | None) -> None:
+@pytest.mark.parametrize(("cases", "steps", "mixture"), [(2500, (1, 1), None), (2500, (1, 1), MIXTURE), (1000, (2, 3), None)])
+def test_damaged_streams_never_crash(cases: int, steps: tuple[int, int], mixture: Mixture | None) -> None:
     """Whatever one wrong word says, it is refused, or the program still runs inside its memory."""
     head = "mixture_of_logistics" if mixture else "categorical"
     builder = Builder(np.random.default_rng(0), (3 if mixture else 2, 3, 4), features=5, head=head, mixture=mixture)
-    program = builder.build()
+    program = by_phases(builder.build(), *steps)
     words, floats = packing.pack(program)
     native, rng, ran = cpu.native(), np.random.default_rng(9), 0
-    for _ in range(2500):
+    for _ in range(cases):
         damaged, at = words.copy(), int(rng.integers(len(words)))
         damaged[at] += rng.choice([-(2**40), -17, -2, -1, 1, 2, 17, 2**33, 2**62])
         try:

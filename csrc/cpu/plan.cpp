@@ -111,7 +111,8 @@ class Planner final : SlotNumbers {
       std::visit([&](const auto& body) { plan_body(body, instruction.out.count, step); }, instruction.body);
       step.last_source = static_cast<int>(plan_->slots.size());
       Effort& effort = sweep ? plan_->pixel_effort : whole;
-      effort.instructions += share, effort.vectors += effort_;
+      effort.vectors += effort_;
+      effort.instructions += share;
       if (auto* product = std::get_if<PackedProduct>(&step.body)) {
         effort.vectors += share * static_cast<double>(product->weights) / plan_->kernels->width;
         plan_epilogue(std::get<Product>(instruction.body), *product);

@@ -31,11 +31,11 @@ def latest_seen(node: CausalAttention, image: Rect, query: Times, cache: Times) 
             kind = (tuple(asked), tuple(looked), int(value), mask)
             if kind not in found:
                 found[kind] = len(maps)
-                seen = _flat(cache, image, np.union1d(looked, [value]))
-                latest = _latest(_lists(node, image, mask), seen)
-                own = _flat(query, image, asked)
-                some = _lists(node, image, mask).last() >= 0
-                maps.append(_cropped(np.where(some, np.maximum(latest, own), -1), image, node.domain))
+                lists = _lists(node, image, mask)
+                weighed = np.maximum(_flat(query, image, asked), _latest(lists, _flat(cache, image, looked)))
+                found_there = _latest(lists, _flat(cache, image, np.array([value])))
+                latest = np.maximum(found_there, np.where(_chooses(lists), weighed, -1))
+                maps.append(_cropped(latest, image, node.domain))
             classes.append(found[kind])
     return np.stack(maps).astype(np.int32), np.array(classes)
 
@@ -52,9 +52,10 @@ def strongest_cause(
     pixels = _lists(node, image, mask)[row * width + col]
     value = len(node.query.channels) + feature
     best = (-1, node.query.source, 0, row, col)
-    for channel in node.query.channels[asking]:
+    chooses = len(pixels) > 1
+    for channel in node.query.channels[asking] if chooses else ():
         best = max(best, (query.at(int(channel), row, col), node.query.source, int(channel), row, col))
-    for channel in node.cache.channels[[*keys, value]]:
+    for channel in node.cache.channels[[*keys, value] if chooses else [value]]:
         times = cache.maps[cache.classes[channel]].reshape(-1)[pixels]
         latest = int(times.argmax())
         place = divmod(int(pixels[latest]), width)
@@ -80,11 +81,11 @@ def marks_seen(node: CausalAttention, image: Rect, marks: np.ndarray) -> tuple[n
     for head, (asking, keys, values) in enumerate(_head(node, head) for head in range(node.heads)):
         lists = _lists(node, image, head if _masks(node, image) > 1 else 0)
         own = marks[values - len(node.query.channels)].reshape(len(values), -1)
-        own = own & (lists.last() >= 0)[number]
-        asked[asking] |= own.any(0).reshape(marks.shape[1:])
+        weighed = own.any(0) & _chooses(lists)[number]
+        asked[asking] |= weighed.reshape(marks.shape[1:])
         patterns, pattern = np.unique(own, axis=0, return_inverse=True)
         seen[values] = np.stack([_union(lists, number[places]) for places in patterns])[pattern.reshape(-1)]
-        seen[keys] = seen[values].any(0)
+        seen[keys] = _union(lists, number[weighed])
     return asked, seen.reshape(len(seen), -1, width)
 
 
@@ -107,6 +108,11 @@ def _lists(node: CausalAttention, image: Rect, mask: int) -> Keys:
     """What each pixel sees with one of the masks."""
     pixels = _pixels(image)
     return Keys(node.seen.offsets[mask * pixels : (mask + 1) * pixels + 1], node.seen.runs)
+
+
+def _chooses(lists: Keys) -> np.ndarray:
+    """Whether scores matter: with a single pixel to look at, its weight is 1 whatever they are."""
+    return lists.counts() > 1
 
 
 def _classes(times: Times, edge: Edge, positions: np.ndarray) -> np.ndarray:

@@ -261,7 +261,9 @@ def _culprit(graph: Graph, times: list[Times], path: list[Step], limit: int) -> 
             return reader[0]
     farsighted = [node for node, *at in path if _sees_beyond_its_place(graph, times[node], *at)]
     prefix = [step[0] for step in path[: len(farsighted)]]
-    if farsighted and farsighted == prefix:
+    _, _, seen_row, seen_col = path[-1]
+    later = seen_row * graph.shape[2] + seen_col > limit // graph.shape[0]  # nodes may stand beside the pixel that they serve
+    if later and farsighted and farsighted == prefix:
         return farsighted[-1]
     shares = []
     for node, _, row, col in reversed(path):

@@ -56,7 +56,8 @@ class Products:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        return (*shape_of(self.left)[:2], shape_of(self.right)[1])
+        batch, rows, _ = shape_of(self.left)
+        return batch, rows, shape_of(self.right)[1]
 
     def name(self) -> str:
         return "attention scores" if self.weights is None else "attention weights"
@@ -144,13 +145,20 @@ def known(c: Converter, products: Products, value: Value | float | bool) -> Tens
     const = value.const.detach().float()
     numbers = products.numbers
     _, rows, cols = products.size
-    const = const.reshape((1,) * (numbers.dim() - const.dim()) + tuple(const.shape))
+    const = const.reshape([1] * (numbers.dim() - const.dim()) + list(const.shape))
     if const.dim() > numbers.dim() or any(size not in (1, n) for size, n in zip(const.shape, numbers.shape, strict=False)):
-        raise UnsupportedModel(f"{c.at}: {products.name()} of shape {tuple(numbers.shape)} grow to {tuple(const.shape)}; {NAIVE}")
-    batch_dims = [dim for dim, (size, step) in enumerate(zip(numbers.shape, numbers.stride(), strict=True))
-                  if size > 1 and step >= rows * cols]  # fmt: skip
-    if any(const.shape[dim] > 1 for dim in batch_dims):
-        const = const.expand([n if dim in batch_dims else s for dim, (n, s) in enumerate(zip(numbers.shape, const.shape, strict=True))])
+        grown = f"of shape {tuple(numbers.shape)} meet numbers of shape {tuple(const.shape)}"
+        raise UnsupportedModel(f"{c.at}: {products.name()} {grown}; {NAIVE}")
+    varying = [dim for dim in range(const.dim()) if const.shape[dim] > 1]
+    whole = cols > 1 and not numbers.storage_offset() and all(numbers.shape[dim] == cols for dim in varying)
+    if whole and all(numbers.stride(dim) in (1, cols) for dim in varying):
+        steps = {numbers.stride(dim): dim for dim in varying}  # the usual mask, (L, L), at once
+        if len(steps) == len(varying):
+            sizes = [const.shape[steps[step]] if step in steps else 1 for step in (cols, 1)]
+            return const.permute(sorted(range(const.dim()), key=lambda dim: -int(numbers.stride(dim)))).reshape(1, *sizes)
+    batch_dims = [dim for dim in range(const.dim()) if numbers.shape[dim] > 1 and numbers.stride(dim) >= rows * cols]
+    if any(const.shape[dim] > 1 for dim in batch_dims):  # different for heads or images: then for each entry of the batch
+        const = const.expand([numbers.shape[dim] if dim in batch_dims else const.shape[dim] for dim in range(const.dim())])
     index = torch.tensor(int(numbers.storage_offset()))
     for dim, (size, step) in enumerate(zip(const.shape, numbers.stride(), strict=True)):
         index = index + (torch.arange(size) * step).view(-1, *([1] * (const.dim() - dim - 1)))
@@ -235,8 +243,7 @@ def where(c: Converter, condition: Any, a: Any, b: Any) -> Products | None:
 
 
 def softmax(c: Converter, products: Products, dim: int, *_: Any) -> Products | None:
-    numbers = products.numbers
-    _, rows, cols = products.size
+    numbers, cols = products.numbers, products.size[2]
     if products.weights is not None or numbers.shape[dim] != cols:
         return None
     step = numbers.stride(dim)
@@ -269,6 +276,11 @@ def isnan(c: Converter, products: Products) -> Value:
     return shown(products, lost & ~weights.zeroed)
 
 
+def isinf(c: Converter, products: Products) -> Value:
+    never = torch.zeros(1, 1, 1, dtype=torch.bool)
+    return shown(products, products.bias.isinf() if products.weights is None else never)
+
+
 def ne(c: Converter, a: Any, b: Any) -> Value | None:
     return isnan(c, a) if a is b else None
 
@@ -285,7 +297,7 @@ def meet(c: Converter, a: Any, b: Any) -> Value | None:
         return None
     if products.weights is None:
         raise UnsupportedModel(
-            f"{c.at}: scores meet values without a softmax over the keys between them (linear attention); not supported. {NAIVE}"
+            f"{c.at}: scores meet values without a softmax over the keys (linear attention), which is not supported; {NAIVE}"
         )
     batch, rows, cols = products.size
     query, key = (cols, 1) if products.weights.over_cols else (1, cols)
@@ -297,7 +309,7 @@ def meet(c: Converter, a: Any, b: Any) -> Value | None:
         or any(size > 1 and step != wanted for size, step, wanted in zip(numbers.shape, numbers.stride(), steps, strict=True))
     ):
         raise UnsupportedModel(
-            f"{c.at}: values meet attention weights along another axis than the one of their softmax, or a part of them; {NAIVE}"
+            f"{c.at}: values meet attention weights along another axis than that of their softmax, or a part of them; {NAIVE}"
         )
     if not weights_first:
         values = c.layout(aten.permute.default, (values, [0, 2, 1]), {})
@@ -311,9 +323,6 @@ def _unknown(operand: Any) -> bool:
 
 RULES: dict[str, Callable[..., Any]] = {
     "mul": mul, "div": div, "neg": neg, "add": add, "sub": sub, "rsub": rsub, "masked_fill": masked_fill, "where": where,
-    "_softmax": softmax, "_safe_softmax": safe_softmax, "eq": eq, "isnan": isnan, "isinf": None, "ne": ne,
+    "_softmax": softmax, "_safe_softmax": safe_softmax, "eq": eq, "isnan": isnan, "isinf": isinf, "ne": ne,
     "nan_to_num": nan_to_num, "bmm": meet,
 }  # fmt: skip
-RULES["isinf"] = lambda c, products: shown(
-    products, products.bias.isinf() if products.weights is None else torch.zeros(1, 1, 1, dtype=torch.bool)
-)

@@ -61,7 +61,7 @@ def attention_node(c: Converter, products: Products, values: Value) -> Value:
     seen = rows.seen if bool((rows.seen != rows.seen[:1]).any()) else rows.seen[:1]
     lists = Keys.of(seen.reshape(-1, pixels).numpy())
     if not len(lists.runs):
-        numbers: Tensor = torch.zeros(c.builder.shape[1:] + (heads * shape_of(values)[2],), dtype=torch.int64)
+        numbers: Tensor = torch.zeros((*c.builder.shape[1:], heads * shape_of(values)[2]), dtype=torch.int64)
     else:
         bias = _listed(rows.bias, seen)
         try:

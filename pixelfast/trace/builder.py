@@ -29,7 +29,7 @@ from ..graph import (
     TapConv,
 )
 from ..program import Keys, Lattice, Op, Rect
-from .elements import NEXT_IMAGE, ElementTable, Layout, Rectangle, Value, infer_layout, stepped, written_out
+from .elements import NEXT_IMAGE, ElementTable, Layout, Rectangle, Value, infer_layout, live_channels, stepped, written_out
 from .phases import brought_together
 from .values import shape_of
 
@@ -266,7 +266,8 @@ class GraphBuilder:
 
     def settled(self, at: Origin, maps: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Tensor:
         """Maps (images, rows, cols, F) whose channels each read one channel at one offset, by a new node if need be."""
-        if self._rectangle(maps, steps) is not None:
+        live = live_channels(maps)
+        if self._rectangle(maps if live is None else maps[..., live], steps) is not None:
             return maps
         found = brought_together(self, at, maps, row0, col0, steps)
         return maps if found is None else found
@@ -282,13 +283,17 @@ class GraphBuilder:
 
     def _reads(self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int] = (1, 1)) -> _Reads:
         """What element numbers (images, rows, cols, F) read, relative to pixel (row0 + i * steps[0], col0 + j * steps[1])."""
-        plain = self._rectangle(ids, steps)
+        live = live_channels(ids)
+        plain = self._rectangle(ids if live is None else ids[..., live], steps)
         if plain is not None:
             known = np.zeros(tuple(ids.shape[1:]), dtype=bool)
-            known[plain.row0 : plain.row1, plain.col0 : plain.col1] = True
+            here = slice(None) if live is None else live.numpy()
+            known[plain.row0 : plain.row1, plain.col0 : plain.col1, here] = True
             corner = plain.corner
             offsets = [corner.node, corner.row - plain.row0 * steps[0] - row0, corner.col - plain.col0 * steps[1] - col0]
-            return _Reads(known, np.stack(offsets, 1), corner.feature)
+            edge, feature = np.full((known.shape[2], 3), -1, dtype=np.int64), np.full(known.shape[2], -1, dtype=np.int64)
+            edge[here], feature[here] = np.stack(offsets, 1), corner.feature
+            return _Reads(known, edge, feature)
         numbers = written_out(ids).numpy()
         if len(numbers) > 1 and not np.array_equal(
             np.where(numbers[1] > 0, numbers[1] - NEXT_IMAGE, 0), np.where(numbers[0] > 0, numbers[0], 0)
@@ -413,16 +418,16 @@ class GraphBuilder:
         col0: int,
         steps: tuple[int, int],
     ) -> Tensor:
-        """A transposed convolution over (images, rows, cols, I) in steps that the stride divides; weight (I, O / groups, kh, kw).
+        """A transposed convolution over (images, rows, cols, I); the stride divides the steps; weight (I, O / groups, kh, kw).
 
         Input i stands where output i * stride does. An output reads, at constant offsets, the taps whose inputs exist: the
         others lie between the elements of what it reads.
         """
         matrix = _dense_weight_transposed(weight, groups)  # (O, I, kh, kw)
         fine = (steps[0] // stride[0], steps[1] // stride[1])
+        reach = [dilation[d] * (matrix.shape[2 + d] - 1) for d in range(2)]
         rows, cols = (
-            (ids.shape[1 + d] - 1) * stride[d] - 2 * padding[d] + dilation[d] * (matrix.shape[2 + d] - 1) + output_padding[d] + 1
-            for d in range(2)
+            (ids.shape[1 + d] - 1) * stride[d] - 2 * padding[d] + reach[d] + output_padding[d] + 1 for d in range(2)
         )
         self.dense_macs += ids.shape[1] * ids.shape[2] * weight.numel()
         offsets = [[(padding[d] - a * dilation[d]) * fine[d] for a in range(matrix.shape[2 + d])] for d in range(2)]

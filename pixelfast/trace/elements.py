@@ -166,8 +166,9 @@ class ElementTable:
         last_col = (corner.col - first_col) // col_step + (col1 - col0 - 1) * right
         row_steps, col_steps = down * row_step, right * col_step
         # Of one row or column alone there is no step; any will do.
-        apart = (row1 - row0 > 1 and (row_steps != row_steps[0]).any()) or (col1 - col0 > 1 and (col_steps != col_steps[0]).any())
-        if apart or (last_row >= rows).any() or (last_col >= cols).any() or corner.image.any():
+        uneven = row1 - row0 > 1 and bool((row_steps != row_steps[0]).any())
+        uneven = uneven or (col1 - col0 > 1 and bool((col_steps != col_steps[0]).any()))
+        if uneven or (last_row >= rows).any() or (last_col >= cols).any() or corner.image.any():
             return None
         return Rectangle(row0, row1, col0, col1, corner, int(row_steps.max()), int(col_steps.max()))
 
@@ -233,8 +234,9 @@ def _step(positions: np.ndarray, pixels: np.ndarray, own: int, length: int, size
     count, distance = int(positions[-1] - positions[0]), int(pixels[-1] - pixels[0])
     if count == 0:
         return own
-    if distance >= count and distance % count == 0 and (pixels - pixels[0] == (positions - positions[0]) * (distance // count)).all():
-        return distance // count
+    even, rest = divmod(distance, count)
+    if even > 0 and rest == 0 and (pixels - pixels[0] == (positions - positions[0]) * even).all():
+        return even
     least = distance / count if distance > 0 else size / length - 0.5
     return next((step for step in range(1, own) if own % step == 0 and step >= least), own)
 
@@ -361,7 +363,24 @@ def infer_layout(
         if plain is not None:
             return plain
     repeated = None if size is None else _repeated_layout(table, operands, channel_dims, size)
-    return repeated or _layout_by_elements(table, operands, where, channel_dims)
+    if repeated is not None:
+        return repeated
+    try:
+        return _layout_by_elements(table, operands, where, channel_dims)
+    except UnsupportedModel:
+        # One of them may say where the others stand, which take several elements from one pixel.
+        alone = [_layout_or_none(table, numbers, where, channel_dims) for numbers in operands] if len(operands) > 1 else []
+        found = [layout for layout in alone if layout is not None and layout.inside.all()]
+        if not found:
+            raise
+        return max(found, key=lambda layout: layout.size[1] * layout.size[2])
+
+
+def _layout_or_none(table: ElementTable, numbers: Tensor, where: str, channel_dims: tuple[int, ...]) -> IndexLayout | None:
+    try:
+        return _layout_by_elements(table, [numbers], where, channel_dims)
+    except UnsupportedModel:
+        return None
 
 
 def _repeated_layout(
@@ -394,6 +413,7 @@ def _repeating_dims(table: ElementTable, numbers: Tensor, channel_dims: tuple[in
     for dim in range(1, numbers.dim() - 1):
         rows, cols = _moves_along(place.row, place.known, dim), _moves_along(place.col, place.known, dim + 1)
         crossed = _moves_along(place.row, place.known, dim + 1) or _moves_along(place.col, place.known, dim)
+        rows, cols = (rows or place.row.shape[dim] == 1), (cols or place.col.shape[dim + 1] == 1)
         if rows and cols and not crossed and "stays" in (rows, cols) and not {dim, dim + 1} & set(channel_dims):
             return dim
     return 0
@@ -448,8 +468,8 @@ def _layout_by_elements(table: ElementTable, operands: list[Tensor], where: str,
         sizes = [shape[d] for d in site_dims]
         _extrapolate(site.reshape(3, *sizes), found.reshape(sizes))
         if not found.all():
-            node = places[0].node.transpose(order).reshape(sites, -1)[found][0, 0] if anchor < places[0].node.size // sites else 0
-            _continue_raster(site.reshape(3, *sizes), found.reshape(sizes), table.grid(int(node)))
+            node = int(columns("node")[found.argmax(), anchor])
+            _continue_raster(site.reshape(3, *sizes), found.reshape(sizes), table.grid(node))
     features = int(np.prod([shape[d] for d in feature_dims], dtype=np.int64))
     flat = np.arange(int(np.prod(shape))).reshape(shape).transpose(order).reshape(sites, features)
     own = (table.steps(int(node)) for p in places for node in np.unique(p.node[p.known]))
@@ -486,11 +506,23 @@ def _plain_layout(table: ElementTable, numbers: Tensor, channel_dims: tuple[int,
     if min(site_dims) < 0:
         return None
     layout = PlainLayout(tuple(numbers.shape), site_dims, 0, 0)
-    rectangle = table.rectangle(layout.gather(numbers))
+    live = live_channels(maps := layout.gather(numbers))
+    rectangle = table.rectangle(maps if live is None else maps[..., live])
     if rectangle is None or (rectangle.row1 - rectangle.row0, rectangle.col1 - rectangle.col0) != layout.size[1:3]:
         return None
     steps = (rectangle.row_step, rectangle.col_step)
     return replace(layout, row0=int(rectangle.corner.row[0]), col0=int(rectangle.corner.col[0]), steps=steps)
+
+
+def live_channels(ids: Tensor) -> Tensor | None:
+    """Which channels of maps (images, rows, cols, F) hold elements: bool (F,), if the others are constant everywhere.
+
+    None: all of them, or some hold both.
+    """
+    if ids.is_meta or not ids.numel():
+        return None
+    live = ids[0, 0, 0] > 0
+    return None if bool(live.all()) or not bool(live.any()) or bool(ids[..., ~live].any()) else live
 
 
 def _first_steps(numbers: Tensor) -> tuple[int, tuple[int, ...]]:
@@ -558,7 +590,8 @@ def _continue_raster(site: np.ndarray, found: np.ndarray, grid: tuple[int, int])
         along = (place // (rows * cols), place // cols % rows, place % cols) if pixels else (place, 0 * place, 0 * place)
         predicted += np.stack(along).reshape(3, *(size if d == dim else 1 for d in range(found.ndim)))
     start = tuple(np.argwhere(found)[0])
-    predicted += (site - predicted)[(slice(None), *start)].reshape(3, *([1] * found.ndim))
+    apart = (site - predicted).reshape(3, -1)[:, np.ravel_multi_index(start, found.shape)]
+    predicted += apart.reshape(3, *([1] * found.ndim))
     if (predicted == site)[:, found].all() and predicted[0].min() >= 0:
         site[:] = predicted
         found[:] = True

@@ -50,14 +50,14 @@ def brought_together(
     reads, known = reads[..., mixed], known[..., mixed]
     for period in _periods(builder, np.unique(reads[0][known]), steps, known.shape[:2]):
         phases = list(product(range(period[0]), range(period[1])))
-        if all(_constant(reads[:, a :: period[0], b :: period[1]], known[a :: period[0], b :: period[1]]).all() for a, b in phases):
+        parts = [(slice(a, None, period[0]), slice(b, None, period[1])) for a, b in phases]
+        if all(_constant(reads[:, rows, cols], known[rows, cols]).all() for rows, cols in parts):
             break
     else:
         return None
     result = written_out(maps).clone()
     origin = _Origin(builder, at, row0, col0, steps, period)
-    by_phase = [_first(reads[:, a :: period[0], b :: period[1]], known[a :: period[0], b :: period[1]]) for a, b in phases]
-    places = np.stack(by_phase, 1)  # (F, phases, 4)
+    places = np.stack([_first(reads[:, rows, cols], known[rows, cols]) for rows, cols in parts], 1)  # (F, phases, 4)
     _, group_of = np.unique(places[:, :, :3].reshape(len(mixed), -1), axis=0, return_inverse=True)
     for group in range(int(group_of.max()) + 1):
         members = np.flatnonzero(group_of.reshape(-1) == group)
@@ -101,9 +101,9 @@ class _Origin:
                 rows_on, cols_on = rows[rows % self.period[0] == a], cols[cols % self.period[1] == b]
                 if len(rows_on) and len(cols_on):
                     leaves.append(self._copy(edge, self._domain(rows_on[0], rows_on[-1], cols_on[0], cols_on[-1]), (a, b)))
-        ops = tuple(Op("add", (i + 1 if i == 0 else len(leaves) + i - 1, 0 if i == 0 else i + 1)) for i in range(len(leaves) - 1))
+        ops = [Op("add", (0 if i == 0 else len(leaves) + i - 1, i + 1)) for i in range(len(leaves) - 1)]
         lattice = Lattice.through(domain.row0, domain.col0, self.steps)
-        node = Pointwise(self.at.name, self.at.layer, len(places), domain, tuple(leaves), ops, lattice=lattice)
+        node = Pointwise(self.at.name, self.at.layer, len(places), domain, tuple(leaves), tuple(ops), lattice=lattice)
         return (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)), self.builder.add(node)
 
     def _lattice(self, phase: Phase) -> Lattice:
@@ -142,11 +142,11 @@ def _first(reads: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def _periods(builder: GraphBuilder, sources: np.ndarray, steps: tuple[int, int], size: tuple[int, ...]) -> Iterator[Phase]:
     """Periods to try, small ones first: short ones, and the steps of what is read."""
-    listed = []
+    listed: list[list[int]] = []
     for axis in range(2):
         found = set(range(1, PERIODS + 1))
         for source in sources:
             own = builder.table.steps(int(source))[axis]
             found |= {p for p in range(1, own // steps[axis] + 1) if own % (p * steps[axis]) == 0}
         listed.append(sorted(p for p in found if p <= size[axis]))
-    return iter(sorted(product(*listed), key=lambda period: period[0] * period[1]))
+    return iter(sorted(product(listed[0], listed[1]), key=lambda period: period[0] * period[1]))

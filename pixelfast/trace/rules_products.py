@@ -33,8 +33,7 @@ def convolution(
     if weight.const.dim() != 4:
         raise UnsupportedModel(
             f"{c.at}: convolutions over {weight.const.dim() - 2} dimensions are not supported. Where rows are computed in a "
-            "loop, as in a Row LSTM, pixelfast.lstm_scan is that loop as one operation; "
-            'engine="naive" samples such a model, slowly'
+            'loop, as in a Row LSTM, pixelfast.lstm_scan is that loop as one operation; engine="naive" samples it, slowly'
         )
     maps, origin = placed(c, x)
     if not c.builder.is_regular(c.at, maps, *origin):
@@ -44,9 +43,10 @@ def convolution(
     if not transposed:
         numbers = c.builder.conv(c.at, maps, weight.const, vector, padding, dilation, groups, *origin, stride)
     else:
+        origin = _fine_enough(c, maps, origin, stride)
         numbers = c.builder.conv_transposed(
-            c.at, maps, weight.const, vector, stride, padding, output_padding, dilation, groups, *_fine_enough(c, maps, origin, stride)
-        )
+            c.at, maps, weight.const, vector, stride, padding, output_padding, dilation, groups, *origin
+        )  # fmt: skip
     result = Value(both_images(numbers).permute(0, 3, 1, 2))
     if x.const is None:
         return result
@@ -72,13 +72,15 @@ def _fine_enough(c: Converter, maps: Tensor, origin: Origin, stride: list[int]) 
     """The origin of maps that a transposed convolution spreads out: its outputs must stand at pixels."""
     row0, col0, steps = origin
     # Of a single row or column, nothing says how far the next one is.
-    wide = tuple(step * s if maps.shape[1 + d] == 1 and step % s else step for d, (step, s) in enumerate(zip(steps, stride, strict=True)))
-    if any(step % s for step, s in zip(wide, stride, strict=True)):
+    rows, cols = (
+        step * s if length == 1 and step % s else step for length, step, s in zip(maps.shape[1:3], steps, stride, strict=True)
+    )
+    if rows % stride[0] or cols % stride[1]:
         raise UnsupportedModel(
-            f"{c.at}: a transposed convolution with stride {tuple(stride)} of maps with an element at every {steps[0]} x {steps[1]} "
+            f"{c.at}: a transposed convolution with stride {tuple(stride)} of maps with an element at every {rows} x {cols} "
             'pixels gives maps finer than the image, which is not supported; engine="naive" samples such a model, slowly'
         )
-    return row0, col0, (wide[0], wide[1])
+    return row0, col0, (rows, cols)
 
 
 def _per_position(c: Converter, x: Value, matrix: Tensor, bias: Value | None) -> Value:

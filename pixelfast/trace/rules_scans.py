@@ -55,8 +55,8 @@ def refuse_loops(c: Converter, node: fx.Node) -> None:
         if module == "torch.nn.modules.rnn" and (name in ("RNN", "LSTM", "GRU") or "@" in call):
             layer = path.removeprefix("module").removeprefix(".")
             raise UnsupportedModel(
-                f"the layer {layer!r} (nn.{name}) runs over the pixels of the image step by step, which is not supported: write "
-                'an LSTM over pixels with pixelfast.lstm_scan, which is one operation, or sample with engine="naive", slowly'
+                f"the layer {layer!r} (nn.{name}) runs over the pixels step by step, which is not supported: "
+                'write an LSTM over pixels with pixelfast.lstm_scan, which is one operation; engine="naive" samples it, slowly'
             )
 
 
