@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from programs import Builder, normal, probe, swept
+from programs import Builder, normal, probe
 
 import pixelfast
 from pixelfast.engines import registry, triton
@@ -37,13 +37,7 @@ def test_what_it_runs() -> None:
 
 
 def test_what_it_refuses_is_named() -> None:
-    program, _ = swept(np.random.default_rng(0), 3, 4, 1)
-    (reason,) = triton.reasons(program)
-    assert "it cannot sweep over a row, as recurrences do" in reason
     program = small()
-    strided = dataclasses.replace(program.row[0], lattice=Lattice(2, 0, 2, 0), layer="down")
-    (reason,) = triton.reasons(dataclasses.replace(program, row=(strided,)))
-    assert reason == "it cannot compute every second row or column only, as strided layers do (down)"
     (reason,) = triton.reasons(dataclasses.replace(program, parameters=20_000))
     assert reason == "a draw holds at most 16384 logits, the head has 20000"
     wide, image = 8193, Rect(0, 1, 0, 1)
@@ -71,6 +65,7 @@ APART: dict[str, tuple[Product, Map | Norm]] = {
     "another rectangle": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE,), (), Rect(0, 2, 0, 1))),
     "written over what the product reads": (product(WHOLE, OTHER), Map(OTHER, (WHOLE,), (), Rect(0, 2, 0, 2))),
     "written over a part of the product": (product(WHOLE, OTHER), Map(Slot(0, 2, 8), (WHOLE,), (), Rect(0, 2, 0, 2))),
+    "another lattice": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE,), (), Rect(0, 2, 0, 2), "", Lattice(2, 0, 1, 0))),
     "written elsewhere": (product(WHOLE, OTHER), Map(Slot(2, 0, 8, 0, 1), (WHOLE,), (), Rect(0, 2, 0, 2))),
     "a norm of a half": (product(WHOLE, OTHER), Norm(Slot(2, 0, 4), HALF, np.ones(4), np.ones(4), 1e-5, Rect(0, 2, 0, 2))),
 }

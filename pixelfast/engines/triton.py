@@ -73,11 +73,6 @@ def reasons(program: Program) -> list[str]:
     for instruction in program.instructions():
         if not isinstance(instruction, RUNS):
             missing.setdefault(f"it has no kernel for {type(instruction).__name__}", []).append(instruction.layer)
-        if not instruction.lattice.everywhere:
-            strided = "it cannot compute every second row or column only, as strided layers do"
-            missing.setdefault(strided, []).append(instruction.layer)
-        if instruction.sweep:
-            missing.setdefault("it cannot sweep over a row, as recurrences do", []).append(instruction.layer)
     found = [f"{reason} ({_some(layers)})" for reason, layers in missing.items()]
     if program.head not in HEADS:
         found.append(f"it has no kernel for draws from a {program.head} head")

@@ -1,13 +1,17 @@
 """Which launches make up a row or a pixel, in which order: the time of `pixelfast.program`, as lists for the Triton engine.
 
 Where an instruction runs is decided here, not in kernels. Rows of one kind have the same launches: between two neighbouring
-borders of rectangles and domains nothing begins or ends.
+borders of rectangles and domains nothing begins or ends, and lattices repeat after so many rows.
+
+What runs on some columns only, or from one side to the other, runs one column at a time: kernels take neighbouring columns.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import groupby
+from math import lcm
 
 from ..kernels.launch import Launch
 from ..program import Encode, Instruction, Program, Rect
@@ -17,8 +21,8 @@ from .triton_stages import Stage, stages
 
 Issue = tuple[Launch, int]
 """A launch and the column at which it starts, counted from the running position's."""
-Kind = tuple[int, bool]
-"""Between which borders a row lies, and whether its values are known."""
+Kind = tuple[int, int, bool]
+"""Between which borders a row lies, where in the period of all lattices, and whether its values are known."""
 
 
 class Rows:
@@ -32,64 +36,86 @@ class Rows:
         self.program, self.launches, self.poison = program, launches, poison
         self.known_order = known_order(program)
         self._steps = [
-            [(_rect(work), launches.pixel(work)) for work in stages(program, instructions)] for instructions in program.steps
+            [(_first(work), launches.pixel(work)) for work in stages(program, instructions)] for instructions in program.steps
         ]
-        self._row = [(instruction, launches.whole_row(instruction)) for instruction in program.row]
+        self._made: dict[tuple[int, bool], Launch] = {}
         self._draws: dict[tuple[int, tuple[int, ...]], Launch] = {}
-        self._known: list[tuple[Rect, Launch, int]] | None = None
+        self._encodes: dict[int, Launch] = {}
+        self._records: dict[int, Launch | None] = {}
         self._clears: dict[tuple[int, bool], Issue] = {}
         rects = [*(instruction.rect for instruction in program.instructions()), *(b.domain for b in program.buffers)]
         self._borders = sorted({0, *(row for rect in rects for row in (rect.row0, rect.row1))})
+        self._period = lcm(*(instruction.lattice.row_step for instruction in program.instructions()))
 
     def kind(self, row: int, known: bool) -> Kind:
-        return bisect_right(self._borders, row), known and self.known_order is not None
+        return bisect_right(self._borders, row), row % self._period, known and self.known_order is not None
 
     def whole(self, row: int, kind: Kind) -> list[Issue]:
         """Everything of a row."""
-        if kind[1]:
+        if kind[2]:
             return [*self.start(row), *self.known(row)]
         lo, hi = self.program.columns
         return [*self.start(row), *((launch, col) for col in range(lo, hi) for launch in self.pixel(row, col))]
 
     def start(self, row: int) -> list[Issue]:
         """What a row begins with."""
-        return [
-            *self._emptied(row),
-            *((launch, i.rect.col0) for i, launch in self._row if i.rect.row0 <= row < i.rect.row1 and not i.rect.empty),
-        ]
+        issues = [*self._emptied(row)]
+        for sweep, group in groupby(self.program.row, lambda instruction: instruction.sweep):
+            together = list(group)
+            if sweep:
+                columns = range(*self.program.columns)[::sweep]
+                issues += [(self._one(i), col) for col in columns for i in together if _runs(i, row, col)]
+            else:
+                issues += [issue for instruction in together for issue in self._over(instruction, row)]
+        return issues
+
+    def _over(self, instruction: Instruction, row: int) -> Iterator[Issue]:
+        """An instruction over all its columns of a row."""
+        rect, lattice = instruction.rect, instruction.lattice
+        if rect.empty or not (rect.row0 <= row < rect.row1 and lattice.has_row(row)):
+            return
+        if lattice.col_step > 1:
+            yield from ((self._one(instruction), col) for col in lattice.columns(rect.col0, rect.col1))
+            return
+        if (id(instruction), True) not in self._made:
+            self._made[id(instruction), True] = self.launches.whole_row(instruction)
+        yield self._made[id(instruction), True], rect.col0
+
+    def _one(self, instruction: Instruction) -> Launch:
+        """An instruction at one column."""
+        if (id(instruction), False) not in self._made:
+            self._made[id(instruction), False] = self.launches.pixel(instruction)
+        return self._made[id(instruction), False]
 
     def pixel(self, row: int, col: int) -> Iterator[Launch]:
         """Everything of a pixel."""
         _, _, width = self.program.shape
         for step, works in enumerate(self._steps):
-            yield from (launch for rect, launch in works if _inside(rect, row, col))
+            yield from (launch for instruction, launch in works if _runs(instruction, row, col))
             if row >= 0 and 0 <= col < width:
                 yield self._draw(step, row, col)
 
     def known(self, row: int) -> Iterator[Issue]:
         """A row that is known, or above the image: each instruction over all its columns."""
-        if self._known is None:
-            self._known = list(self._known_launches())
-        yield from ((launch, col) for rect, launch, col in self._known if rect.row0 <= row < rect.row1)
-
-    def _known_launches(self) -> Iterator[tuple[Rect, Launch, int]]:
         program, launches = self.program, self.launches
         _, height, width = program.shape
         for encode in (encode for encodes in program.encodes for encode in encodes):
             domain = program.buffers[encode.out.buffer].domain
             lo, hi = max(domain.col0, 0), min(domain.col1, width)
-            rect = Rect(max(domain.row0, 0), domain.row1, lo, hi)
-            if not rect.empty:
-                yield rect, launches.encode(encode, hi - lo), lo
+            if lo < hi and max(domain.row0, 0) <= row < domain.row1:
+                if id(encode) not in self._encodes:
+                    self._encodes[id(encode)] = launches.encode(encode, hi - lo)
+                yield self._encodes[id(encode)], lo
         assert self.known_order is not None
         for step, index in self.known_order:
-            if index == len(program.steps[step]):
-                launch = launches.record(program.draws[step])
-                if launch is not None:
-                    yield Rect(0, height, 0, width), launch, 0
-            elif not program.steps[step][index].rect.empty:
-                instruction = program.steps[step][index]
-                yield instruction.rect, launches.whole_row(instruction), instruction.rect.col0
+            if index < len(program.steps[step]):
+                yield from self._over(program.steps[step][index], row)
+            elif 0 <= row < height:
+                if step not in self._records:
+                    self._records[step] = launches.record(program.draws[step])
+                record = self._records[step]
+                if record is not None:
+                    yield record, 0
 
     def _draw(self, step: int, row: int, col: int) -> Launch:
         """The draw of a step, with those encodes whose buffers have this pixel."""
@@ -114,8 +140,15 @@ class Rows:
             yield self._clears[index, inside]
 
 
-def _rect(work: Stage | Instruction) -> Rect:
-    return work.product.rect if isinstance(work, Stage) else work.rect
+def _first(work: Stage | Instruction) -> Instruction:
+    return work.product if isinstance(work, Stage) else work
+
+
+def _runs(instruction: Instruction, row: int, col: int) -> bool:
+    """Whether an instruction runs at a pixel."""
+    lattice = instruction.lattice
+    on = lattice.has_row(row) and (col - lattice.col_phase) % lattice.col_step == 0
+    return on and _inside(instruction.rect, row, col)
 
 
 def _inside(rect: Rect, row: int, col: int) -> bool:

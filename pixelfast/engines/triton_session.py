@@ -66,7 +66,7 @@ class Session:
     def _run_row(self, row: int, known: bool) -> None:
         rows, kind = self.rows, self.rows.kind(row, known)
         lo, hi = self.program.columns
-        if self.most == 0 or kind[1] or (hi - lo) * sum(map(len, self.program.steps)) <= self.most:
+        if self.most == 0 or kind[2] or (hi - lo) * sum(map(len, self.program.steps)) <= self.most:
             self._play(row, 0, ("row", kind), lambda: rows.whole(row, kind))
             return
         self._play(row, 0, ("start", kind), lambda: rows.start(row))

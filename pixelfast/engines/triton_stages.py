@@ -85,7 +85,9 @@ class _Group:
     def accepts(self, instruction: Map | Norm) -> bool:
         """Whether each leaf is a value of the group, or something that the group does not write."""
         count = self.parts[0].count
-        if instruction.rect != self.product.rect or instruction.out.count != count or not _here(instruction.out):
+        if (instruction.rect, instruction.lattice) != (self.product.rect, self.product.lattice):
+            return False
+        if instruction.out.count != count or not _here(instruction.out):
             return False
         if isinstance(instruction, Norm):
             if len(self.parts) > 1 or count > MOST_NORMALISED or instruction.source not in self.values:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from native import close
-from programs import Builder, recurrent, request
+from programs import Builder, by_phases, recurrent, request, swept
 from tolerances import LOG_PROB, PROGRAM
 
 from pixelfast.engines.known_rows import known_order
@@ -78,6 +78,23 @@ def test_rows_whose_order_is_that_of_the_columns() -> None:
     program = recurrent(np.random.default_rng(0), 3, 4)
     assert known_order(program) is None
     compare(TritonEngine(program, poison=True), request(program, np.random.default_rng(3), 2, known=0.5))
+
+
+@pytest.mark.parametrize("sweep", [-1, 1])
+def test_sweeps(sweep: int) -> None:
+    program, call = swept(np.random.default_rng(2), 3, 4, sweep, 2)
+    compare(TritonEngine(program, poison=True), call)
+
+
+def test_lattices() -> None:
+    """A program cut by phases of rows and columns does what it did before."""
+    builder = Builder(np.random.default_rng(3), (1, 3, 2), features=5)
+    program, fields = builder.build(), builder.field_values(2)
+    call = request(program, np.random.default_rng(1), 2, known=0.5, fields=fields)
+    assert call.given is not None
+    expected = compare(TritonEngine(program, poison=True), call)
+    found = compare(TritonEngine(by_phases(program, 2, 3), poison=True), call)
+    np.testing.assert_array_equal(found.values, expected.values)
 
 
 def test_pixel_by_pixel() -> None:
