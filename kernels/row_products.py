@@ -66,8 +66,8 @@ def row_products(
     `align` and `taps`: what the addresses of the output and of the taps are multiples of.
     """
     items, width = columns * images, weights.shape[1]
-    block_i = min(tile(items, chunk)[0], max(16, power_of_two(items)))
-    block_f = min(width, tile(items, chunk)[0])
+    most_items, most_features, _ = tile(items, chunk)
+    block_i, block_f = min(most_items, max(16, power_of_two(items))), min(most_features, width)
     return Launch(
         kernel=row_products_kernel,
         grid=(-(-items // block_i), width // block_f),
@@ -82,11 +82,12 @@ def row_products(
     )  # fmt: skip
 
 
-def tile(items: int, most: int) -> tuple[int, int]:
+def tile(items: int, most: int) -> tuple[int, int, int]:
     """Items and features of a tile, at most, and terms of a chunk where taps have up to `most` features.
 
-    These were compiled for sm_90 without spilling registers; 64 x 64 with chunks of 32 spills a few, as does 32 x 32 with 64.
+    These were compiled for sm_90 by Triton 3.6 and 3.9 without spilling registers. 64 x 64 x 64, 64 x 64 x 32 and 32 x 32 x 64
+    spill a few.
     """
-    if items <= 32:
-        return 32, 32 if most > 16 else 16
-    return (64, 64) if most > 32 else (32, 32) if most > 16 else (64, 16)
+    if most <= 16:
+        return (64, 64, 16) if items > 32 else (32, 32, 16)
+    return (64, 32, 64) if items > 32 and most > 32 else (32, 32, 32)

@@ -90,8 +90,8 @@ class Launches:
     def product(self, product: Product, columns: int) -> Launch:
         memory, add = self.memory, product.bias is None
         most = max((tap.count for tap in product.taps), default=1)
-        tile, chunk = row_products.tile(columns * memory.images, most)
-        block = min(tile, max(16, power_of_two(product.out.count)))
+        _, features, chunk = row_products.tile(columns * memory.images, most)
+        block = min(features, max(16, power_of_two(product.out.count)))
         out = memory.slot(product.out)
         taps = memory.runs(product.taps, chunk)
         rows = [out, out if product.bias is None else memory.vector(product.bias), *taps]
