@@ -311,7 +311,8 @@ class GraphBuilder:
         if (low[:, reads_any] != high[:, reads_any]).any():
             raise UnsupportedModel(
                 f"{at} reads, along one channel, elements of several channels or at several offsets: rows or columns are "
-                "mixed with channels, which cannot be computed pixel by pixel"
+                "mixed with channels, which cannot be computed pixel by pixel, or the module flips or transposes its image, "
+                "which order= allows for"
             )
         low = np.where(reads_any, low, -1)
         return _Reads(place.known, low[:3].T, low[3])
