@@ -90,6 +90,7 @@ def prune(graph: Graph) -> Graph:
             case CausalAttention():
                 need(node.query, domain, lattice, node.query.channels)
                 need(node.cache, _everywhere(node.cache), EVERYWHERE, node.cache.channels)
+                needed[index][:] = True
             case Scan():
                 # Every state depends on the rows above, and on all of its row where that has a direction.
                 whole = node.domain

@@ -271,3 +271,27 @@ def test_only_what_is_read_is_kept() -> None:
     assert sum(isinstance(node, CausalAttention) for node in traced.compiled.analysis.graph.nodes) == 2
     rows = {buffer.name: buffer.rows for buffer in traced.compiled.program.buffers}
     assert {name: n for name, n in rows.items() if n > 3} == {name: 7 for name in rows if name.endswith("_cache")}
+
+
+class PartlyRead(nn.Module):
+    """Attention of two heads, of whose channels only some are read afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.key, self.value = (nn.Conv2d(1, 6, 1) for _ in range(3))
+        self.out = nn.Conv2d(6, 4, 1)
+        with torch.no_grad():
+            self.out.weight[:, [0, 2, 4]] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, height, width = x.shape
+        above = F.pad(x, (0, 0, 1, 0))[:, :, :-1]
+        q, k, v = (part.view(n, 2, 3, -1).mT for part in (self.query(above), self.key(x), self.value(x)))
+        before = torch.ones(height * width, height * width, dtype=torch.bool).tril(-1)
+        mixed = (q @ k.mT).masked_fill(~before, -1e4).softmax(-1) @ v * before.any(1, keepdim=True)
+        return self.out(mixed.mT.reshape(n, 6, height, width))
+
+
+def test_channels_that_nobody_reads_leave_the_others_in_place() -> None:
+    assert compare(trace(PartlyRead(), (1, 3, 2), Categorical(4)), 3) == 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from oracle import Traced, trace
 from random_models import Config, conditions_of, configs
@@ -71,6 +71,7 @@ def test_random_models_run_as_a_wave(config: Config, chunk: int, advance: int, m
     cond = conditions_of(config, IMAGES)
     traced = traced_model(config, cond)
     program = traced.compiled.program
+    assume(not program.sweeps)
     lag = min(more, advance) if advance else 1  # apart from a common thread, pixels are `advance` steps behind their chunk
     compare(traced, Scrambled(program, wavefront(program), chunk, advance, lag, seed), cond=cond)
 
