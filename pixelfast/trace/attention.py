@@ -142,7 +142,7 @@ def known(c: Converter, products: Products, value: Value | float | bool) -> Tens
         return torch.full((1, 1, 1), float(value))
     if value.dynamic is not None or value.const is None:
         raise UnsupportedModel(f"{c.at}: {products.name()} meet numbers that depend on the conditions of a call; {NAIVE}")
-    const = value.const.detach().float()
+    const = _narrowed(value.const.detach()).float()
     numbers = products.numbers
     _, rows, cols = products.size
     const = const.reshape([1] * (numbers.dim() - const.dim()) + list(const.shape))
@@ -169,6 +169,14 @@ def known(c: Converter, products: Products, value: Value | float | bool) -> Tens
     result = torch.zeros(sizes)
     result[place] = const.reshape(index.shape)
     return result
+
+
+def _narrowed(const: Tensor) -> Tensor:
+    """A tensor with one entry along each dimension in which all are the same: PyTorch writes its zeros out for every product."""
+    for dim in range(const.dim()):
+        if const.shape[dim] > 1 and bool((const == (first := const.narrow(dim, 0, 1))).all()):
+            const = first
+    return const
 
 
 def shown(products: Products, tensor: Tensor) -> Value:

@@ -108,6 +108,7 @@ class GraphBuilder:
         self.outputs: list[fx.Node] = []
         self.table = ElementTable()
         self.dense_macs = 0
+        self._last_reads: tuple[object, Tensor, _Reads | None] | None = None  # the tensor is held, so that its address stays
 
     @property
     def image(self) -> Rect:
@@ -269,6 +270,8 @@ class GraphBuilder:
         live = live_channels(maps)
         if self._rectangle(maps if live is None else maps[..., live], steps) is not None:
             return maps
+        if self._written_reads(at, maps, row0, col0, steps) is not None:
+            return maps
         found = brought_together(self, at, maps, row0, col0, steps)
         return maps if found is None else found
 
@@ -294,6 +297,24 @@ class GraphBuilder:
             edge, feature = np.full((known.shape[2], 3), -1, dtype=np.int64), np.full(known.shape[2], -1, dtype=np.int64)
             edge[here], feature[here] = np.stack(offsets, 1), corner.feature
             return _Reads(known, edge, feature)
+        reads = self._written_reads(at, ids, row0, col0, steps)
+        if reads is None:
+            raise UnsupportedModel(
+                f"{at} reads, along one channel, elements of several channels or at several offsets: rows or columns are "
+                "mixed with channels, which cannot be computed pixel by pixel"
+            )
+        return reads
+
+    def _written_reads(self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> _Reads | None:
+        """See `_reads`; None if some channel reads elements of several channels or at several offsets."""
+        # An operation asks several times what the same tensor reads.
+        key = (ids.data_ptr(), ids.storage_offset(), ids.shape, ids.stride(), row0, col0, steps)
+        if self._last_reads is None or self._last_reads[0] != key or self._last_reads[1].is_meta != ids.is_meta:
+            self._last_reads = key, ids, self._find_reads(at, ids, row0, col0, steps)
+        return self._last_reads[2]
+
+    def _find_reads(self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> _Reads | None:
+        """See `_written_reads`."""
         numbers = written_out(ids).numpy()
         if len(numbers) > 1 and not np.array_equal(
             np.where(numbers[1] > 0, numbers[1] - NEXT_IMAGE, 0), np.where(numbers[0] > 0, numbers[0], 0)
@@ -309,10 +330,7 @@ class GraphBuilder:
         high = np.where(known, flat, np.iinfo(np.int64).min).max(1)
         reads_any = known.any(0)
         if (low[:, reads_any] != high[:, reads_any]).any():
-            raise UnsupportedModel(
-                f"{at} reads, along one channel, elements of several channels or at several offsets: rows or columns are "
-                "mixed with channels, which cannot be computed pixel by pixel"
-            )
+            return None
         low = np.where(reads_any, low, -1)
         return _Reads(place.known, low[:3].T, low[3])
 

@@ -112,7 +112,7 @@ class Converter:
         last = _last_reads(self.capture.graph)
         for node in self.capture.graph.nodes:
             self.at = Origin(node.name, _layer(node))
-            if node.op == "placeholder":
+            if node.op == "placeholder" and node.users:
                 self.env[node] = self.placeholder(node)
             elif node.op == "get_attr":
                 self.env[node] = Value(None, operator.attrgetter(node.target)(self.capture.root))

@@ -84,16 +84,45 @@ class Value:
         return written_out(self.numbers)
 
 
-@dataclass(frozen=True)
 class Places:
-    """Where the elements of an array come from, element by element; entries are meaningless where `known` is False."""
+    """Where the elements of an array come from, element by element; entries are meaningless where `known` is False.
 
-    known: np.ndarray
-    image: np.ndarray
-    node: np.ndarray
-    feature: np.ndarray
-    row: np.ndarray
-    col: np.ndarray
+    Arrays are large, and few readers want all of them: each is computed when it is asked for.
+    """
+
+    def __init__(self, numbers: np.ndarray, sizes: np.ndarray) -> None:
+        self._numbers, self._sizes = numbers, sizes  # sizes (6, nodes), see `ElementTable`
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        return np.asarray(self._numbers > 0)
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        return np.asarray(self._numbers >> _IMAGE_BIT)
+
+    @cached_property
+    def node(self) -> np.ndarray:
+        return np.where(self.known, (self._numbers >> _NODE_BIT) & _NODE_MASK, 0)
+
+    @cached_property
+    def feature(self) -> np.ndarray:
+        return np.asarray(self._element // (self._size(0) * self._size(1)))
+
+    @cached_property
+    def row(self) -> np.ndarray:
+        return np.asarray(self._element // self._size(1) % self._size(0) * self._size(4) + self._size(2))
+
+    @cached_property
+    def col(self) -> np.ndarray:
+        return np.asarray(self._element % self._size(1) * self._size(5) + self._size(3))
+
+    @cached_property
+    def _element(self) -> np.ndarray:
+        return np.where(self.known, (self._numbers & _ELEMENT_MASK) - 1, 0)
+
+    def _size(self, axis: int) -> np.ndarray:
+        return self._sizes[axis].take(self.node)
 
 
 REMEMBERED = 4
@@ -104,7 +133,9 @@ class ElementTable:
     """Numbers the elements of nodes, and reads the numbers back."""
 
     def __init__(self) -> None:
+        # Of each node: rows and columns, first row and column, steps of rows and columns.
         self._sizes: list[tuple[int, int, int, int, int, int]] = []
+        self._sizes_array = np.zeros((6, 0), dtype=np.int64)
         self._rectangles: dict[object, tuple[Tensor, Rectangle | None]] = {}  # of the last few tensors, held so that they stay
 
     def add(self, node: Node) -> Tensor:
@@ -125,14 +156,13 @@ class ElementTable:
 
     def places(self, ids: np.ndarray) -> Places:
         """Where each numbered element comes from."""
-        sizes = np.asarray(self._sizes, dtype=np.int64).reshape(-1, 6)
-        known = ids > 0
-        node = np.where(known, (ids >> _NODE_BIT) & _NODE_MASK, 0)
-        element = np.where(known, (ids & _ELEMENT_MASK) - 1, 0)
-        rows, cols, row0, col0, row_step, col_step = (sizes[node, axis] for axis in range(6))
-        rest, col = np.divmod(element, cols)
-        feature, row = np.divmod(rest, rows)
-        return Places(known, ids >> _IMAGE_BIT, node, feature, row * row_step + row0, col * col_step + col0)
+        return Places(ids, self._all_sizes())
+
+    def _all_sizes(self) -> np.ndarray:
+        """(6, nodes)"""
+        if self._sizes_array.shape[1] != len(self._sizes):
+            self._sizes_array = np.array(self._sizes, dtype=np.int64).T.copy()
+        return self._sizes_array
 
     def rectangle(self, ids: Tensor) -> Rectangle | None:
         """The common case, found without reading every number back: maps (images, rows, cols, F) whose elements go on
@@ -150,7 +180,7 @@ class ElementTable:
 
     def _sizes_of(self, nodes: np.ndarray) -> tuple[np.ndarray, ...]:
         """Rows, columns, first row, first column and steps of nodes."""
-        return tuple(np.asarray(self._sizes, dtype=np.int64).reshape(-1, 6)[nodes].T)
+        return tuple(self._all_sizes()[:, nodes])
 
     def _in_steps(
         self, window: tuple[int, int, int, int], corner: Places, next_row: np.ndarray, next_col: np.ndarray
@@ -204,26 +234,28 @@ class ElementTable:
         Chosen so that most elements stand where they are read, for an image of `size`. Maps that repeat rows, or take them
         in turn from several nodes, are finer than what they read: how much finer shows from first to last.
         """
-        if maps.is_meta:
-            plain = self._stepped_rectangle(maps)
-            if plain is not None:
-                return int(plain.corner.row[0]), int(plain.corner.col[0]), (plain.row_step, plain.col_step)
-        place = self.places(written_out(maps)[0].numpy())
-        if not place.known.any():
+        live = live_channels(maps)
+        plain = self.rectangle(maps if live is None else maps[..., live])
+        if plain is not None and (maps.is_meta or (plain.row1 - plain.row0 > 1 and plain.col1 - plain.col0 > 1)):
+            row, col = int(plain.corner.row[0]), int(plain.corner.col[0])
+            steps = plain.row_step, plain.col_step
+            return row - plain.row0 * steps[0], col - plain.col0 * steps[1], steps
+        numbers = written_out(maps)[0].numpy()
+        known = numbers > 0
+        if not known.any():
             return 0, 0, (1, 1)
-        first = tuple(int(i) for i in np.argwhere(place.known)[0])
-        along_rows = place.known.sum(0)
+        first = tuple(int(i) for i in np.unravel_index(int(known.argmax()), known.shape))
+        along_rows = known.sum(0)
         col, feature = np.unravel_index(int(along_rows.argmax()), along_rows.shape)
-        rows = np.flatnonzero(place.known[:, col, feature])
-        along_cols = place.known.sum(1)
+        rows = np.flatnonzero(known[:, col, feature])
+        along_cols = known.sum(1)
         row, other = np.unravel_index(int(along_cols.argmax()), along_cols.shape)
-        cols = np.flatnonzero(place.known[row, :, other])
-        own = self.steps(int(place.node[first]))
-        row_step = _step(rows, place.row[rows, col, feature], own[0], maps.shape[1], size[0])
-        col_step = _step(cols, place.col[row, cols, other], own[1], maps.shape[2], size[1])
-        return (
-            int(place.row[first]) - first[0] * row_step, int(place.col[first]) - first[1] * col_step, (row_step, col_step)
-        )  # fmt: skip
+        cols = np.flatnonzero(known[row, :, other])
+        place = self.places(numbers[first])
+        own = self.steps(int(place.node))
+        row_step = _step(rows, self.places(numbers[rows, col, feature]).row, own[0], maps.shape[1], size[0])
+        col_step = _step(cols, self.places(numbers[row, cols, other]).col, own[1], maps.shape[2], size[1])
+        return int(place.row) - first[0] * row_step, int(place.col) - first[1] * col_step, (row_step, col_step)
 
 
 def _step(positions: np.ndarray, pixels: np.ndarray, own: int, length: int, size: int) -> int:
@@ -296,21 +328,32 @@ class IndexLayout:
 
 @dataclass(frozen=True)
 class PlainLayout:
-    """The layout of a tensor of `shape` with one dimension each for images, rows and columns: no index is needed."""
+    """The layout of a tensor of `shape` with one dimension each for images, rows and columns: no index is needed.
+
+    `pixels`: of a tensor that has rows and columns in one dimension, that dimension; `shape` has them apart.
+    """
 
     shape: tuple[int, ...]
     site_dims: tuple[int, int, int]
     row0: int
     col0: int
     steps: tuple[int, int] = (1, 1)
+    pixels: int | None = None
 
     @property
     def channel_dims(self) -> tuple[int, ...]:
-        return tuple(d for d in range(len(self.shape)) if d not in self.site_dims)
+        """Dimensions of the tensor that make up the features."""
+        return tuple(d - int(self.pixels is not None and d > self.pixels) for d in self.order[3:])
 
     @property
     def order(self) -> tuple[int, ...]:
-        return (*self.site_dims, *self.channel_dims)
+        return (*self.site_dims, *(d for d in range(len(self.shape)) if d not in self.site_dims))
+
+    def _apart(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """A tensor's shape with a dimension for rows and one for columns."""
+        if self.pixels is None:
+            return tuple(shape)
+        return (*shape[: self.pixels], *self.shape[self.pixels : self.pixels + 2], *shape[self.pixels + 1 :])
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -321,7 +364,7 @@ class PlainLayout:
     @property
     def index(self) -> np.ndarray:
         """As an `IndexLayout` has it."""
-        return self.gather(torch.arange(int(np.prod(self.shape))).view(self.shape)).numpy()
+        return np.arange(int(np.prod(self.shape))).reshape(self.shape).transpose(self.order).reshape(self.size)
 
     @property
     def inside(self) -> np.ndarray:
@@ -329,12 +372,13 @@ class PlainLayout:
 
     def scatter(self, maps: Tensor, shape: Sequence[int]) -> Tensor:
         """The tensor of `shape` whose elements are those of `maps` (images, rows, cols, features)."""
-        ordered = reshaped(maps, [shape[d] for d in self.order])
-        return ordered.permute([self.order.index(d) for d in range(len(self.shape))])
+        apart = self._apart(shape)
+        ordered = reshaped(maps, [apart[d] for d in self.order])
+        return reshaped(ordered.permute([self.order.index(d) for d in range(len(self.shape))]), shape)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The elements of `tensor` as maps (images, rows, cols, features)."""
-        return reshaped(tensor.permute(self.order), self.size)
+        return reshaped(reshaped(tensor, self._apart(tensor.shape)).permute(self.order), self.size)
 
 
 Layout = IndexLayout | PlainLayout
@@ -359,9 +403,12 @@ def infer_layout(
         UnsupportedModel: rows, columns, images and features are mixed in a way that is no feature map.
     """
     for numbers in operands:
-        plain = _plain_layout(table, numbers, channel_dims)
+        plain = _plain_layout(table, numbers, channel_dims) or _raster_layout(table, numbers, channel_dims)
         if plain is not None:
             return plain
+    open_layout = _layout_with_gaps(table, operands, channel_dims)
+    if open_layout is not None:
+        return open_layout
     repeated = None if size is None else _repeated_layout(table, operands, channel_dims, size)
     if repeated is not None:
         return repeated
@@ -482,7 +529,22 @@ def _plain_layout(table: ElementTable, numbers: Tensor, channel_dims: tuple[int,
     """The layout of a tensor with one dimension each for images, rows and columns, all of it elements; else None."""
     if min(numbers.shape) < 1:
         return None
-    first, steps = _first_steps(numbers)
+    site_dims = _site_dims(table, *_first_steps(numbers), numbers.shape, channel_dims)
+    if site_dims is None:
+        return None
+    layout = PlainLayout(tuple(numbers.shape), site_dims, 0, 0)
+    live = live_channels(maps := layout.gather(numbers))
+    rectangle = table.rectangle(maps if live is None else maps[..., live])
+    if rectangle is None or (rectangle.row1 - rectangle.row0, rectangle.col1 - rectangle.col0) != layout.size[1:3]:
+        return None
+    steps = (rectangle.row_step, rectangle.col_step)
+    return replace(layout, row0=int(rectangle.corner.row[0]), col0=int(rectangle.corner.col[0]), steps=steps)
+
+
+def _site_dims(
+    table: ElementTable, first: int, steps: tuple[int, ...], shape: Sequence[int], channel_dims: tuple[int, ...]
+) -> tuple[int, int, int] | None:
+    """The dimensions of images, rows and columns, by what an element's neighbour along each dimension adds to its number."""
     if first <= 0:
         return None
     rows, cols = table.grid(int(table.places(np.array([first])).node[0]))
@@ -498,20 +560,69 @@ def _plain_layout(table: ElementTable, numbers: Tensor, channel_dims: tuple[int,
             kind = "col"
         else:
             continue
-        if numbers.shape[dim] > 1 and dim not in channel_dims:
+        if shape[dim] > 1 and dim not in channel_dims:
             if found[kind] >= 0:
                 return None
             found[kind] = dim
-    site_dims = (found["image"], found["row"], found["col"])
-    if min(site_dims) < 0:
+    return None if min(found.values()) < 0 else (found["image"], found["row"], found["col"])
+
+
+def _raster_layout(table: ElementTable, numbers: Tensor, channel_dims: tuple[int, ...]) -> PlainLayout | None:
+    """The layout of a stepped tensor that has all rows and columns of a node in one dimension, as attention has them."""
+    if not numbers.is_meta or channel_dims or not numbers.numel():
         return None
-    layout = PlainLayout(tuple(numbers.shape), site_dims, 0, 0)
-    live = live_channels(maps := layout.gather(numbers))
-    rectangle = table.rectangle(maps if live is None else maps[..., live])
-    if rectangle is None or (rectangle.row1 - rectangle.row0, rectangle.col1 - rectangle.col0) != layout.size[1:3]:
+    rows, cols = table.grid(int(table.places(np.array([numbers.storage_offset()])).node[0]))
+    for dim, (length, step) in enumerate(zip(numbers.shape, numbers.stride(), strict=True)):
+        if step == 1 and length == rows * cols:
+            plain = _plain_layout(table, numbers.unflatten(dim, (rows, cols)), ())
+            return None if plain is None else replace(plain, pixels=dim)
+    return None
+
+
+def _layout_with_gaps(table: ElementTable, operands: list[Tensor], channel_dims: tuple[int, ...]) -> PlainLayout | None:
+    """The layout of tensors with one dimension each for images, rows and columns, some of whose elements are constant.
+
+    Found in the middle of the fullest one, where elements usually have neighbours, and proved everywhere.
+    """
+    shape = tuple(operands[0].shape)
+    if min(shape) < 1:
         return None
-    steps = (rectangle.row_step, rectangle.col_step)
-    return replace(layout, row0=int(rectangle.corner.row[0]), col0=int(rectangle.corner.col[0]), steps=steps)
+    written = sorted(map(written_out, operands), key=lambda numbers: -int(numbers.count_nonzero()))
+    middle = tuple((size - 1) // 2 for size in shape)
+    here = int(written[0][middle])
+    beside = [
+        int(written[0][(*middle[:dim], min(place + 1, shape[dim] - 1), *middle[dim + 1 :])]) for dim, place in enumerate(middle)
+    ]
+    site_dims = _site_dims(table, here, tuple(number - here for number in beside), shape, channel_dims)
+    if site_dims is None:
+        return None
+    near = table.places(np.array([here, beside[site_dims[1]], beside[site_dims[2]]]))
+    steps = int(near.row[1] - near.row[0]), int(near.col[2] - near.col[0])
+    layout = PlainLayout(shape, site_dims, 0, 0, steps)
+    most, row0, col0 = 0, 0, 0
+    for numbers in written:
+        maps = layout.gather(numbers).numpy()
+        known = maps[0] > 0  # (rows, cols, F)
+        if any(not np.array_equal(np.where(known, image - n * NEXT_IMAGE, 0), maps[0]) for n, image in enumerate(maps)):
+            return None
+        place = table.places(maps[0])
+        rows = _the_same(place.row - np.arange(len(known))[:, None, None] * steps[0], known)
+        cols = _the_same(place.col - np.arange(known.shape[1])[None, :, None] * steps[1], known)
+        if rows is None or cols is None:
+            return None
+        # The fullest channel says where all of them stand.
+        counts = known.sum((0, 1))
+        if counts.max() > most:
+            most, row0, col0 = int(counts.max()), int(rows[counts.argmax()]), int(cols[counts.argmax()])
+    return replace(layout, row0=row0, col0=col0)
+
+
+def _the_same(values: np.ndarray, known: np.ndarray) -> np.ndarray | None:
+    """Of maps (rows, cols, F), each feature's value (F,) if it has only one among those known; 0 where none is."""
+    high = np.where(known, values, np.iinfo(np.int64).min).max((0, 1))
+    some = known.any((0, 1))
+    high = np.where(some, high, 0)
+    return high if ((values == high) | ~known).all() else None
 
 
 def live_channels(ids: Tensor) -> Tensor | None:
