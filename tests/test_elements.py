@@ -16,10 +16,11 @@ from pixelfast.graph import Node
 from pixelfast.models import GatedPixelCNN
 from pixelfast.program import Rect
 from pixelfast.trace import capture as capture_module
-from pixelfast.trace.builder import both_images
+from pixelfast.trace.builder_base import both_images
 from pixelfast.trace.capture import Capture, capture, frozen_copy
 from pixelfast.trace.convert import COPIES, LAYOUT, RESHAPES, VIEWS, convert
-from pixelfast.trace.elements import ElementTable, all_elements, infer_layout, reshaped, written_out
+from pixelfast.trace.elements import ElementTable, all_elements, reshaped, written_out
+from pixelfast.trace.layouts import infer_layout
 
 aten = torch.ops.aten
 ROWS, COLS, FEATURES = 4, 3, 6

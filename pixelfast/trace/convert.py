@@ -18,7 +18,8 @@ from ..errors import NotAutoregressive, UnsupportedModel
 from ..heads import Head
 from ..program import Op
 from . import attention, rules_channels, rules_pointwise, rules_pools, rules_products, rules_scans
-from .builder import IMAGES, GraphBuilder, Origin
+from .builder import GraphBuilder
+from .builder_base import IMAGES, Origin
 from .capture import Capture
 from .elements import Value, all_elements, reshaped
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
@@ -87,7 +88,7 @@ class Converted:
 
 
 def convert(capture: Capture, shape: tuple[int, int, int], head: Head) -> Converted:
-    """Convert a captured graph.
+    """Convert a captured graph, whose constants are taken out of it.
 
     Raises:
         UnsupportedModel: an operation that no rule covers, named with its layer.
@@ -135,7 +136,8 @@ class Converter:
 
     def placeholder(self, node: fx.Node) -> Value:
         if node.name in self.capture.constants:
-            return Value(None, self.capture.constants[node.name])
+            # Large models fill the memory with weights otherwise: they are let go when they have been read for the last time.
+            return Value(None, self.capture.constants.pop(node.name))
         if node.name == self.capture.image:
             return Value(self.builder.input(self.head.table(self.builder.shape)))
         index = self.capture.conditions.index(node.name)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import InvalidInput, UnsupportedModel
 from ..graph import Graph
 from ..heads import Head
-from .builder import Origin
+from .builder_base import Origin
 from .convert import Converted
 from .elements import Value, all_elements, written_out
 
