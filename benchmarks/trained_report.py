@@ -50,14 +50,17 @@ def write_report(
     if any(result["data"].startswith(CODES) for result in results):
         lines.append("\nCodes are those of `python benchmarks/patch_codes.py fashion5k.npz --out fashion-codes`.\n")
     if samples:
-        drawn = []
+        drawn, checks = [], []
         for result in results:
             if result["name"] == "autoencoder":
                 drawn.append(("held-out images, whose codes follow", scaled(held_out(result, samples), result["levels"])))
-            drawn.append((result["name"], draw(result, runs, samples)))
+            images, check = draw(result, runs, samples)
+            drawn.append((result["name"], images))
+            checks.append(f"| {result['name']} | {check} |\n")
         picture(drawn).save(folder / "samples.png")
         lines.append("\n![Samples of each model](samples.png)\n\nThe first samples of seed 0, none chosen; codes as the ")
         lines.append("patches that they stand for. Lower codes are drawn given the upper codes of held-out images.\n")
+        lines += ["\n| samples of | engine | verified |\n| --- | --- | --- |\n", *checks]
     (folder / "report.md").write_text("".join(lines), encoding="utf-8")
 
 
@@ -81,8 +84,8 @@ def row(result: Mapping[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |\n"
 
 
-def draw(result: Mapping[str, Any], runs: Path, n: int) -> Tensor | np.ndarray:
-    """Samples as grey values or colours, uint8 (n, C, H, W): codes become patches again."""
+def draw(result: Mapping[str, Any], runs: Path, n: int) -> tuple[np.ndarray, str]:
+    """Samples as grey values or colours, uint8 (n, C, H, W), codes as patches again; the engine, and what the check says."""
     codes = runs / CODES
     model = checkpoint.load(runs / result["name"].replace(" ", "-"))
     cond: Any = torch.arange(n) % model.classes if getattr(model, "classes", 0) else None
@@ -91,13 +94,13 @@ def draw(result: Mapping[str, Any], runs: Path, n: int) -> Tensor | np.ndarray:
     lower = result["data"].endswith("lower.npz")
     if lower:
         cond = {"s": torch.from_numpy(np.load(codes / "lower.npz")["s_test"][:n].astype(np.int64)).unsqueeze(1)}
-    found = sample(model, n, cond)
+    found, check = sample(model, n, cond)
     if not result["data"].startswith(CODES):
-        return scaled(found, result["levels"])
+        return scaled(found, result["levels"]), check
     books = np.load(codes / "books.npz")
     parts = [cond["s"], found] if lower else [found]
     images = decode([part[:, 0].numpy().astype(np.int64) for part in parts], [books[name] for name in ("upper", "lower")])
-    return images.clip(0, 255).astype(np.uint8)[:, None]
+    return images.clip(0, 255).astype(np.uint8)[:, None], check
 
 
 def held_out(result: Mapping[str, Any], n: int) -> Tensor:
@@ -105,12 +108,14 @@ def held_out(result: Mapping[str, Any], n: int) -> Tensor:
     return data.load(result["file"], result["levels"], source_levels=result["source_levels"]).test_images[:n]
 
 
-def sample(model: torch.nn.Module, n: int, cond: Any) -> Tensor:
-    """The first n images of seed 0, by the fast engines where they take the model, by the usual loop where not."""
+def sample(model: torch.nn.Module, n: int, cond: Any) -> tuple[Tensor, str]:
+    """The first n images of seed 0, by the fast engines where they take the model, by the usual loop where not; verified."""
     try:
-        return pixelfast.sample(model, n, seed=0, cond=cond)
+        sampler = pixelfast.compile(model, cond=cond)
     except UnsupportedModel:
-        return pixelfast.sample(model, n, seed=0, cond=cond, engine="naive")
+        sampler = pixelfast.compile(model, cond=cond, engine="naive")
+    images = sampler.sample(n, seed=0, cond=cond)
+    return images, f"{sampler.engine} | {sampler.verify(images, seed=0, cond=cond)}"
 
 
 def scaled(images: Tensor, levels: int) -> np.ndarray:
@@ -118,7 +123,7 @@ def scaled(images: Tensor, levels: int) -> np.ndarray:
     return (images.numpy().astype(np.int64) * 255 // (levels - 1)).astype(np.uint8)
 
 
-def picture(rows: Sequence[tuple[str, Tensor | np.ndarray]]) -> Any:
+def picture(rows: Sequence[tuple[str, np.ndarray]]) -> Any:
     """One line of images for each model, its name above it."""
     lines = [pictures.grid(images, 256, columns=len(images)) for _, images in rows]
     size = max(line.width for line in lines), sum(line.height + 16 for line in lines)

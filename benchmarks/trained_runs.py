@@ -116,7 +116,7 @@ def run(name: str, training: Training, args: argparse.Namespace, commit: str) ->
     model = checkpoint.load(folder)
     return {
         "name": name,
-        "command": f"pixelfast train --data {training.data} {shlex.join(words)}",
+        "command": f"pixelfast train --data {training.data} {shlex.join(words)} --out runs/{folder.name}",
         "data": training.data,
         "file": str(file),
         "source_levels": training.source_levels,

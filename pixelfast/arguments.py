@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .errors import InvalidInput
 from .heads import Head
+from .order import ORDERS, RASTER, Order
 
 
 def module_of(model: Any) -> nn.Module:
@@ -42,6 +43,20 @@ def head_of(model: nn.Module, head: Any = None) -> Head:
             f"or head=pixelfast.Bernoulli(...){'' if head is None else f', not {type(head).__name__}'}"
         )
     return found
+
+
+def order_of(model: nn.Module, order: Any = None) -> Order:
+    """The order of generation: as given, or `model.order` if that is a string, or raster."""
+    own = getattr(model, "order", None)
+    found = order if order is not None else own if isinstance(own, str) else RASTER.name
+    if not isinstance(found, str) or found not in ORDERS:
+        names = ", ".join(f'"{name}"' for name in ORDERS)
+        whose = "" if order is not None else f", the attribute of {type(model).__name__},"
+        raise InvalidInput(
+            f"order {found!r}{whose} is no order of generation: pass order= as one of {names} (row after row or column after "
+            "column, from the top unless bottom-up, from the left unless right-to-left)"
+        )
+    return ORDERS[found]
 
 
 def count_of(name: str, value: Any, least: int = 1) -> int:

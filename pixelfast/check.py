@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from .arguments import head_of, module_of, shape_of
+from .arguments import head_of, module_of, order_of, shape_of
 from .conditions import Conditions
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
 from .heads import Head
+from .order import RASTER
 from .pipeline import analyse, compile_program
 from .schedule.reach import ReceptiveField, receptive_field
 from .trace.capture import frozen_copy
@@ -31,6 +32,7 @@ class Report:
         steps: how many dependent steps an image takes; 0 if it cannot be sampled.
         macs: multiply-adds of sampling one image.
         dense_macs: multiply-adds of one forward of the module over one image.
+        order: of generation.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Report:
     steps: int = 0
     macs: int = 0
     dense_macs: int = 0
+    order: str = RASTER.name
 
     @property
     def autoregressive(self) -> bool:
@@ -77,6 +80,8 @@ class Report:
             lines.append(f"autoregressive: NO, {str(self.leak).removeprefix('not autoregressive: ')}")
         if self.unscheduled is not None:
             lines.append(f"fast sampling: no, {self.unscheduled}")
+        if self.order != RASTER.name:
+            lines.append(f"order of generation: {self.order}")
         if self.layout:
             lines.append(f"output layout: {self.layout}")
         if self.macs:
@@ -86,7 +91,8 @@ class Report:
         if self.field is not None:
             up, left, right = self.field.extent
             blind = int(self.blind_spot.sum())
-            lines.append(f"receptive field: {up} rows up, {left} columns to the left, {right} to the right")
+            down = f", {self.field.down} down" if self.field.down else ""
+            lines.append(f"receptive field: {up} rows up{down}, {left} columns to the left, {right} to the right")
             lines.append(f"blind spot: {f'{blind} pixels' if blind else 'none'}")
             lines.append(f"what pixel ({self.field.row}, {self.field.col}) sees (@ itself, # seen, o blind spot):")
             lines.append(self.field.picture())
@@ -94,7 +100,12 @@ class Report:
 
 
 def check(
-    model: nn.Module, shape: tuple[int, int, int] | None = None, head: Head | None = None, *, cond: Any = None
+    model: nn.Module,
+    shape: tuple[int, int, int] | None = None,
+    head: Head | None = None,
+    *,
+    cond: Any = None,
+    order: str | None = None,
 ) -> Report:
     """Trace a model and report whether it is autoregressive, what its pixels see and what sampling costs.
 
@@ -105,13 +116,14 @@ def check(
     """
     module_of(model)
     size, distribution = shape_of(model, shape), head_of(model, head)
+    drawn = order_of(model, order)
     name = type(model).__name__
     try:
-        analysis = analyse(frozen_copy(model), size, distribution, Conditions.parse(cond))
+        analysis = analyse(frozen_copy(model), size, distribution, Conditions.parse(cond), drawn)
     except NotAutoregressive as error:
-        return Report(name, size, error)
-    field = receptive_field(analysis.graph, size[1] // 2, size[2] // 2)
-    known = {"layout": analysis.layout.text, "field": field, "dense_macs": analysis.graph.dense_macs}
+        return Report(name, size, error, order=drawn.name)
+    field = receptive_field(analysis.graph, size[1] // 2, size[2] // 2, drawn)
+    known = {"layout": analysis.layout.text, "field": field, "dense_macs": analysis.graph.dense_macs, "order": drawn.name}
     try:
         program = compile_program(analysis, distribution).program
     except NotAutoregressive as error:

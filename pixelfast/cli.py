@@ -90,7 +90,7 @@ def run_check(args: argparse.Namespace) -> int:
     if args.picture is not None:
         writable(args.picture, (".png",))
     opened = open_model(args)
-    report = check(opened.module, opened.shape, opened.head, cond=conditions(args, opened, 1)[1])
+    report = check(opened.module, opened.shape, opened.head, cond=conditions(args, opened, 1)[1], order=args.order)
     print(report)
     if args.picture is not None:
         picture = pillow().Image.fromarray(report.picture(16))

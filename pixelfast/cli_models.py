@@ -21,6 +21,7 @@ from . import checkpoint
 from .engines import registry
 from .errors import CheckpointWarning, InvalidInput
 from .heads import Bernoulli, Categorical, Encode, Head
+from .order import ORDERS
 from .pictures import pillow
 from .precision import PRECISIONS
 
@@ -81,6 +82,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "Default: symmetric; unit with a Bernoulli head",
     )
     own.add_argument("--layout", help="where the parameters stand in the output, for instance N(KC)HW; asked for if needed")
+    own.add_argument(
+        "--order", choices=tuple(ORDERS), help="in which order it draws pixels. Default: what the model says, or raster"
+    )
     own.add_argument("--shape", metavar="C,H,W", help="channels, rows and columns; default: what the model was made for")
 
 
@@ -89,13 +93,15 @@ def add_engine_options(parser: Any) -> None:
         "--engine",
         default="auto",
         choices=registry.NAMES,
-        help="cpu (native), reference (PyTorch) or naive (one forward for each sub-pixel). Default: auto, the fastest",
+        help="cpu (native), triton (NVIDIA GPUs), reference (PyTorch) or naive (one forward for each sub-pixel). "
+        "Default: auto, the fastest",
     )
     parser.add_argument(
         "--precision",
         default="fp32",
         choices=tuple(PRECISIONS),
-        help="of the engine cpu. " + "; ".join(f"{name}: {precision.summary}" for name, precision in PRECISIONS.items()),
+        help="of the engine cpu; fp16 of triton. "
+        + "; ".join(f"{name}: {precision.summary}" for name, precision in PRECISIONS.items()),
     )
     add_threads_option(parser)
 
@@ -138,7 +144,7 @@ def _fill(module: nn.Module, args: argparse.Namespace) -> None:
 
 
 def _open_checkpoint(args: argparse.Namespace, shape: tuple[int, int, int] | None) -> Opened:
-    described = ("model_args", "prefix", "head", "levels", "encode", "layout")
+    described = ("model_args", "prefix", "head", "levels", "encode", "layout", "order")
     foreign = [name for name in described if getattr(args, name) is not None]
     foreign += ["ema"] if args.ema else []
     foreign += ["no_strict"] if not args.strict else []

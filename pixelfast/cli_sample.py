@@ -99,10 +99,12 @@ def run_sample(args: argparse.Namespace) -> int:
     labels, cond = conditions(args, opened, args.n)
     started = time.perf_counter()
     options = {"cond": cond, "engine": args.engine, "precision": args.precision, "self_check": args.self_check}
+    options["order"] = args.order
     sampler = compile(opened.module, opened.shape, opened.head, **options)
     compiled = time.perf_counter()
     _announce(args.engine, sampler)
-    drawing = None if args.gif is None else Drawing(sampler.head.levels, columns=args.columns, scale=args.scale)
+    grid_options = {"columns": args.columns, "scale": args.scale}
+    drawing = None if args.gif is None else Drawing(sampler.head.levels, order=sampler.order, **grid_options)
     given = _given(args, sampler)
     what = {"seed": args.seed, "cond": cond, "temperature": args.temperature, "given": given, "first": args.first}
     how = {"batch_size": args.batch_size, "threads": args.threads, "progress": wants_progress(args.progress)}
@@ -135,7 +137,7 @@ def run_sample(args: argparse.Namespace) -> int:
 
 def _announce(asked: str, sampler: Sampler) -> None:
     """Say so where "auto" could not take the native engine."""
-    if asked == "auto" and sampler.engine != "cpu":
+    if asked == "auto" and sampler.engine not in ("cpu", "triton"):
         reason = registry.reasons(sampler.head, sampler.precision)["cpu"]
         print(f"pixelfast: using the slower engine {sampler.engine!r}: {reason}", file=sys.stderr)
 

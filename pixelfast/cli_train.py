@@ -239,7 +239,7 @@ def run_eval(args: argparse.Namespace) -> int:
     given = {name: part for name, part, used in (("h", labels, wanted), ("s", maps, upper)) if used}
     cond = given if upper else labels if wanted else None
     shape = opened.shape or shape_of(opened.module, images.shape[1:])
-    sampler = compile(opened.module, shape, opened.head, cond=cond, engine="naive")
+    sampler = compile(opened.module, shape, opened.head, cond=cond, engine="naive", order=args.order)
     log_prob = sampler.log_prob(images, cond=cond, batch_size=args.batch_size)
     bits = -log_prob / math.log(2) / images[0].numel()
     error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .program import Op
+from .program import Leaf, Op
 
 
 def _compare(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -56,3 +56,29 @@ def evaluate(ops: Sequence[Op], leaves: Sequence[Tensor]) -> Tensor:
     for op in ops:
         values.append(FUNCTIONS[op.name](*(values[i] for i in op.args)))
     return values[-1]
+
+
+def without_zeros(leaves: Sequence[Leaf], ops: Sequence[Op]) -> tuple[tuple[Leaf, ...], tuple[Op, ...]]:
+    """An expression without sums of which one side is the number 0, and without leaves that nothing reads any more."""
+
+    def is_zero(place: int) -> bool:
+        return place < len(leaves) and isinstance(leaves[place], float) and leaves[place] == 0.0
+
+    stands = list(range(len(leaves)))  # of each leaf and operation: the leaf or operation that has its value
+    for index, op in enumerate(ops):
+        args = [stands[arg] for arg in op.args]
+        kept = [arg for arg in args if not is_zero(arg)] if op.name == "add" else args
+        stands.append(kept[0] if len(kept) == 1 and op.name == "add" else args[0] if not kept else len(leaves) + index)
+    used, pending = set(), [stands[-1]]
+    while pending:
+        place = pending.pop()
+        if place not in used:
+            used.add(place)
+            pending += [stands[arg] for arg in ops[place - len(leaves)].args] if place >= len(leaves) else []
+    number = {place: new for new, place in enumerate(sorted(used))}
+    rebuilt = tuple(
+        Op(ops[place - len(leaves)].name, tuple(number[stands[arg]] for arg in ops[place - len(leaves)].args))
+        for place in sorted(used)
+        if place >= len(leaves)
+    )
+    return tuple(leaves[place] for place in sorted(used) if place < len(leaves)), rebuilt

@@ -17,7 +17,7 @@ from math import lcm
 
 import numpy as np
 
-from .errors import UnsupportedModel
+from .expression import without_zeros
 from .graph import (
     CausalAttention,
     ChannelNorm,
@@ -34,26 +34,20 @@ from .graph import (
     TapConv,
     edges_of,
 )
-from .heads import Bernoulli, Categorical, Head
+from .heads import Head
+from .lower_attention import lower_attention, lower_gather
+from .lower_draws import head_name, lower_draws, mixture_of
 from .lower_scan import lower_scan
-from .mixture import MixtureOfLogistics
 from .program import (
-    CUSTOM,
-    Attention,
     Buffer,
-    Cache,
-    Draw,
     Encode,
     Field,
     FieldSlot,
     Instruction,
-    Keys,
     Lattice,
     Lookup,
     Map,
-    Mixture,
     Norm,
-    Op,
     Pixel,
     Product,
     Program,
@@ -116,7 +110,7 @@ class Lowering:
     def run(self) -> tuple[Program, tuple[FieldSpec, ...]]:
         for number, piece in enumerate(self.schedule.pieces):
             self.piece(number, piece, self.graph.nodes[piece.node])
-        draws = self.draws()
+        draws = lower_draws(self)
         program = Program(
             shape=self.graph.shape,
             levels=self.graph.levels,
@@ -128,7 +122,7 @@ class Lowering:
             steps=tuple(map(tuple, self.steps)),
             draws=tuple(draws),
             encodes=tuple(map(tuple, self.encodes)),
-            mixture=_mixture(self.head),
+            mixture=mixture_of(self.head),
         )
         specs = tuple(self.graph.fields[spec] for spec, _, _ in self.fields)
         return without_unused_buffers(with_storage(program)), specs
@@ -172,9 +166,9 @@ class Lowering:
             case ChannelNorm():
                 self.norm(number, piece, node)
             case Gather():
-                self.gather(number, piece, node)
+                lower_gather(self, number, piece, node)
             case CausalAttention():
-                self.attention(number, piece, node)
+                lower_attention(self, number, piece, node)
             case Scan():
                 lower_scan(self, number, piece, node)
             case _:
@@ -315,7 +309,7 @@ class Lowering:
             for lattice, reads in self.classes(self.lattices[number], piece.domain, sources):
                 there = iter(reads)
                 live = [0.0 if isinstance(leaf, Slot) and not next(there) else leaf for leaf in slots]
-                expression = (tuple(live), node.ops) if all(reads) else _without_zeros(live, node.ops)
+                expression = (tuple(live), node.ops) if all(reads) else without_zeros(live, node.ops)
                 found.append(Map(out, *expression, lattice.within(piece.domain), name, lattice))
         return found
 
@@ -374,52 +368,6 @@ class Lowering:
             out = Slot(number, 0, len(ordered))
             instructions.append(Norm(out, source, scale, shift, node.eps, piece.domain, name, self.lattices[number]))
 
-    def draws(self) -> list[Draw]:
-        """One for each channel. Where channels share their parameters, all draw from what stands there at the first one's."""
-        if self.head.shared:
-            first = self.draw(0, self.graph.outputs[0])
-            return [Draw(channel, first.source) for channel in range(self.channels)]
-        return [self.draw(channel, edges) for channel, edges in enumerate(self.graph.outputs)]
-    def gather(self, number: int, piece: Piece, node: Gather) -> None:
-        """Copies, in the order of the edges, which is that of the buffer."""
-        ((_, instructions),) = self.parts(number, piece)
-        first = 0
-        for edge in node.edges:
-            for slot in self.ordered_runs(edge, piece):
-                out = Slot(number, first, slot.count)
-                instructions.append(Map(out, (slot,), (), piece.domain, node.layer or node.name))
-                first += slot.count
-
-    def attention(self, number: int, piece: Piece, node: CausalAttention) -> None:
-        """Both of its sources are gathered: each is one buffer, in order."""
-        if node.refusal:
-            raise UnsupportedModel(node.refusal)
-        ((_, instructions),) = self.parts(number, piece)
-        (query,) = self.ordered_runs(node.query, piece)
-        cache = int(self.schedule.piece_of[node.cache.source][0])
-        source = self.schedule.pieces[cache]
-        keys = Cache(cache, 0, query.count, source.row, source.col)
-        values = replace(keys, channel=query.count, count=node.features)
-        out = Slot(number, 0, node.features)
-        seen, bias = _of_domain(node, self.graph.image)
-        name = node.layer or node.name
-        instructions.append(Attention(out, query, keys, values, node.heads, node.scale, seen, bias, piece.domain, name))
-
-    def draw(self, channel: int, edges: tuple[Edge, ...]) -> Draw:
-        """Draw from parameters that stand side by side; copy them into a buffer of their own if they do not."""
-        runs = [run for edge in edges for run in self.ordered_runs(edge)]
-        if len(runs) == 1:
-            return Draw(channel, runs[0])
-        image = self.graph.image
-        number = len(self.buffers)
-        self.buffers.append(Buffer(f"parameters_{channel}", self.head.parameters, 1, (0, image.col1), image))
-        first = 0
-        for slot in runs:
-            out = Slot(number, first, slot.count)
-            self.steps[channel].append(Map(out, (slot,), (), image, "output"))
-            first += slot.count
-        return Draw(channel, Slot(number, 0, first))
-
     def ordered_runs(self, edge: Edge, reader: Piece | None = None) -> list[Slot]:
         """Runs of consecutive channels in the edge's own order."""
         owners = self.schedule.piece_of[edge.source][edge.channels]
@@ -465,32 +413,6 @@ def _live(taps: Sequence[_Weighted], columns: np.ndarray) -> list[_Weighted]:
     return found
 
 
-def _without_zeros(leaves: Sequence[ProgramLeaf], ops: Sequence[Op]) -> tuple[tuple[ProgramLeaf, ...], tuple[Op, ...]]:
-    """An expression without sums of which one side is the number 0, and without leaves that nothing reads any more."""
-
-    def is_zero(place: int) -> bool:
-        return place < len(leaves) and isinstance(leaves[place], float) and leaves[place] == 0.0
-
-    stands = list(range(len(leaves)))  # of each leaf and operation: the leaf or operation that has its value
-    for index, op in enumerate(ops):
-        args = [stands[arg] for arg in op.args]
-        kept = [arg for arg in args if not is_zero(arg)] if op.name == "add" else args
-        stands.append(kept[0] if len(kept) == 1 and op.name == "add" else args[0] if not kept else len(leaves) + index)
-    used, pending = set(), [stands[-1]]
-    while pending:
-        place = pending.pop()
-        if place not in used:
-            used.add(place)
-            pending += [stands[arg] for arg in ops[place - len(leaves)].args] if place >= len(leaves) else []
-    number = {place: new for new, place in enumerate(sorted(used))}
-    rebuilt = tuple(
-        Op(ops[place - len(leaves)].name, tuple(number[stands[arg]] for arg in ops[place - len(leaves)].args))
-        for place in sorted(used)
-        if place >= len(leaves)
-    )
-    return tuple(leaves[place] for place in sorted(used) if place < len(leaves)), rebuilt
-
-
 def _chosen(channels: np.ndarray, features: np.ndarray) -> np.ndarray:
     return np.broadcast_to(channels, (len(features),)) if len(channels) == 1 else channels[features]
 
@@ -504,37 +426,7 @@ def _continues(keys: np.ndarray) -> np.ndarray:
     return same_owner & (step == 1)
 
 
-def _of_domain(node: CausalAttention, image: Rect) -> tuple[Keys, np.ndarray | None]:
-    """What the pixels of an attention's domain see, and the bias of that."""
-    d = node.domain
-    if d == image:
-        return node.seen, node.bias
-    pixels = image.row1 * image.col1
-    number = np.arange(pixels).reshape(image.row1, image.col1)[d.row0 : d.row1, d.col0 : d.col1].reshape(-1)
-    lists = (np.arange(len(node.seen) // pixels)[:, None] * pixels + number).reshape(-1)
-    bias = None
-    if node.bias is not None:
-        kept = np.repeat(np.isin(np.arange(len(node.seen)), lists), node.seen.counts())
-        bias = np.ascontiguousarray(node.bias[:, kept])
-    return Keys.of(node.seen.mask(pixels)[lists]), bias
-
-
 def _field(spec: FieldSpec, row: int, col: int) -> Field:
     _, rows, cols, features = spec.shape
     value = None if spec.value is None else np.ascontiguousarray(spec.value, dtype=np.float32)
     return Field(features, spec.row0 + row, spec.col0 + col, rows, cols, value)
-
-
-def head_name(head: Head) -> str:
-    """One of `pixelfast.program.HEADS`, or `CUSTOM` for what is no data."""
-    if isinstance(head, Bernoulli):
-        return "bernoulli_probability" if head.probability else "bernoulli_logit"
-    if isinstance(head, Categorical):
-        return "categorical"
-    return "mixture_of_logistics" if isinstance(head, MixtureOfLogistics) else CUSTOM
-
-
-def _mixture(head: Head) -> Mixture | None:
-    if not isinstance(head, MixtureOfLogistics):
-        return None
-    return Mixture(head.mixtures, head.order, head.log_scale_min)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .data import quantise
 from .errors import InvalidInput
+from .order import RASTER, Order
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -117,22 +118,24 @@ class Drawing:
 
     Args:
         levels: K.
+        order: of generation.
         options: of `grid`.
     """
 
-    def __init__(self, levels: int, most: int = 64, **options: Any) -> None:
-        self.levels, self.most, self.options = levels, most, options
+    def __init__(self, levels: int, most: int = 64, order: Order = RASTER, **options: Any) -> None:
+        self.levels, self.most, self.order, self.options = levels, most, order, options
         self._rows: list[np.ndarray] = []
         self._done = False
 
     def __call__(self, row: int, images: Tensor) -> None:
-        """Row ``row`` of (N, C, H, W) is finished."""
+        """Row ``row`` of (N, C, H, W) is finished, or line ``row`` of another order."""
         if self._done:
             return
         frame = images[: self.most].numpy().astype(np.int32)
-        frame[:, :, row + 1 :] = -1
+        lines = self.order.turned(frame, 2)  # a view
+        lines[:, :, row + 1 :] = -1
         self._rows.append(frame)
-        self._done = row == images.shape[2] - 1
+        self._done = row == lines.shape[2] - 1
 
     def frames(self) -> list[Image]:
         """One grid for each row, after one of blank paper."""

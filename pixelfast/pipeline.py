@@ -13,6 +13,7 @@ from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
 from .graph import FieldSpec, Graph
 from .heads import Head
 from .lower import lower
+from .order import RASTER, Order
 from .program import Program
 from .schedule.availability import Times, availability, find_leak, leaks
 from .schedule.cadence import Schedule, schedule
@@ -46,15 +47,27 @@ class Compiled:
     field_specs: tuple[FieldSpec, ...]
 
 
-def analyse(module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions) -> Analysis:
-    """Trace a frozen module and choose the layout of its output.
+def analyse(
+    module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions, order: Order = RASTER
+) -> Analysis:
+    """Trace a frozen module that draws in some order, and choose the layout of its output.
 
     Raises:
         InvalidInput: no layout fits the output, or several do and causality does not decide between them.
         NotAutoregressive, UnsupportedModel: see `trace.capture` and `trace.convert`.
     """
-    converted = convert(capture(module, shape, head, conditions), shape, head)  # the captured weights go here
-    return choose_layout(converted, shape, head)
+    captured = capture(module, shape, head, conditions)
+    try:
+        converted = convert(captured, shape, head, order)
+        return choose_layout(converted, shape, head)
+    except UnsupportedModel as error:
+        if order == RASTER:
+            raise
+        raise UnsupportedModel(
+            f"{error}. The order is {order.name!r}: is it the model's? Its layers must see the image in raster order, which "
+            "the module flips or transposes before them, and the output back after them. Layers whose masks lie in another "
+            'order are not supported yet; engine="naive" samples them, slowly'
+        ) from error
 
 
 def compile_program(analysis: Analysis, head: Head) -> Compiled:
@@ -100,7 +113,8 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head)
     closest = min(found, key=lambda analysis: leaks(analysis.graph, analysis.times))
     # Before layers are merged, every node still belongs to one of the user's layers.
     unmerged = prune(bind(converted, closest.layout))
-    leak = find_leak(unmerged, availability(unmerged)) or find_leak(closest.graph, closest.times)
+    seen = find_leak(unmerged, availability(unmerged), converted.order)
+    leak = seen or find_leak(closest.graph, closest.times, converted.order)
     return replace(closest, leak=leak)
 
 

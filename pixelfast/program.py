@@ -23,10 +23,12 @@ Letters: N images, C channels, H rows, W columns, K levels, F features, P parame
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import gcd
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .grid import EVERYWHERE, Lattice, Rect
+from .keys import Keys
 
 if TYPE_CHECKING:
     from .mixture import Order
@@ -48,100 +50,6 @@ REDUCTIONS = ("mean", "sum", "var", "amax", "amin", "logsumexp")
 HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics")
 CUSTOM = "custom"
 """A head that is no data: its functions come with each request (`Request.head`), for engines that can call them."""
-
-
-@dataclass(frozen=True)
-class Rect:
-    """Rows [row0, row1) and columns [col0, col1), in pixels of the image; may reach beyond it."""
-
-    row0: int
-    row1: int
-    col0: int
-    col1: int
-
-    @property
-    def empty(self) -> bool:
-        return self.row0 >= self.row1 or self.col0 >= self.col1
-
-    def hull(self, other: Rect) -> Rect:
-        if self.empty or other.empty:
-            return other if self.empty else self
-        return Rect(
-            min(self.row0, other.row0), max(self.row1, other.row1), min(self.col0, other.col0), max(self.col1, other.col1)
-        )
-
-    def shifted(self, rows: int, cols: int) -> Rect:
-        return Rect(self.row0 + rows, self.row1 + rows, self.col0 + cols, self.col1 + cols)
-
-    def contains(self, other: Rect) -> bool:
-        return other.empty or (
-            self.row0 <= other.row0 and other.row1 <= self.row1 and self.col0 <= other.col0 and other.col1 <= self.col1
-        )
-
-
-@dataclass(frozen=True)
-class Lattice:
-    """Rows r with r mod row_step = row_phase, and columns likewise: where the elements of a strided map stand."""
-
-    row_step: int = 1
-    row_phase: int = 0
-    col_step: int = 1
-    col_phase: int = 0
-
-    @property
-    def steps(self) -> tuple[int, int]:
-        return self.row_step, self.col_step
-
-    @property
-    def everywhere(self) -> bool:
-        return self.steps == (1, 1)
-
-    @staticmethod
-    def through(row: int, col: int, steps: tuple[int, int]) -> Lattice:
-        """The lattice with these steps on which (row, col) lies."""
-        return Lattice(steps[0], row % steps[0], steps[1], col % steps[1])
-
-    def shifted(self, rows: int, cols: int) -> Lattice:
-        return Lattice.through(self.row_phase + rows, self.col_phase + cols, self.steps)
-
-    def has_row(self, row: int) -> bool:
-        return row % self.row_step == self.row_phase
-
-    def columns(self, first: int, last: int) -> range:
-        """Its columns in [first, last)."""
-        return range(first + (self.col_phase - first) % self.col_step, last, self.col_step)
-
-    def rows(self, first: int, last: int) -> range:
-        return range(first + (self.row_phase - first) % self.row_step, last, self.row_step)
-
-    def contains(self, other: Lattice) -> bool:
-        return (
-            other.row_step % self.row_step == 0
-            and other.col_step % self.col_step == 0
-            and self.has_row(other.row_phase)
-            and other.col_phase % self.col_step == self.col_phase
-        )
-
-    def meets(self, other: Lattice) -> bool:
-        """Whether any pixel lies on both."""
-        return (self.row_phase - other.row_phase) % gcd(self.row_step, other.row_step) == 0 and (
-            self.col_phase - other.col_phase
-        ) % gcd(self.col_step, other.col_step) == 0
-
-    def within(self, rect: Rect) -> Rect:
-        """The smallest rectangle that holds its elements of `rect`."""
-        if self.everywhere:
-            return rect
-        rows, cols = self.rows(rect.row0, rect.row1), self.columns(rect.col0, rect.col1)
-        return Rect(rows[0], rows[-1] + 1, cols[0], cols[-1] + 1) if rows and cols else Rect(0, 0, 0, 0)
-
-    def count(self, rect: Rect) -> int:
-        """How many of its elements lie in `rect`."""
-        return len(self.rows(rect.row0, rect.row1)) * len(self.columns(rect.col0, rect.col1))
-
-
-EVERYWHERE = Lattice()
-"""All rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -313,66 +221,6 @@ class Cache:
     count: int
     row: int
     col: int
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Lists of pixels, each as runs of numbers in raster order over the image: a list of everything before is one run.
-
-    List i is runs[offsets[i] : offsets[i + 1]], ascending and apart: offsets (lists + 1,), runs (R, 2) of [first, last).
-    """
-
-    offsets: np.ndarray
-    runs: np.ndarray
-
-    @staticmethod
-    def of(seen: np.ndarray) -> Keys:
-        """The lists of a mask: bool (lists, pixels)."""
-        padded = np.zeros((len(seen), seen.shape[1] + 2), dtype=np.int8)
-        padded[:, 1:-1] = seen
-        steps = np.diff(padded, axis=1)
-        lists, first = np.nonzero(steps == 1)
-        last = np.nonzero(steps == -1)[1]
-        offsets = np.zeros(len(seen) + 1, dtype=np.int64)
-        np.cumsum(np.bincount(lists, minlength=len(seen)), out=offsets[1:])
-        return Keys(offsets, np.stack([first, last], 1))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """The pixels of a list: (keys,)."""
-        runs = self.runs[self.offsets[index] : self.offsets[index + 1]]
-        return np.concatenate([np.arange(first, last) for first, last in runs]) if len(runs) else np.zeros(0, np.int64)
-
-    def counts(self) -> np.ndarray:
-        """How many pixels each list has: (lists,)."""
-        before = np.concatenate([[0], np.cumsum(self.runs[:, 1] - self.runs[:, 0])])
-        return np.asarray(np.diff(before[self.offsets]))
-
-    def last(self) -> np.ndarray:
-        """The last pixel of each list, -1 of an empty one: (lists,)."""
-        found = np.full(len(self), -1, dtype=np.int64)
-        some = np.diff(self.offsets) > 0
-        found[some] = self.runs[self.offsets[1:][some] - 1, 1] - 1
-        return found
-
-    def latest_offset(self, height: int, width: int) -> tuple[int, int]:
-        """The latest (row, column) offset, in raster order, between a pixel and one of its list; lists are of all pixels."""
-        last = self.last()
-        lists = np.flatnonzero(last >= 0)
-        pixel, last = lists % (height * width), last[lists]
-        rows, cols = last // width - pixel // width, last % width - pixel % width
-        latest = np.lexsort((cols, rows))[-1]
-        return int(rows[latest]), int(cols[latest])
-
-    def mask(self, pixels: int) -> np.ndarray:
-        """bool (lists, pixels)."""
-        steps = np.zeros((len(self), pixels + 1), dtype=np.int8)
-        lists = np.repeat(np.arange(len(self)), np.diff(self.offsets))
-        steps[lists, self.runs[:, 0]] = 1
-        np.add.at(steps, (lists, self.runs[:, 1]), -1)
-        return np.cumsum(steps, axis=1, dtype=np.int8)[:, :-1] > 0
 
 
 @dataclass(frozen=True)

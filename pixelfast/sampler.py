@@ -17,10 +17,11 @@ from .arguments import count_of, given_of, images_of, temperature_of, values_of
 from .conditions import Conditions
 from .engines import registry
 from .engines.naive import NaiveEngine
-from .engines.request import Request, Result
-from .errors import NumericalError, VerificationError
+from .engines.request import Request, Result, located, restored, turned
+from .errors import EngineUnavailable, NumericalError, VerificationError
 from .heads import Head
-from .pipeline import Compiled, analyse, compile_program, evaluate_fields
+from .order import RASTER, Order
+from .pipeline import Analysis, Compiled, analyse, compile_program, evaluate_fields
 from .progress import RowProgress
 from .trace.capture import IMAGES, blank_output, frozen_copy
 from .trace.diagnose import first_bad_layer
@@ -47,9 +48,10 @@ class Sampler:
     Attributes:
         shape: (C, H, W) of the images.
         head: how outputs become distributions.
-        engine: the engine in use: "cpu", "reference" or "naive".
+        engine: the engine in use: "cpu", "triton", "reference" or "naive".
         precision: of the engine: "fp32" is exact; `pixelfast.compile` says what the others are.
         self_check: whether the first images of each kind of condition are compared with the module itself.
+        order: of generation, one of `pixelfast.order.ORDERS`.
     """
 
     def __init__(
@@ -60,9 +62,12 @@ class Sampler:
         engine: str = "auto",
         precision: str = "fp32",
         self_check: bool = True,
+        order: Order = RASTER,
     ) -> None:
-        self.engine, self.precision = registry.choose(engine, precision, head), precision
-        self.shape, self.head, self.self_check = shape, head, self_check
+        on_cuda = any(tensor.is_cuda for tensor in module.parameters())
+        self.engine, self.precision = registry.choose(engine, precision, head, on_cuda), precision
+        self._chosen = engine == "auto"
+        self.shape, self.head, self.self_check, self.order = shape, head, self_check, order
         self.head.table(shape)  # refuses a wrong encoding before anything else happens
         self._module = frozen_copy(module)
         self._compiled: dict[tuple[object, ...], tuple[Compiled, registry.Engine | None]] = {}
@@ -84,10 +89,22 @@ class Sampler:
         key = conditions.signature()
         with self._lock:
             if key not in self._compiled:
-                compiled = compile_program(analyse(self._module, self.shape, self.head, conditions), self.head)
-                make = registry.ENGINES[self.engine].make if self.engine != "naive" else None
-                self._compiled[key] = compiled, None if make is None else make(compiled.program, self.precision)
+                compiled = compile_program(self._analyse(conditions), self.head)
+                self._compiled[key] = compiled, None if self.engine == "naive" else self._make(compiled)
             return self._compiled[key]
+
+    def _make(self, compiled: Compiled) -> registry.Engine:
+        """The engine for a program; where it was chosen by "auto" and refuses the program, the next one."""
+        try:
+            return registry.ENGINES[self.engine].make(compiled.program, self.precision)
+        except EngineUnavailable:
+            if not self._chosen:
+                raise
+            self.engine = registry.choose("auto", self.precision, self.head, but=self.engine)
+            return registry.ENGINES[self.engine].make(compiled.program, self.precision)
+
+    def _analyse(self, conditions: Conditions) -> Analysis:
+        return analyse(self._module, self.shape, self.head, conditions, self.order)
 
     def _oracle(self, conditions: Conditions) -> NaiveEngine:
         """The naive engine, which needs no more than the layout of the output."""
@@ -98,7 +115,7 @@ class Sampler:
                     layout = self._prepare(conditions)[0].analysis.layout
                 else:
                     layout = self._naive_layout(conditions)
-                self._naive[key] = NaiveEngine(self._module, self.head, layout)
+                self._naive[key] = NaiveEngine(self._module, self.head, layout, self.order)
             return self._naive[key]
 
     def _naive_layout(self, conditions: Conditions) -> OutputLayout:
@@ -107,7 +124,7 @@ class Sampler:
         found = candidates(tuple(output.shape), IMAGES, self.shape, self.head)
         if len(found) == 1:
             return found[0]
-        analysis = analyse(self._module, self.shape, self.head, conditions)
+        analysis = self._analyse(conditions)
         if analysis.leak is not None:
             raise analysis.leak
         return analysis.layout
@@ -140,11 +157,12 @@ class Sampler:
                 Tensors have one entry for each image, or one for all.
             temperature: divides the logits; above 0.
             given: known values, (n, C, H, W) or (C, H, W), integers, -1 where unknown. They are kept, and the rest is drawn
-                in raster order from the model's conditionals given everything before it.
+                in the order of generation from the model's conditionals given everything before it.
             return_log_prob: also return the natural logarithm of the probability of what was drawn (given values left out,
                 temperature included): float64 (n,).
             progress: show a progress bar (needs tqdm).
             on_row: called as on_row(row, images) when a row of the current batch is finished; rows below are not drawn yet.
+                In another order than raster, `row` counts its lines, which may be columns, from the one that is drawn first.
             batch_size: how many images are drawn together; the images do not depend on it.
             threads: for the native engine; by default as many as this process may use.
             first: index of the first image, for drawing images first .. first + n - 1 of a seed.
@@ -165,7 +183,7 @@ class Sampler:
         heat = temperature_of(temperature)
         known = given_of(given, count, self.shape, self.head.levels)
         size = self._batch_size(batch_size, conditions, count)
-        with RowProgress(progress, self.shape[1] * -(-count // size)) as bar:
+        with RowProgress(progress, self.order.shape(self.shape)[1] * -(-count // size)) as bar:
             parts = []
             for begin in range(0, count, size):
                 end = min(begin + size, count)
@@ -233,7 +251,11 @@ class Sampler:
             compiled, engine = self._prepare(conditions)
             assert engine is not None
             fields = evaluate_fields(compiled, conditions, len(request.noise))
-            return engine.run(replace(request, fields=fields, head=self.head))
+            try:
+                found = engine.run(replace(turned(request, self.order), fields=fields, head=self.head))
+            except NumericalError as error:
+                raise located(error, self.order, *self.shape[1:]) from None
+            return restored(found, self.order)
         except NumericalError as error:
             raise self._explained(error, conditions) from None
 
@@ -342,13 +364,14 @@ class Sampler:
         """What was found in the model and how it is sampled, for reading."""
         name = type(self._module).__name__
         channels, height, width = self.shape
+        how = self.engine if self.order == RASTER else f"{self.engine}, order {self.order.name}"
         if self.engine == "naive":
-            return f"{name}: engine naive, {channels * height * width} full forwards for each batch"
+            return f"{name}: engine {how}, {channels * height * width} full forwards for each batch"
         compiled = self._prepare(Conditions.parse(cond))[0]
         program, graph = compiled.program, compiled.analysis.graph
         return "\n".join(
             [
-                f"{name}: engine {self.engine}, precision {self.precision}, output layout {compiled.analysis.layout.text}",
+                f"{name}: engine {how}, precision {self.precision}, output layout {compiled.analysis.layout.text}",
                 *(f"not the faster engine {other}: {why}" for other, why in self._faster_engines()),
                 f"multiply-adds for an image: {program.macs:,} ({program.macs / max(graph.dense_macs, 1):.2f} of one forward)",
                 f"memory: {program.weight_bytes():,} bytes of weights, {program.bytes_per_image():,} bytes for each image",

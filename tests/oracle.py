@@ -15,8 +15,9 @@ from pixelfast import noise
 from pixelfast.conditions import Conditions
 from pixelfast.engines import cpu, reference, registry
 from pixelfast.engines.naive import NaiveEngine
-from pixelfast.engines.request import Request, Result
+from pixelfast.engines.request import Request, Result, restored, turned
 from pixelfast.heads import Head
+from pixelfast.order import RASTER, Order
 from pixelfast.pipeline import Compiled, evaluate_fields
 from pixelfast.trace.capture import frozen_copy
 
@@ -40,10 +41,11 @@ class Traced:
     shape: tuple[int, int, int]
     head: Head
     compiled: Compiled
+    order: Order = RASTER
 
     @property
     def oracle(self) -> NaiveEngine:
-        return NaiveEngine(self.module, self.head, self.compiled.analysis.layout)
+        return NaiveEngine(self.module, self.head, self.compiled.analysis.layout, self.order)
 
     def request(self, n: int, seed: int, cond: Any = None, **options: Any) -> Request:
         fields = evaluate_fields(self.compiled, Conditions.parse(cond), n)
@@ -60,14 +62,17 @@ class Traced:
     def run(self, engine: str, request: Request, cond: Any = None) -> Result:
         if engine == "naive":
             return self.oracle.run(request, Conditions.parse(cond))
+        request = turned(request, self.order)
         if engine == "reference":
-            return reference.run(self.compiled.program, request, poison=True)
-        return cpu.CpuEngine(self.compiled.program).run(request)
+            return restored(reference.run(self.compiled.program, request, poison=True), self.order)
+        return restored(cpu.CpuEngine(self.compiled.program).run(request), self.order)
 
 
-def trace(module: nn.Module, shape: tuple[int, int, int], head: Head, cond: Any = None) -> Traced:
-    sampler = pixelfast.compile(module, shape, head, cond=cond, engine="reference")
-    return Traced(frozen_copy(module), shape, head, sampler.prepare(cond))
+def trace(
+    module: nn.Module, shape: tuple[int, int, int], head: Head, cond: Any = None, order: str | None = None
+) -> Traced:
+    sampler = pixelfast.compile(module, shape, head, cond=cond, engine="reference", order=order)
+    return Traced(frozen_copy(module), shape, head, sampler.prepare(cond), sampler.order)
 
 
 def first(cond: Any, n: int) -> Any:

@@ -159,6 +159,7 @@ def test_short_trainings(tmp_path: Path) -> None:
     assert str(tmp_path) not in (tmp_path / "results.json").read_text() + (tmp_path / "report.md").read_text()
     lower = checkpoint.load(tmp_path / "runs" / "pixelsnail-lower-codes")
     assert lower.config["upper"] == 128
+    assert (tmp_path / "report.md").read_text().count(" | exact: 2 images") == 3
     assert (tmp_path / "samples.png").stat().st_size > 1000
 
 

@@ -146,6 +146,23 @@ def test_the_native_engine_refuses_by_name_and_auto_says_why() -> None:
         CpuEngine(sampler.prepare().program)
 
 
+class Sharpened(Categorical):
+    """A softmax whose probabilities are squared."""
+
+    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
+        return super().probabilities(parameters, temperature / 2)
+
+
+def test_a_subclass_with_probabilities_of_its_own_is_another_head() -> None:
+    model, head = Above(3 * 4), Sharpened(4, layout="N(CK)HW")
+    sampler = pixelfast.compile(model, SHAPE, head)
+    assert sampler.engine == "reference"
+    images = sampler.sample(64, seed=2)
+    assert torch.equal(images, pixelfast.sample(model, 64, shape=SHAPE, head=head, seed=2, engine="naive"))
+    plain = pixelfast.sample(model, 64, shape=SHAPE, head=Categorical(4, layout="N(CK)HW"), seed=2)
+    assert not torch.equal(images, plain)
+
+
 def test_a_program_holds_no_functions() -> None:
     """They come with the request: without them nothing can be drawn."""
     traced = trace(Above(12), SHAPE, CustomHead(4, 4, softmax, layout="N(CK)HW"))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..conditions import Conditions
 from ..heads import Head
+from ..order import RASTER, Order
 from ..trace.capture import call
 from ..trace.output import OutputLayout
 from .request import Request, Result, numerical_error
@@ -18,13 +19,14 @@ class NaiveEngine:
 
     Args:
         module: in eval mode; gives an output in `layout`.
+        order: of generation.
         conditions: those of a call, for all of its images.
     """
 
     name = "naive"
 
-    def __init__(self, module: nn.Module, head: Head, layout: OutputLayout) -> None:
-        self.module, self.head, self.layout = module, head, layout
+    def __init__(self, module: nn.Module, head: Head, layout: OutputLayout, order: Order = RASTER) -> None:
+        self.module, self.head, self.layout, self.order = module, head, layout, order
         tensors = [*module.parameters(), *module.buffers()]
         self.device = tensors[0].device if tensors else torch.device("cpu")
 
@@ -36,7 +38,7 @@ class NaiveEngine:
         return self.layout.read(output, len(images)).float().cpu()
 
     def run(self, request: Request, conditions: Conditions) -> Result:
-        """Draw all sub-pixels in raster order.
+        """Draw all sub-pixels in the order of generation.
 
         Raises:
             NumericalError: NaN or infinite parameters; `position` is (image, row, col, channel).
@@ -47,8 +49,8 @@ class NaiveEngine:
         values = torch.from_numpy(given).long().clamp_min(0)
         noise = torch.from_numpy(request.noise)
         log_prob = torch.zeros(images, dtype=torch.float64)
-        for row in range(height):
-            for col in range(width):
+        for line, pixels in enumerate(self.order.pixels(height, width).tolist()):
+            for row, col in (divmod(pixel, width) for pixel in pixels):
                 for channel in range(channels):
                     here = (slice(None), row, col, channel)
                     if known[here].all():
@@ -61,7 +63,7 @@ class NaiveEngine:
                     gained = self.head.log_prob(own, values[here], request.temperature)
                     log_prob += torch.where(known[here], torch.zeros_like(gained), gained)
             if request.on_row is not None:
-                request.on_row(row, values.to(torch.int32).numpy())
+                request.on_row(line, values.to(torch.int32).numpy())
         return Result(
             values.to(torch.int32).numpy(),
             log_prob.numpy() if request.want_log_prob else None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import InvalidInput, NumericalError
 from ..heads import Head
+from ..order import RASTER, Order
 from ..program import CUSTOM, Program
 
 OnRow = Callable[[int, np.ndarray], None]
@@ -55,6 +56,38 @@ class Result:
     values: np.ndarray
     log_prob: np.ndarray | None
     parameters: np.ndarray | None
+
+
+def turned(request: Request, order: Order) -> Request:
+    """A request over the user's images as an engine takes it: its rows are the lines of an order. Fields stay as they are."""
+    if order == RASTER:
+        return request
+    report = request.on_row
+    return replace(
+        request,
+        noise=np.ascontiguousarray(order.turned(request.noise, 1)),
+        given=None if request.given is None else np.ascontiguousarray(order.turned(request.given, 1)),
+        on_row=None if report is None else lambda line, values: report(line, order.restored(values, 1)),
+    )
+
+
+def restored(result: Result, order: Order) -> Result:
+    """What an engine made of a turned request, over the user's images."""
+    parameters = result.parameters
+    return replace(
+        result,
+        values=np.ascontiguousarray(order.restored(result.values, 1)),
+        parameters=None if parameters is None else np.ascontiguousarray(order.restored(parameters, 1)),
+    )
+
+
+def located(error: NumericalError, order: Order, height: int, width: int) -> NumericalError:
+    """An engine's error over a turned request with the row and column of the user's image."""
+    position = getattr(error, "position", None)
+    if position is None or order == RASTER:
+        return error
+    image, line, pixel, channel = position
+    return numerical_error(image, *order.place(line, pixel, height, width), channel)
 
 
 def check(program: Program, request: Request) -> None:

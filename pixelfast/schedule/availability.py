@@ -27,6 +27,7 @@ from ..graph import (
     TapConv,
     edges_of,
 )
+from ..order import RASTER, Order
 from ..program import Rect
 from .attention import latest_seen, strongest_cause, without_later_pixels
 from .recurrences import scan_cause, scan_times, without_tap
@@ -168,8 +169,11 @@ def _leaking(graph: Graph, times: list[Times]) -> list[tuple[int, Edge, int, np.
     return found
 
 
-def find_leak(graph: Graph, times: list[Times]) -> NotAutoregressive | None:
-    """The error that names layer, node and offset of a leak; None if every parameter depends on earlier sub-pixels only."""
+def find_leak(graph: Graph, times: list[Times], order: Order = RASTER) -> NotAutoregressive | None:
+    """The error that names layer, node and offset of a leak; None if every parameter depends on earlier sub-pixels only.
+
+    The error speaks of the user's image, from which the order made the graph's.
+    """
     found = _leaking(graph, times)
     if not found:
         return None
@@ -185,6 +189,8 @@ def find_leak(graph: Graph, times: list[Times]) -> NotAutoregressive | None:
     seen, feature, seen_row, seen_col = path[-1]
     source = graph.nodes[seen]
     assert isinstance(source, Input)
+    size = order.shape(graph.shape)[1:]  # rows and columns of the user's image
+    (row, col), (seen_row, seen_col) = order.place(row, col, *size), order.place(seen_row, seen_col, *size)
     offset = (seen_row - row, seen_col - col)
     seen_channel = int(source.channels[feature])
     names = ["output", *(_title(graph.nodes[number]) for number, _ in groupby(step[0] for step in path))]
@@ -198,7 +204,8 @@ def find_leak(graph: Graph, times: list[Times]) -> NotAutoregressive | None:
         + f". The leak enters at {_title(node)}; path from the output back to the image: "
         + " <- ".join(names)
         + ". Mask that layer's weights (mask A in the first layer, the colour mask in every layer, a shift after each "
-        "unmasked convolution); pixelfast.check shows what each pixel sees",
+        f"unmasked convolution); pixelfast.check shows what each pixel sees. Or is {order.name} not the model's "
+        "order of generation? Then pass order=",
         layer=node.layer,
         node=node.name,
         offset=offset,

@@ -19,6 +19,7 @@ from ..graph import (
     TapConv,
     edges_of,
 )
+from ..order import RASTER, Order
 from .attention import marks_seen
 from .availability import elements
 from .recurrences import gate_channels, scan_marks
@@ -31,11 +32,13 @@ class ReceptiveField:
     Attributes:
         row, col: the predicted pixel.
         seen: bool (C, C, H, W): does the prediction of channel [0] see channel [1] at (row, col)?
+        order: of generation.
     """
 
     row: int
     col: int
     seen: np.ndarray
+    order: Order = RASTER
 
     @property
     def pixels(self) -> np.ndarray:
@@ -51,13 +54,19 @@ class ReceptiveField:
         return max(0, self.row - int(rows.min())), max(0, self.col - int(cols.min())), max(0, int(cols.max()) - self.col)
 
     @property
+    def down(self) -> int:
+        """How many rows it reaches down; 0 where rows come from the top."""
+        return max(0, int(np.nonzero(self.pixels)[0].max(initial=0)) - self.row)
+
+    @property
     def blind_spot(self) -> np.ndarray:
         """Earlier pixels within the extent that are not seen: bool (H, W)."""
         height, width = self.pixels.shape
         up, left, right = self.extent
         row, col = np.arange(height)[:, None], np.arange(width)[None, :]
-        earlier = (row < self.row) | ((row == self.row) & (col < self.col))
-        within = (row >= self.row - up) & (row <= self.row) & (col >= self.col - left) & (col <= self.col + right)
+        ranks = self.order.ranks(height, width)
+        earlier = ranks < ranks[self.row, self.col]
+        within = (row >= self.row - up) & (row <= self.row + self.down) & (col >= self.col - left) & (col <= self.col + right)
         return earlier & within & ~self.pixels
 
     def picture(self) -> str:
@@ -72,15 +81,16 @@ class ReceptiveField:
         return "\n".join(lines)
 
 
-def receptive_field(graph: Graph, row: int, col: int) -> ReceptiveField:
-    """The receptive field of the predictions at one pixel, over nonzero weights."""
+def receptive_field(graph: Graph, row: int, col: int, order: Order = RASTER) -> ReceptiveField:
+    """The receptive field of the predictions at one pixel of the user's image, over nonzero weights; the graph is turned."""
     channels, height, width = graph.shape
+    line, pixel = divmod(int(order.ranks(*order.shape(graph.shape)[1:])[row, col]), width)
     seen = np.zeros((channels, channels, height, width), dtype=bool)
     for channel, edges in enumerate(graph.outputs):
         needed: list[np.ndarray | None] = [None] * len(graph.nodes)
         for edge in edges:
             start = np.ones((len(edge.channels), 1, 1), dtype=bool)
-            _mark(graph, needed, edge, start, row, col)
+            _mark(graph, needed, edge, start, line, pixel)
         _walk_back(graph, needed)
         for index, node in enumerate(graph.nodes):
             marks = needed[index]
@@ -88,7 +98,7 @@ def receptive_field(graph: Graph, row: int, col: int) -> ReceptiveField:
                 d = node.domain
                 for feature, source in enumerate(node.channels):
                     seen[channel, source, d.row0 : d.row1, d.col0 : d.col1] |= marks[feature]
-    return ReceptiveField(row, col, seen)
+    return ReceptiveField(row, col, order.restored(seen, 2), order)
 
 
 def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:

@@ -156,7 +156,7 @@ def known(c: Converter, products: Products, value: Value | float | bool) -> Tens
         steps = {numbers.stride(dim): dim for dim in varying}  # the usual mask, (L, L), at once
         if len(steps) == len(varying):
             sizes = [const.shape[steps[step]] if step in steps else 1 for step in (cols, 1)]
-            return const.permute(sorted(range(const.dim()), key=lambda dim: -int(numbers.stride(dim)))).reshape(1, *sizes)
+            return const.permute(sorted(range(const.dim()), key=lambda dim: -numbers.stride()[dim])).reshape(1, *sizes)
     batch_dims = [dim for dim in range(const.dim()) if numbers.shape[dim] > 1 and numbers.stride(dim) >= rows * cols]
     if any(const.shape[dim] > 1 for dim in batch_dims):  # different for heads or images: then for each entry of the batch
         const = const.expand([numbers.shape[dim] if dim in batch_dims else const.shape[dim] for dim in range(const.dim())])

@@ -96,7 +96,8 @@ class ReadingBuilder:
         if reads is None:
             raise UnsupportedModel(
                 f"{at} reads, along one channel, elements of several channels or at several offsets: rows or columns are "
-                "mixed with channels, which cannot be computed pixel by pixel"
+                "mixed with channels, which cannot be computed pixel by pixel, or the module flips or transposes its image, "
+                "which order= allows for"
             )
         return reads
 

@@ -16,12 +16,13 @@ from torch import Tensor, fx, nn
 
 from ..errors import NotAutoregressive, UnsupportedModel
 from ..heads import Head
+from ..order import RASTER, Order
 from ..program import Op
 from . import attention, rules_channels, rules_pointwise, rules_pools, rules_products, rules_scans
 from .builder import GraphBuilder
 from .builder_base import IMAGES, Origin
 from .capture import Capture
-from .elements import Value, all_elements, reshaped
+from .elements import Value, all_elements, reshaped, written_out
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
 from .values import mixed, replace_values, shape_of, values_in
 
@@ -79,30 +80,34 @@ STATISTICS = {"native_group_norm", "_native_batch_norm_legit", "_native_batch_no
 
 @dataclass(frozen=True)
 class Converted:
-    """A builder full of nodes, the output tensor, and the graph that turns conditions into fields."""
+    """A builder full of nodes over the turned image, the output tensor, and the graph that turns conditions into fields."""
 
     builder: GraphBuilder
     output: Value
     shape: tuple[int, ...]
     conditions: fx.GraphModule | None
+    order: Order = RASTER
 
 
-def convert(capture: Capture, shape: tuple[int, int, int], head: Head) -> Converted:
-    """Convert a captured graph, whose constants are taken out of it.
+def convert(capture: Capture, shape: tuple[int, int, int], head: Head, order: Order = RASTER) -> Converted:
+    """Convert a captured graph. Its nodes stand over the image turned by `order`, of which the module gets the user's view.
+
+    The graph's constants are taken out of it.
 
     Raises:
         UnsupportedModel: an operation that no rule covers, named with its layer.
         NotAutoregressive: statistics over the whole image or batch.
     """
-    return Converter(capture, shape, head).run()
+    return Converter(capture, shape, head, order).run()
 
 
 class Converter:
     """Walks over the ATen graph; rules for single operations take it as their first argument."""
 
-    def __init__(self, capture: Capture, shape: tuple[int, int, int], head: Head) -> None:
+    def __init__(self, capture: Capture, shape: tuple[int, int, int], head: Head, order: Order) -> None:
         self.capture = capture
-        self.builder = GraphBuilder(shape, head.levels)
+        self.shape, self.order = shape, order
+        self.builder = GraphBuilder(order.shape(shape), head.levels)
         self.head = head
         self.env: dict[fx.Node, Any] = {}
         self.condition_graph = fx.Graph()
@@ -130,7 +135,7 @@ class Converter:
         if self.builder.outputs:
             self.condition_graph.output(tuple(self.builder.outputs))
         module = fx.GraphModule(self.condition_root, self.condition_graph) if self.builder.outputs else None
-        return Converted(self.builder, output, shape_of(output), module)
+        return Converted(self.builder, output, shape_of(output), module, self.order)
 
     # ---------------------------------------------------------------- walking
 
@@ -139,7 +144,10 @@ class Converter:
             # Large models fill the memory with weights otherwise: they are let go when they have been read for the last time.
             return Value(None, self.capture.constants.pop(node.name))
         if node.name == self.capture.image:
-            return Value(self.builder.input(self.head.table(self.builder.shape)))
+            numbers = self.builder.input(self.head.table(self.shape))
+            if self.order == RASTER:
+                return Value(numbers)
+            return Value(torch.from_numpy(self.order.restored(written_out(numbers).numpy(), 2).copy()))
         index = self.capture.conditions.index(node.name)
         dynamic = self.condition_graph.placeholder(f"condition_{index}")
         return Value(None, self.capture.example_conditions[index], dynamic)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import InvalidInput, UnsupportedModel
 from ..graph import Graph
 from ..heads import Head
+from ..order import RASTER
 from .builder_base import Origin
 from .convert import Converted
 from .elements import Value, all_elements, written_out
@@ -155,7 +156,10 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
     size = layout.channels * layout.parameters
 
     def maps(tensor: Tensor) -> Tensor:
-        return layout.read(tensor, images).reshape(images, layout.height, layout.width, size)
+        read = layout.read(tensor, images)  # (images, H, W, C, P)
+        if converted.order != RASTER:
+            read = torch.from_numpy(converted.order.turned(read.numpy(), 1).copy())
+        return read.reshape(*read.shape[:3], size)
 
     ids = maps(output.ids)
     at = Origin("output", "")

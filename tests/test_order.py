@@ -1,0 +1,297 @@
+"""Orders of generation: modules that draw from other corners, or by columns, against the usual loop in that order."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracle import ENGINES, NATIVE, compare, trace
+from torch import Tensor, nn
+
+import pixelfast
+from pixelfast import Categorical, InvalidInput, NotAutoregressive, NumericalError, UnsupportedModel, noise
+from pixelfast.cli import main
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelRNN, PixelSNAIL
+from pixelfast.order import ORDERS, RASTER, Order
+from pixelfast.pictures import Drawing
+
+OTHERS = [name for name in ORDERS if name != "raster"]
+HEAD = Categorical(4)
+
+
+class Turning(nn.Module):
+    """A raster network that is shown its image, and its map, in an order of its own; (N, K, C, H, W)."""
+
+    def __init__(self, net: nn.Module, order: str) -> None:
+        super().__init__()
+        self.net, self.order = net, order
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        conditions = {} if cond is None else {"s": self.turned(cond)}
+        return self.restored(self.net(self.turned(x), **conditions))
+
+    def turned(self, x: Tensor) -> Tensor:
+        x = x.flip(-2) if "bottom-up" in self.order else x
+        x = x.flip(-1) if "right-to-left" in self.order else x
+        return x.transpose(-1, -2) if self.order.startswith("columns") else x
+
+    def restored(self, y: Tensor) -> Tensor:
+        y = y.transpose(-1, -2) if self.order.startswith("columns") else y
+        y = y.flip(-1) if "right-to-left" in self.order else y
+        return y.flip(-2) if "bottom-up" in self.order else y
+
+
+def lively(net: nn.Module) -> nn.Module:
+    """The network with weights large enough that what it sees decides what it draws."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(2)
+    return net
+
+
+def turning(order: str, channels: int = 1, height: int = 7, width: int = 5) -> Turning:
+    torch.manual_seed(3)
+    inner = ORDERS[order].shape((channels, height, width))
+    return Turning(lively(PixelCNN(inner, levels=4, features=9, blocks=1)), order)
+
+
+def with_map(order: str) -> Turning:
+    torch.manual_seed(4)
+    inner = ORDERS[order].shape((1, 7, 5))
+    return Turning(lively(GatedPixelCNN(inner, levels=4, features=8, layers=2, map_channels=2)), order)
+
+
+# -------------------------------------------------------------------- the orders themselves
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_an_order_says_when_each_pixel_is_drawn(order: Order) -> None:
+    rows = range(7)[:: -1 if "bottom-up" in order.name else 1]
+    cols = range(5)[:: -1 if "right-to-left" in order.name else 1]
+    by_rows = list(itertools.product(rows, cols))
+    by_columns = [(row, col) for col, row in itertools.product(cols, rows)]
+    drawn = by_columns if order.name.startswith("columns") else by_rows
+    assert [divmod(int(pixel), 5) for pixel in order.pixels(7, 5).reshape(-1)] == drawn
+    ranks = order.ranks(7, 5)
+    assert [int(ranks[at]) for at in drawn] == list(range(35))
+    _, lines, pixels = order.shape((1, 7, 5))
+    assert [order.place(line, pixel, 7, 5) for line in range(lines) for pixel in range(pixels)] == drawn
+    array = np.arange(2 * 7 * 5 * 3).reshape(2, 7, 5, 3)
+    turned = order.turned(array, 1)
+    assert turned.shape == (2, lines, pixels, 3)
+    np.testing.assert_array_equal(turned.reshape(2, 35, 3)[:, 3], array[:, drawn[3][0], drawn[3][1]])
+    np.testing.assert_array_equal(order.restored(turned, 1), array)
+
+
+# -------------------------------------------------------------------- engines
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("order", ORDERS)
+def test_engines_draw_what_the_usual_loop_draws(order: str, channels: int) -> None:
+    shape = (channels, 7, 5)
+    traced = trace(turning(order, channels), shape, HEAD, order=order)
+    given = np.where(np.random.default_rng(0).random((3, 7, 5, channels)) < 0.3, 2, -1).astype(np.int32)
+    assert compare(traced, 3, seed=1) == 0
+    assert compare(traced, 3, seed=2, given=given, temperature=0.7) == 0
+
+
+@pytest.mark.parametrize("order", OTHERS)
+def test_the_usual_loop_in_plain_words(order: str) -> None:
+    module = turning(order).eval()
+    numbers = torch.from_numpy(noise.uniforms(5, 0, 2, (1, 7, 5)))
+    images = torch.zeros(2, 1, 7, 5, dtype=torch.int64)
+    rows = range(7)[:: -1 if "bottom-up" in order else 1]
+    cols = range(5)[:: -1 if "right-to-left" in order else 1]
+    by_rows, by_columns = itertools.product(rows, cols), ((row, col) for col in cols for row in rows)
+    for row, col in by_columns if order.startswith("columns") else by_rows:
+        with torch.no_grad():
+            logits = module(HEAD.encode_images(images))[:, :, 0, row, col]
+        images[:, 0, row, col] = HEAD.draw(logits, numbers[:, row, col, 0])
+    for engine in (*ENGINES, "naive"):
+        assert torch.equal(pixelfast.sample(module, 2, shape=(1, 7, 5), head=HEAD, seed=5, engine=engine).long(), images)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_conditions_given_values_and_scores_stay_where_they_are(order: str) -> None:
+    torch.manual_seed(5)
+    module, shape, cond = with_map(order), (1, 7, 5), torch.randn(3, 2, 7, 5)
+    given = torch.full((3, 1, 7, 5), -1)
+    given[:, :, 1:3, 3:] = torch.randint(4, (3, 1, 2, 2))
+    naive = pixelfast.compile(module, shape, HEAD, engine="naive")
+    expected, expected_log_prob = naive.sample(3, seed=0, cond=cond, given=given, return_log_prob=True)
+    for engine in ENGINES:
+        sampler = pixelfast.compile(module, shape, HEAD, cond=cond, engine=engine)
+        images, log_prob = sampler.sample(3, seed=0, cond=cond, given=given, return_log_prob=True)
+        assert torch.equal(images, expected)
+        assert torch.equal(images[given >= 0], given[given >= 0].to(torch.uint8))
+        torch.testing.assert_close(log_prob, expected_log_prob, rtol=1e-4, atol=1e-4)
+        assert sampler.verify(images, seed=0, cond=cond, given=given).ok
+        torch.testing.assert_close(sampler.log_prob(images, cond), naive.log_prob(images, cond))
+        free, drawn = sampler.sample(3, seed=1, cond=cond, return_log_prob=True)
+        torch.testing.assert_close(sampler.log_prob(free, cond), drawn, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", ["raster-bottom-up-right-to-left", "columns"])
+@pytest.mark.parametrize("net", [PixelSNAIL, PixelRNN])
+def test_attention_and_recurrences_between_the_turns(net: Any, order: str) -> None:
+    torch.manual_seed(6)
+    options = {"blocks": 1, "residuals": 1, "key": 2} if net is PixelSNAIL else {"layers": 1, "lstm": "diagonal"}
+    inner = net(ORDERS[order].shape((1, 5, 4)), levels=4, features=8, **options)
+    module = Turning(lively(inner), order).eval()
+    assert compare(trace(module, (1, 5, 4), inner.head), 3) == 0
+
+
+@pytest.mark.skipif(not NATIVE, reason="the native engine is not built")
+@pytest.mark.parametrize("order", ["columns-right-to-left", "raster-bottom-up"])
+def test_an_image_is_the_same_in_any_batch(order: str) -> None:
+    sampler = pixelfast.compile(turning(order), (1, 7, 5), HEAD, engine="cpu")
+    whole = sampler.sample(5, seed=9)
+    assert torch.equal(sampler.sample(2, seed=9, first=3, threads=1), whole[3:])
+    assert torch.equal(sampler.sample(5, seed=9, batch_size=2), whole)
+
+
+# -------------------------------------------------------------------- the interface
+
+
+def test_the_module_may_name_its_order() -> None:
+    module = turning("columns-bottom-up")
+    own = pixelfast.sample(module, 2, shape=(1, 7, 5), head=HEAD, seed=0)
+    named = pixelfast.sample(module, 2, shape=(1, 7, 5), head=HEAD, seed=0, order="columns-bottom-up")
+    assert torch.equal(own, named)
+    assert pixelfast.check(module, (1, 7, 5), HEAD).order == "columns-bottom-up"
+    module.order = 3  # type: ignore[assignment]
+    assert pixelfast.compile(PixelCNN((1, 7, 5), levels=4, features=9, blocks=1)).order == RASTER
+
+
+def test_a_wrong_name_is_refused() -> None:
+    module = turning("raster")
+    with pytest.raises(InvalidInput, match=r'"raster-right-to-left".*"columns-bottom-up"'):
+        pixelfast.compile(module, (1, 7, 5), HEAD, order="diagonal")
+    with pytest.raises(InvalidInput, match="no order"):
+        pixelfast.sample(module, 1, shape=(1, 7, 5), head=HEAD, order=3)  # type: ignore[arg-type]
+    module.order = "mixture-major"
+    with pytest.raises(InvalidInput, match=r"'mixture-major', the attribute of Turning.*pass order="):
+        pixelfast.check(module, (1, 7, 5), HEAD)
+    assert pixelfast.check(module, (1, 7, 5), HEAD, order="raster").autoregressive
+
+
+class Lines(nn.Module):
+    """A layer in the user's orientation that sees the pixel below: no image is turned."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        below = nn.functional.pad(x, (0, 0, 0, 1))[:, :, 1:]
+        return torch.cat([below * k for k in range(1, 5)], 1)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_leak_is_named_in_the_users_coordinates(order: str) -> None:
+    report = pixelfast.check(Lines(), (1, 7, 5), HEAD, order=order)
+    if "bottom-up" in order:
+        assert report.autoregressive
+        assert compare(trace(Lines(), (1, 7, 5), HEAD, order=order), 3) == 0
+        return
+    assert report.leak is not None
+    assert report.leak.offset == (1, 0)
+    assert "at pixel (3, 2) depends on channel 0 at pixel (4, 2)" in str(report.leak)
+    with pytest.raises(NotAutoregressive):
+        pixelfast.sample(Lines(), 1, shape=(1, 7, 5), head=HEAD, order=order)
+
+
+@pytest.mark.parametrize("order", OTHERS)
+def test_a_raster_model_in_another_order_is_refused(order: str) -> None:
+    with pytest.raises(UnsupportedModel, match="is it the model's"):
+        pixelfast.compile(turning("raster"), (1, 7, 5), HEAD, order=order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_check_speaks_of_the_users_image(order: str) -> None:
+    inner = ORDERS[order].shape((1, 9, 7))
+    net = PixelCNN(inner, levels=4, features=8, blocks=1)
+    report, plain = pixelfast.check(Turning(net, order), (1, 9, 7), HEAD), pixelfast.check(net)
+    turn = ORDERS[order]
+    assert report.field is not None
+    assert plain.field is not None
+    # The middle pixel stays in the middle.
+    np.testing.assert_array_equal(turn.turned(report.field.pixels, 0), plain.field.pixels)
+    np.testing.assert_array_equal(turn.turned(report.blind_spot, 0), plain.blind_spot)
+    assert (report.field.row, report.field.col) == (4, 3)
+    assert (report.field.down > 0) == ("bottom-up" in order or order.startswith("columns"))
+    assert ("order of generation" in str(report)) == (order != "raster")
+
+
+@pytest.mark.parametrize("order", ["raster-bottom-up", "columns-right-to-left"])
+def test_lines_are_reported_as_they_are_finished(order: str) -> None:
+    turn = ORDERS[order]
+    seen: list[tuple[int, Tensor]] = []
+    lines = turn.shape((1, 7, 5))[1]
+    for engine in (*ENGINES, "naive"):
+        sampler = pixelfast.compile(turning(order), (1, 7, 5), HEAD, engine=engine)
+        drawing = Drawing(4, order=turn)
+
+        def finished(line: int, images: Tensor, drawing: Drawing = drawing) -> None:
+            drawing(line, images)
+            seen.append((line, images.clone()))
+
+        seen.clear()
+        whole = sampler.sample(2, seed=0, on_row=finished)
+        assert [line for line, _ in seen] == list(range(lines))
+        for (line, images), frame in zip(seen, drawing._rows, strict=True):
+            done = turn.ranks(7, 5) < (line + 1) * (35 // lines)
+            assert torch.equal(images[:, :, torch.from_numpy(done)], whole[:, :, torch.from_numpy(done)])
+            np.testing.assert_array_equal(frame >= 0, np.broadcast_to(done, frame.shape))
+
+
+class Breaking(nn.Module):
+    """NaN at the pixel (2, 4), where the pixel below it is not 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        below = nn.functional.pad(x, (0, 0, 0, 1))[:, :, 1:]
+        place = torch.zeros(7, 5)
+        place[2, 4] = 1e38
+        return torch.cat([below * k * (1 + place) * (1 + place) for k in range(4)], 1)
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "naive"])
+def test_broken_parameters_are_named_by_the_users_pixel(engine: str) -> None:
+    sampler = pixelfast.compile(Breaking(), (1, 7, 5), Categorical(4, "integer"), order="columns-bottom-up", engine=engine)
+    with pytest.raises(NumericalError, match="row 2, column 4"):
+        sampler.sample(8, seed=0)
+
+
+MINE = """
+import torch
+from torch import nn
+
+
+class Upwards(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.linspace(-3, 3, 36).view(4, 1, 3, 3))
+            self.conv.weight[:, :, 1, 1:] = self.conv.weight[:, :, 2] = 0
+
+    def forward(self, x):
+        return self.conv(x.flip(2)).flip(2)
+"""
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    model = ["--model", f"{tmp_path / 'mine.py'}:Upwards", "--levels", "4", "--shape", "1,7,5"]
+    order = ["--order", "raster-bottom-up"]
+    assert main(["check", *model, *order]) == 0
+    assert "order of generation: raster-bottom-up" in capsys.readouterr().out
+    files = ["-o", str(tmp_path / "out.npy"), "--gif", str(tmp_path / "out.gif")]
+    assert main(["sample", *model, *order, "-n", "3", "--seed", "7", "--verify", *files]) == 0
+    assert " 0 wrong" in capsys.readouterr().out
+    assert np.load(tmp_path / "out.npy").shape == (3, 1, 7, 5)
+    assert main(["check", *model]) == 2
+    assert "order=" in capsys.readouterr().err
+    assert main(["sample", "--checkpoint", "digits", *order]) == 2
+    assert "--order describe" in capsys.readouterr().err
