@@ -18,7 +18,7 @@ from .program import Program
 from .schedule.availability import Times, availability, find_leak, leaks
 from .schedule.cadence import Schedule, schedule
 from .simplify import prune, simplify
-from .trace.capture import Capture, capture
+from .trace.capture import IMAGES, capture
 from .trace.convert import Converted, convert
 from .trace.output import OutputLayout, bind, candidates
 
@@ -59,7 +59,7 @@ def analyse(
     captured = capture(module, shape, head, conditions)
     try:
         converted = convert(captured, shape, head, order)
-        return choose_layout(captured, converted, shape, head)
+        return choose_layout(converted, shape, head)
     except UnsupportedModel as error:
         if order == RASTER:
             raise
@@ -84,11 +84,11 @@ def compile_program(analysis: Analysis, head: Head) -> Compiled:
     return Compiled(analysis, planned, program, field_specs)
 
 
-def choose_layout(captured: Capture, converted: Converted, shape: tuple[int, int, int], head: Head) -> Analysis:
+def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head) -> Analysis:
     """Bind the output in the one layout that fits by shape and by causality."""
     found: list[Analysis] = []
     refused: UnsupportedModel | None = None
-    for layout in candidates(captured.output_shape, len(captured.example), shape, head):
+    for layout in candidates(converted.shape, IMAGES, shape, head):
         try:
             graph = simplify(bind(converted, layout))
         except UnsupportedModel as error:
@@ -103,7 +103,7 @@ def choose_layout(captured: Capture, converted: Converted, shape: tuple[int, int
     if len(causal) > 1:
         names = " or ".join(f'layout="{analysis.layout.text}"' for analysis in causal)
         raise InvalidInput(
-            f"the model's output of shape {captured.output_shape} can be read in {len(causal)} ways, and all are "
+            f"the model's output of shape {converted.shape} can be read in {len(causal)} ways, and all are "
             f"autoregressive: pass {names} to the head (N images, K parameters, C channels, H rows, W columns; brackets "
             "join axes that are flattened into one, the slower first)"
         )

@@ -16,10 +16,13 @@ from pixelfast.graph import Node
 from pixelfast.models import GatedPixelCNN
 from pixelfast.program import Rect
 from pixelfast.trace import capture as capture_module
-from pixelfast.trace.builder import both_images
+from pixelfast.trace.builder_base import both_images
 from pixelfast.trace.capture import Capture, capture, frozen_copy
 from pixelfast.trace.convert import COPIES, LAYOUT, RESHAPES, VIEWS, convert
-from pixelfast.trace.elements import ElementTable, all_elements, infer_layout, reshaped, written_out
+from pixelfast.trace.elements import ElementTable, all_elements, reshaped, written_out
+from pixelfast.trace.layout_search import layout_by_elements
+from pixelfast.trace.layout_types import PlainLayout
+from pixelfast.trace.layouts import infer_layout
 
 aten = torch.ops.aten
 ROWS, COLS, FEATURES = 4, 3, 6
@@ -82,6 +85,56 @@ def test_stepped_and_written_numbers_have_the_same_layout(table: ElementTable, m
         assert torch.equal(restored, written_out(moved))
         found.append((layout.row0, layout.col0, layout.channel_dims, layout.index.tolist(), corner))
     assert found[0] == found[1]
+
+
+GAPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a row of zeros": lambda x: F.pad(x, (0, 0, 1, 0))[:, :, :-1],
+    "a column of zeros": lambda x: F.pad(x, (1, 0))[..., :-1],
+    "no first pixel": lambda x: torch.where(torch.arange(x[0, 0].numel()).view(x.shape[2:]) > 0, x, 0),
+    "channels at several offsets": lambda x: torch.cat([F.pad(x, (0, 0, 1, 0))[:, :, :-1], F.pad(x, (1, 0))[..., :-1]], 1),
+    "channels of zeros": lambda x: torch.cat([F.pad(x, (2, 0, 1, 0)), torch.zeros_like(F.pad(x, (2, 0, 1, 0)))], 1),
+    "every second pixel, features last": lambda x: F.pad(x[:, :, ::2, ::2], (1, 0, 1, 0)).permute(0, 2, 3, 1),
+}
+
+
+@pytest.mark.parametrize("move", sorted(GAPS))
+def test_layouts_with_gaps_are_found_at_once_and_by_elements_alike(table: ElementTable, move: str) -> None:
+    numbers = GAPS[move](written_out(numbers_of(table)))
+    found = infer_layout(table, [numbers], "here")
+    searched = layout_by_elements(table, [numbers], "here", ())
+    assert isinstance(found, PlainLayout)
+    assert (found.row0, found.col0, found.steps, found.channel_dims) == (
+        searched.row0, searched.col0, searched.steps, searched.channel_dims,
+    )  # fmt: skip
+    assert np.array_equal(found.index, searched.index)
+
+
+def test_a_gap_hides_no_element_that_comes_from_elsewhere(table: ElementTable) -> None:
+    numbers = GAPS["no first pixel"](written_out(numbers_of(table))).clone()
+    numbers[:, 0, 1] = numbers[:, 0, 1].flip(1)
+    with pytest.raises(UnsupportedModel, match="no common offset"):
+        infer_layout(table, [numbers], "here")
+
+
+def test_rows_and_columns_in_one_axis_need_no_search(table: ElementTable) -> None:
+    numbers = numbers_of(table).flatten(2).unflatten(1, (-1, 1)).transpose(2, 3)  # (images, F, pixels, 1)
+    found = infer_layout(table, [numbers], "here")
+    searched = layout_by_elements(table, [numbers], "here", ())
+    assert isinstance(found, PlainLayout)
+    assert found.channel_dims == searched.channel_dims == (1, 3)
+    assert np.array_equal(found.index, searched.index)
+    assert torch.equal(written_out(found.scatter(found.gather(numbers), numbers.shape)), written_out(numbers))
+
+
+@pytest.mark.parametrize("move", sorted(GAPS))
+def test_maps_with_gaps_stand_where_their_elements_do(table: ElementTable, move: str) -> None:
+    numbers = GAPS[move](written_out(numbers_of(table)))
+    maps = numbers if "last" in move else numbers.permute(0, 2, 3, 1)
+    row0, col0, steps = table.origin(maps, (ROWS, COLS))
+    place = table.places(maps[0].numpy())
+    row, col, feature = np.argwhere(place.known)[0]
+    assert place.row[row, col, feature] == row0 + row * steps[0]
+    assert place.col[row, col, feature] == col0 + col * steps[1]
 
 
 def test_a_reshape_without_steps_writes_the_numbers_out(table: ElementTable) -> None:

@@ -142,13 +142,14 @@ def known(c: Converter, products: Products, value: Value | float | bool) -> Tens
         return torch.full((1, 1, 1), float(value))
     if value.dynamic is not None or value.const is None:
         raise UnsupportedModel(f"{c.at}: {products.name()} meet numbers that depend on the conditions of a call; {NAIVE}")
-    const = value.const.detach().float()
+    const = value.const.detach()
     numbers = products.numbers
     _, rows, cols = products.size
     const = const.reshape([1] * (numbers.dim() - const.dim()) + list(const.shape))
     if const.dim() > numbers.dim() or any(size not in (1, n) for size, n in zip(const.shape, numbers.shape, strict=False)):
         grown = f"of shape {tuple(numbers.shape)} meet numbers of shape {tuple(const.shape)}"
         raise UnsupportedModel(f"{c.at}: {products.name()} {grown}; {NAIVE}")
+    const = _narrowed(const).float()
     varying = [dim for dim in range(const.dim()) if const.shape[dim] > 1]
     whole = cols > 1 and not numbers.storage_offset() and all(numbers.shape[dim] == cols for dim in varying)
     if whole and all(numbers.stride(dim) in (1, cols) for dim in varying):
@@ -169,6 +170,14 @@ def known(c: Converter, products: Products, value: Value | float | bool) -> Tens
     result = torch.zeros(sizes)
     result[place] = const.reshape(index.shape)
     return result
+
+
+def _narrowed(const: Tensor) -> Tensor:
+    """One entry along each dimension in which all are the same: PyTorch writes its zeros out for every product."""
+    for dim in range(const.dim()):
+        if const.shape[dim] > 1 and bool((const == (first := const.narrow(dim, 0, 1))).all()):
+            const = first
+    return const
 
 
 def shown(products: Products, tensor: Tensor) -> Value:

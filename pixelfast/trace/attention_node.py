@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 from ..program import Keys
-from .builder import IMAGES, both_images
+from .builder_base import IMAGES, both_images
 from .elements import NEXT_IMAGE, Value, all_elements, written_out
 from .values import mixed, shape_of
 

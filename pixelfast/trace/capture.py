@@ -56,13 +56,12 @@ class Capture:
 
     Attributes:
         graph: the FX graph; placeholders and one output.
-        constants: placeholder name -> tensor, for weights, buffers and constants.
+        constants: placeholder name -> tensor, for weights, buffers and constants that are read.
         image: name of the placeholder of the image, or None if the model ignores it.
         conditions: placeholder names of the condition tensors, in order.
         example: the encoded images (2, C, H, W) of the trace.
         example_conditions: the condition tensors of the trace.
         result: name of the node that is the module's output; others are what its forward writes into weights and buffers.
-        output_shape: of what the module gave for the example.
         root: the exported module, which nested targets in the graph refer to.
     """
 
@@ -73,7 +72,6 @@ class Capture:
     example: Tensor
     example_conditions: tuple[Tensor, ...]
     result: str
-    output_shape: tuple[int, ...]
     root: nn.Module
 
 
@@ -179,7 +177,6 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
     example = two_images(conditions)
     module = copy.deepcopy(module).cpu()
     output, again = _eager(module, inputs, example, shape), call(module, inputs, example)
-    output_shape = tuple(output.shape)
     if not _agree(output, again):
         raise UnsupportedModel(
             f"{type(module).__name__} gave two different outputs for the same images, in eval mode: its forward keeps a "
@@ -208,15 +205,15 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
     names = [node.name for node in root.graph.nodes if node.op == "placeholder"]
     sources = dict(zip(names, _inputs(program), strict=True))
     users = [name for name, source in sources.items() if source is None]
+    read = {node.name for node in root.graph.nodes if node.users}  # what weight_norm was baked from is not, and is large
     return Capture(
         graph=root.graph,
-        constants={name: source for name, source in sources.items() if source is not None},
+        constants={name: source for name, source in sources.items() if source is not None and name in read},
         image=users[0],
         conditions=tuple(users[1:]),
         example=inputs,
         example_conditions=tuple(tensors),
         result=str(root.graph.output_node().args[0][kinds.index(OutputKind.USER_OUTPUT)]),  # type: ignore[index, arg-type]
-        output_shape=output_shape,
         root=root,
     )
 

@@ -19,7 +19,8 @@ from ..heads import Head
 from ..order import RASTER, Order
 from ..program import Op
 from . import attention, rules_channels, rules_pointwise, rules_pools, rules_products, rules_scans
-from .builder import IMAGES, GraphBuilder, Origin
+from .builder import GraphBuilder
+from .builder_base import IMAGES, Origin
 from .capture import Capture
 from .elements import Value, all_elements, reshaped, written_out
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
@@ -91,6 +92,8 @@ class Converted:
 def convert(capture: Capture, shape: tuple[int, int, int], head: Head, order: Order = RASTER) -> Converted:
     """Convert a captured graph. Its nodes stand over the image turned by `order`, of which the module gets the user's view.
 
+    The graph's constants are taken out of it.
+
     Raises:
         UnsupportedModel: an operation that no rule covers, named with its layer.
         NotAutoregressive: statistics over the whole image or batch.
@@ -115,7 +118,7 @@ class Converter:
         last = _last_reads(self.capture.graph)
         for node in self.capture.graph.nodes:
             self.at = Origin(node.name, _layer(node))
-            if node.op == "placeholder":
+            if node.op == "placeholder" and node.users:
                 self.env[node] = self.placeholder(node)
             elif node.op == "get_attr":
                 self.env[node] = Value(None, operator.attrgetter(node.target)(self.capture.root))
@@ -138,7 +141,8 @@ class Converter:
 
     def placeholder(self, node: fx.Node) -> Value:
         if node.name in self.capture.constants:
-            return Value(None, self.capture.constants[node.name])
+            # Large models fill the memory with weights otherwise: they are let go when they have been read for the last time.
+            return Value(None, self.capture.constants.pop(node.name))
         if node.name == self.capture.image:
             numbers = self.builder.input(self.head.table(self.shape))
             if self.order == RASTER:

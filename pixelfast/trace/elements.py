@@ -12,15 +12,13 @@ number and whose strides are the steps. It takes no memory, and PyTorch's own vi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, reduce
-from math import gcd
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
-from ..errors import UnsupportedModel
 from ..graph import Node
 
 _IMAGE_BIT = 56
@@ -84,16 +82,45 @@ class Value:
         return written_out(self.numbers)
 
 
-@dataclass(frozen=True)
 class Places:
-    """Where the elements of an array come from, element by element; entries are meaningless where `known` is False."""
+    """Where the elements of an array come from, element by element; entries are meaningless where `known` is False.
 
-    known: np.ndarray
-    image: np.ndarray
-    node: np.ndarray
-    feature: np.ndarray
-    row: np.ndarray
-    col: np.ndarray
+    Arrays are large, and few readers want all of them: each is computed when it is asked for.
+    """
+
+    def __init__(self, numbers: np.ndarray, sizes: np.ndarray) -> None:
+        self._numbers, self._sizes = numbers, sizes  # sizes (6, nodes), see `ElementTable`
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        return np.asarray(self._numbers > 0)
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        return np.asarray(self._numbers >> _IMAGE_BIT)
+
+    @cached_property
+    def node(self) -> np.ndarray:
+        return np.where(self.known, (self._numbers >> _NODE_BIT) & _NODE_MASK, 0)
+
+    @cached_property
+    def feature(self) -> np.ndarray:
+        return np.asarray(self._element // (self._size(0) * self._size(1)))
+
+    @cached_property
+    def row(self) -> np.ndarray:
+        return np.asarray(self._element // self._size(1) % self._size(0) * self._size(4) + self._size(2))
+
+    @cached_property
+    def col(self) -> np.ndarray:
+        return np.asarray(self._element % self._size(1) * self._size(5) + self._size(3))
+
+    @cached_property
+    def _element(self) -> np.ndarray:
+        return np.where(self.known, (self._numbers & _ELEMENT_MASK) - 1, 0)
+
+    def _size(self, axis: int) -> np.ndarray:
+        return self._sizes[axis].take(self.node)
 
 
 REMEMBERED = 4
@@ -104,7 +131,9 @@ class ElementTable:
     """Numbers the elements of nodes, and reads the numbers back."""
 
     def __init__(self) -> None:
+        # Of each node: rows and columns, first row and column, steps of rows and columns.
         self._sizes: list[tuple[int, int, int, int, int, int]] = []
+        self._sizes_array = np.zeros((6, 0), dtype=np.int64)
         self._rectangles: dict[object, tuple[Tensor, Rectangle | None]] = {}  # of the last few tensors, held so that they stay
 
     def add(self, node: Node) -> Tensor:
@@ -125,14 +154,13 @@ class ElementTable:
 
     def places(self, ids: np.ndarray) -> Places:
         """Where each numbered element comes from."""
-        sizes = np.asarray(self._sizes, dtype=np.int64).reshape(-1, 6)
-        known = ids > 0
-        node = np.where(known, (ids >> _NODE_BIT) & _NODE_MASK, 0)
-        element = np.where(known, (ids & _ELEMENT_MASK) - 1, 0)
-        rows, cols, row0, col0, row_step, col_step = (sizes[node, axis] for axis in range(6))
-        rest, col = np.divmod(element, cols)
-        feature, row = np.divmod(rest, rows)
-        return Places(known, ids >> _IMAGE_BIT, node, feature, row * row_step + row0, col * col_step + col0)
+        return Places(ids, self._all_sizes())
+
+    def _all_sizes(self) -> np.ndarray:
+        """(6, nodes)"""
+        if self._sizes_array.shape[1] != len(self._sizes):
+            self._sizes_array = np.array(self._sizes, dtype=np.int64).T.copy()
+        return self._sizes_array
 
     def rectangle(self, ids: Tensor) -> Rectangle | None:
         """The common case, found without reading every number back: maps (images, rows, cols, F) whose elements go on
@@ -150,7 +178,7 @@ class ElementTable:
 
     def _sizes_of(self, nodes: np.ndarray) -> tuple[np.ndarray, ...]:
         """Rows, columns, first row, first column and steps of nodes."""
-        return tuple(np.asarray(self._sizes, dtype=np.int64).reshape(-1, 6)[nodes].T)
+        return tuple(self._all_sizes()[:, nodes])
 
     def _in_steps(
         self, window: tuple[int, int, int, int], corner: Places, next_row: np.ndarray, next_col: np.ndarray
@@ -192,9 +220,10 @@ class ElementTable:
             return None
         next_row = block[0, min(1, row1 - row0 - 1), 0] - corner
         next_col = block[0, 0, min(1, col1 - col0 - 1)] - corner
-        down, right = torch.arange(row1 - row0).view(-1, 1, 1), torch.arange(col1 - col0).view(1, -1, 1)
-        expected = corner + down * next_row + right * next_col
-        if any(not torch.equal(block[n] - n * NEXT_IMAGE, expected) for n in range(len(block))):
+        down, right = torch.arange(row1 - row0).view(-1, 1), torch.arange(col1 - col0)
+        # (F, rows, cols), as most tensors lie in memory: comparing across that order takes several times as long.
+        expected = corner.view(-1, 1, 1) + down * next_row.view(-1, 1, 1) + right * next_col.view(-1, 1, 1)
+        if any(not torch.equal(block[n] - n * NEXT_IMAGE, expected.permute(1, 2, 0)) for n in range(len(block))):
             return None
         return self._in_steps((row0, row1, col0, col1), self.places(corner.numpy()), next_row.numpy(), next_col.numpy())
 
@@ -204,26 +233,28 @@ class ElementTable:
         Chosen so that most elements stand where they are read, for an image of `size`. Maps that repeat rows, or take them
         in turn from several nodes, are finer than what they read: how much finer shows from first to last.
         """
-        if maps.is_meta:
-            plain = self._stepped_rectangle(maps)
-            if plain is not None:
-                return int(plain.corner.row[0]), int(plain.corner.col[0]), (plain.row_step, plain.col_step)
-        place = self.places(written_out(maps)[0].numpy())
-        if not place.known.any():
+        live = live_channels(maps)
+        plain = self.rectangle(maps if live is None else maps[..., live])
+        if plain is not None and (maps.is_meta or (plain.row1 - plain.row0 > 1 and plain.col1 - plain.col0 > 1)):
+            row, col = int(plain.corner.row[0]), int(plain.corner.col[0])
+            steps = plain.row_step, plain.col_step
+            return row - plain.row0 * steps[0], col - plain.col0 * steps[1], steps
+        numbers = written_out(maps)[0].numpy()
+        known = numbers > 0
+        if not known.any():
             return 0, 0, (1, 1)
-        first = tuple(int(i) for i in np.argwhere(place.known)[0])
-        along_rows = place.known.sum(0)
-        col, feature = np.unravel_index(int(along_rows.argmax()), along_rows.shape)
-        rows = np.flatnonzero(place.known[:, col, feature])
-        along_cols = place.known.sum(1)
-        row, other = np.unravel_index(int(along_cols.argmax()), along_cols.shape)
-        cols = np.flatnonzero(place.known[row, :, other])
-        own = self.steps(int(place.node[first]))
-        row_step = _step(rows, place.row[rows, col, feature], own[0], maps.shape[1], size[0])
-        col_step = _step(cols, place.col[row, cols, other], own[1], maps.shape[2], size[1])
-        return (
-            int(place.row[first]) - first[0] * row_step, int(place.col[first]) - first[1] * col_step, (row_step, col_step)
-        )  # fmt: skip
+        first = tuple(int(i) for i in np.unravel_index(int(known.argmax()), known.shape))
+        along_rows = known.sum(0)
+        col, feature = (int(i) for i in np.unravel_index(int(along_rows.argmax()), along_rows.shape))
+        rows = np.flatnonzero(known[:, col, feature])
+        along_cols = known.sum(1)
+        row, other = (int(i) for i in np.unravel_index(int(along_cols.argmax()), along_cols.shape))
+        cols = np.flatnonzero(known[row, :, other])
+        place = self.places(numbers[first])
+        own = self.steps(int(place.node))
+        row_step = _step(rows, self.places(numbers[rows, col, feature]).row, own[0], maps.shape[1], size[0])
+        col_step = _step(cols, self.places(numbers[row, cols, other]).col, own[1], maps.shape[2], size[1])
+        return int(place.row) - first[0] * row_step, int(place.col) - first[1] * col_step, (row_step, col_step)
 
 
 def _step(positions: np.ndarray, pixels: np.ndarray, own: int, length: int, size: int) -> int:
@@ -257,263 +288,6 @@ class Rectangle:
     col_step: int
 
 
-@dataclass(frozen=True)
-class IndexLayout:
-    """How a tensor's elements form feature maps: `index` (images, rows, cols, features) into the flattened tensor.
-
-    Position [i, j] stands at pixel (row0 + i * steps[0], col0 + j * steps[1]); index is -1 where the tensor has no element.
-    `channel_dims` are the tensor's dimensions that make up the features, in order.
-    """
-
-    index: np.ndarray
-    row0: int
-    col0: int
-    channel_dims: tuple[int, ...]
-    steps: tuple[int, int] = (1, 1)
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """Images, rows, columns, features."""
-        return self.index.shape
-
-    @cached_property
-    def inside(self) -> np.ndarray:
-        """Where the tensor has elements: bool, shaped as `index`."""
-        return self.index >= 0
-
-    def scatter(self, maps: Tensor, shape: Sequence[int]) -> Tensor:
-        """The tensor of `shape` whose elements are those of `maps`, shaped as `index`; 0 elsewhere."""
-        maps = written_out(maps)
-        flat = torch.zeros(int(np.prod(shape)), dtype=maps.dtype)
-        flat[torch.from_numpy(self.index[self.inside])] = maps[torch.from_numpy(self.inside)]
-        return flat.view(tuple(shape))
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The elements of `tensor` shaped as `index`; 0 where it has none."""
-        flat = written_out(tensor).reshape(-1)[torch.from_numpy(np.maximum(self.index, 0))]
-        return torch.where(torch.from_numpy(self.inside), flat, torch.zeros((), dtype=flat.dtype))
-
-
-@dataclass(frozen=True)
-class PlainLayout:
-    """The layout of a tensor of `shape` with one dimension each for images, rows and columns: no index is needed."""
-
-    shape: tuple[int, ...]
-    site_dims: tuple[int, int, int]
-    row0: int
-    col0: int
-    steps: tuple[int, int] = (1, 1)
-
-    @property
-    def channel_dims(self) -> tuple[int, ...]:
-        return tuple(d for d in range(len(self.shape)) if d not in self.site_dims)
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        return (*self.site_dims, *self.channel_dims)
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """Images, rows, columns, features."""
-        sites = [self.shape[d] for d in self.site_dims]
-        return (*sites, int(np.prod(self.shape)) // int(np.prod(sites)))
-
-    @property
-    def index(self) -> np.ndarray:
-        """As an `IndexLayout` has it."""
-        return self.gather(torch.arange(int(np.prod(self.shape))).view(self.shape)).numpy()
-
-    @property
-    def inside(self) -> np.ndarray:
-        return np.broadcast_to(np.True_, self.size)
-
-    def scatter(self, maps: Tensor, shape: Sequence[int]) -> Tensor:
-        """The tensor of `shape` whose elements are those of `maps` (images, rows, cols, features)."""
-        ordered = reshaped(maps, [shape[d] for d in self.order])
-        return ordered.permute([self.order.index(d) for d in range(len(self.shape))])
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The elements of `tensor` as maps (images, rows, cols, features)."""
-        return reshaped(tensor.permute(self.order), self.size)
-
-
-Layout = IndexLayout | PlainLayout
-
-
-def infer_layout(
-    table: ElementTable,
-    operands: list[Tensor],
-    where: str,
-    channel_dims: tuple[int, ...] = (),
-    size: tuple[int, int] | None = None,
-) -> Layout:
-    """Find which dimensions of a tensor are images, rows and columns, from where its elements come.
-
-    Args:
-        operands: element numbers of tensors of one shape, which are combined element by element.
-        where: name of the operation, for messages.
-        channel_dims: dimensions that must be features.
-        size: rows and columns of the image; then maps may also repeat pixels.
-
-    Raises:
-        UnsupportedModel: rows, columns, images and features are mixed in a way that is no feature map.
-    """
-    for numbers in operands:
-        plain = _plain_layout(table, numbers, channel_dims)
-        if plain is not None:
-            return plain
-    repeated = None if size is None else _repeated_layout(table, operands, channel_dims, size)
-    if repeated is not None:
-        return repeated
-    try:
-        return _layout_by_elements(table, operands, where, channel_dims)
-    except UnsupportedModel:
-        # One of them may say where the others stand, which take several elements from one pixel.
-        alone = [_layout_or_none(table, numbers, where, channel_dims) for numbers in operands] if len(operands) > 1 else []
-        found = [layout for layout in alone if layout is not None and layout.inside.all()]
-        if not found:
-            raise
-        return max(found, key=lambda layout: layout.size[1] * layout.size[2])
-
-
-def _layout_or_none(table: ElementTable, numbers: Tensor, where: str, channel_dims: tuple[int, ...]) -> IndexLayout | None:
-    try:
-        return _layout_by_elements(table, [numbers], where, channel_dims)
-    except UnsupportedModel:
-        return None
-
-
-def _repeated_layout(
-    table: ElementTable, operands: list[Tensor], channel_dims: tuple[int, ...], size: tuple[int, int]
-) -> PlainLayout | None:
-    """The layout of maps that take several elements from one pixel, like repeated ones, along neighbouring dimensions.
-
-    Which pixel an element comes from then does not say where it stands.
-    """
-    if len(operands[0]) < 2 or 0 in channel_dims:
-        return None
-    dims = [_repeating_dims(table, numbers, channel_dims) for numbers in operands]
-    if not any(dims):
-        return None
-    # It stands where an operand does that repeats nothing, if there is one.
-    alone = [numbers for numbers, found in zip(operands, dims, strict=True) if not found] or operands
-    numbers = max(alone, key=lambda numbers: int((written_out(numbers) > 0).sum()))
-    dim = next(dim for dim in dims if dim)
-    layout = PlainLayout(tuple(numbers.shape), (0, dim, dim + 1), 0, 0)
-    row0, col0, steps = table.origin(layout.gather(numbers), size)
-    return replace(layout, row0=row0, col0=col0, steps=steps)
-
-
-def _repeating_dims(table: ElementTable, numbers: Tensor, channel_dims: tuple[int, ...]) -> int:
-    """The dimension of rows, before that of columns, if some neighbours along either come from one pixel; else 0."""
-    place = table.places(written_out(numbers).numpy())
-    image = np.arange(len(numbers)).reshape(-1, *([1] * (numbers.dim() - 1)))
-    if (place.image != image)[place.known].any():
-        return 0
-    for dim in range(1, numbers.dim() - 1):
-        rows, cols = _moves_along(place.row, place.known, dim), _moves_along(place.col, place.known, dim + 1)
-        crossed = _moves_along(place.row, place.known, dim + 1) or _moves_along(place.col, place.known, dim)
-        rows, cols = (rows or place.row.shape[dim] == 1), (cols or place.col.shape[dim + 1] == 1)
-        if rows and cols and not crossed and "stays" in (rows, cols) and not {dim, dim + 1} & set(channel_dims):
-            return dim
-    return 0
-
-
-def _moves_along(coordinate: np.ndarray, known: np.ndarray, dim: int) -> str:
-    """How a coordinate changes along a dimension: "" (never), "goes" (with every step) or "stays" (at some of them)."""
-    ahead, behind = np.moveaxis(coordinate, dim, 0)[1:], np.moveaxis(coordinate, dim, 0)[:-1]
-    both = np.moveaxis(known, dim, 0)[1:] & np.moveaxis(known, dim, 0)[:-1]
-    moved = (ahead != behind)[both]
-    return "" if not moved.any() else "goes" if moved.all() else "stays"
-
-
-def _layout_by_elements(table: ElementTable, operands: list[Tensor], where: str, channel_dims: tuple[int, ...]) -> IndexLayout:
-    """See `infer_layout`."""
-    shape = tuple(operands[0].shape)
-    places = [table.places(written_out(numbers).numpy()) for numbers in operands]
-    places.sort(key=lambda p: -int(p.known.sum()))
-    site_dims = tuple(d for d in range(len(shape)) if d not in channel_dims and _moves(places, d))
-    feature_dims = tuple(d for d in range(len(shape)) if d not in site_dims)
-    order = (*site_dims, *feature_dims)
-    sites = int(np.prod([shape[d] for d in site_dims], dtype=np.int64))
-
-    def columns(name: str) -> np.ndarray:  # (sites, features of all operands)
-        return np.concatenate([getattr(p, name).transpose(order).reshape(sites, -1) for p in places], 1)
-
-    known, image, row, col = columns("known"), columns("image"), columns("row"), columns("col")
-    anchor = int(known.sum(0).argmax())
-    found = known[:, anchor].copy()
-    site = np.stack([image[:, anchor], row[:, anchor], col[:, anchor]])  # (3, sites)
-    coordinates = np.stack([image, row, col])  # (3, sites, features)
-    for _ in range(2):
-        common = known & found[:, None]
-        difference = coordinates - site[:, :, None]
-        low = np.where(common, difference, np.iinfo(np.int64).max).min(1)
-        high = np.where(common, difference, np.iinfo(np.int64).min).max(1)
-        linked = common.any(0)
-        if (low[:, linked] != high[:, linked]).any() or low[0, linked].any():
-            raise UnsupportedModel(
-                f"{where} mixes images, rows or columns with channels (shape {shape}): its elements come from pixels that "
-                "no common offset explains, so they cannot be computed pixel by pixel"
-            )
-        offset = np.where(linked, low, 0)
-        fill = ~found & (known & linked).any(1)
-        if not fill.any():
-            break
-        source = (known & linked).argmax(1)
-        picked = coordinates[:, np.arange(sites), source] - offset[:, source]
-        site[:, fill] = picked[:, fill]
-        found |= fill
-    if not found.all():
-        sizes = [shape[d] for d in site_dims]
-        _extrapolate(site.reshape(3, *sizes), found.reshape(sizes))
-        if not found.all():
-            node = int(columns("node")[found.argmax(), anchor])
-            _continue_raster(site.reshape(3, *sizes), found.reshape(sizes), table.grid(node))
-    features = int(np.prod([shape[d] for d in feature_dims], dtype=np.int64))
-    flat = np.arange(int(np.prod(shape))).reshape(shape).transpose(order).reshape(sites, features)
-    own = (table.steps(int(node)) for p in places for node in np.unique(p.node[p.known]))
-    alone = tuple(map(max, zip(*own, strict=True)))
-    index, row0, col0, steps = _grid(site[:, found], flat[found], where, alone)  # type: ignore[arg-type]
-    return IndexLayout(index, row0, col0, feature_dims, steps)
-
-
-def _plain_layout(table: ElementTable, numbers: Tensor, channel_dims: tuple[int, ...]) -> PlainLayout | None:
-    """The layout of a tensor with one dimension each for images, rows and columns, all of it elements; else None."""
-    if min(numbers.shape) < 1:
-        return None
-    first, steps = _first_steps(numbers)
-    if first <= 0:
-        return None
-    rows, cols = table.grid(int(table.places(np.array([first])).node[0]))
-    if rows < 2 or cols < 2:
-        return None
-    found = {"image": -1, "row": -1, "col": -1}
-    for dim, step in enumerate(steps):
-        if step == NEXT_IMAGE:
-            kind = "image"
-        elif cols <= step < rows * cols and step % cols == 0:
-            kind = "row"
-        elif 0 < step < cols:
-            kind = "col"
-        else:
-            continue
-        if numbers.shape[dim] > 1 and dim not in channel_dims:
-            if found[kind] >= 0:
-                return None
-            found[kind] = dim
-    site_dims = (found["image"], found["row"], found["col"])
-    if min(site_dims) < 0:
-        return None
-    layout = PlainLayout(tuple(numbers.shape), site_dims, 0, 0)
-    live = live_channels(maps := layout.gather(numbers))
-    rectangle = table.rectangle(maps if live is None else maps[..., live])
-    if rectangle is None or (rectangle.row1 - rectangle.row0, rectangle.col1 - rectangle.col0) != layout.size[1:3]:
-        return None
-    steps = (rectangle.row_step, rectangle.col_step)
-    return replace(layout, row0=int(rectangle.corner.row[0]), col0=int(rectangle.corner.col[0]), steps=steps)
-
-
 def live_channels(ids: Tensor) -> Tensor | None:
     """Which channels of maps (images, rows, cols, F) hold elements: bool (F,), if the others are constant everywhere.
 
@@ -523,98 +297,3 @@ def live_channels(ids: Tensor) -> Tensor | None:
         return None
     live = ids[0, 0, 0] > 0
     return None if bool(live.all()) or not bool(live.any()) or bool(ids[..., ~live].any()) else live
-
-
-def _first_steps(numbers: Tensor) -> tuple[int, tuple[int, ...]]:
-    """The first number, and how much the second one along each dimension adds to it."""
-    if numbers.is_meta:
-        return int(numbers.storage_offset()), numbers.stride()
-    first = numbers[(0,) * numbers.dim()]
-    seconds = [numbers.select(dim, min(1, size - 1)).reshape(-1)[0] for dim, size in enumerate(numbers.shape)]
-    return int(first), tuple(int(second - first) for second in seconds)
-
-
-def _moves(places: list[Places], dim: int) -> bool:
-    """Whether most steps along a dimension lead to another image, row or column."""
-    for place in places:
-        if place.known.shape[dim] < 2:
-            return False
-        ahead = [slice(None)] * place.known.ndim
-        behind = list(ahead)
-        ahead[dim], behind[dim] = slice(1, None), slice(None, -1)
-        a, b = tuple(ahead), tuple(behind)
-        both = place.known[a] & place.known[b]
-        if not both.any():
-            continue
-        moved = (place.image[a] != place.image[b]) | (place.row[a] != place.row[b]) | (place.col[a] != place.col[b])
-        return 2 * int((moved & both).sum()) > int(both.sum())
-    return False
-
-
-def _extrapolate(site: np.ndarray, found: np.ndarray) -> None:
-    """Continue coordinates (3, *dims) to positions where nothing is known, in place, if each dimension has its own steps."""
-    start = np.argwhere(found)[0]
-    predicted = site.reshape(3, -1)[:, np.ravel_multi_index(tuple(start), found.shape)].reshape(3, *([1] * found.ndim))
-    for dim, size in enumerate(found.shape):
-        ahead = [slice(None)] * found.ndim
-        behind = list(ahead)
-        ahead[dim], behind[dim] = slice(1, None), slice(None, -1)
-        both = found[tuple(ahead)] & found[tuple(behind)]
-        steps = np.where(both, np.diff(site, axis=dim + 1), np.iinfo(np.int64).min)
-        others = tuple(d for d in range(found.ndim) if d != dim)
-        known = both.any(others)
-        if size > 1 and not known.any():
-            return
-        along = np.zeros((3, size), dtype=np.int64)
-        if size > 1:
-            # One of the steps that occur stands for all: whether they are equal shows below.
-            step = steps.max(tuple(d + 1 for d in others))
-            places = np.flatnonzero(known)
-            nearest = [places[np.abs(places - i).argmin()] for i in range(size - 1)]
-            along[:, 1:] = step[:, nearest].cumsum(1)
-        along = along - along[:, start[dim]][:, None]
-        predicted = predicted + along.reshape(3, *(size if d == dim else 1 for d in range(found.ndim)))
-    predicted = np.broadcast_to(predicted, site.shape)
-    if (predicted == site)[:, found].all() and predicted[0].min() >= 0:
-        site[:] = predicted
-        found[:] = True
-
-
-def _continue_raster(site: np.ndarray, found: np.ndarray, grid: tuple[int, int]) -> None:
-    """The same where a dimension holds all pixels of `grid` in raster order, of one image or of one after the other."""
-    rows, cols = grid
-    predicted = np.zeros_like(site)
-    for dim, size in enumerate(found.shape):
-        place = np.arange(size)
-        pixels = size % (rows * cols) == 0
-        along = (place // (rows * cols), place // cols % rows, place % cols) if pixels else (place, 0 * place, 0 * place)
-        predicted += np.stack(along).reshape(3, *(size if d == dim else 1 for d in range(found.ndim)))
-    start = tuple(np.argwhere(found)[0])
-    apart = (site - predicted).reshape(3, -1)[:, np.ravel_multi_index(start, found.shape)]
-    predicted += apart.reshape(3, *([1] * found.ndim))
-    if (predicted == site)[:, found].all() and predicted[0].min() >= 0:
-        site[:] = predicted
-        found[:] = True
-
-
-def _grid(
-    site: np.ndarray, flat: np.ndarray, where: str, alone: tuple[int, int]
-) -> tuple[np.ndarray, int, int, tuple[int, int]]:
-    """Arrange sites (3, S) and their flat indices (S, F) on a grid of images, rows and columns, in steps of so many pixels.
-
-    `alone`: the steps of rows and columns of which there is only one.
-    """
-    image, row, col = site
-    row0, col0 = int(row.min()), int(col.min())
-    images = int(image.max()) + 1
-    steps = (reduce(gcd, (row - row0).tolist()) or alone[0], reduce(gcd, (col - col0).tolist()) or alone[1])
-    row, col = (row - row0) // steps[0], (col - col0) // steps[1]
-    index = np.full((images, int(row.max()) + 1, int(col.max()) + 1, flat.shape[1]), -1, dtype=np.int64)
-    taken = np.zeros(index.shape[:3], dtype=np.int64)
-    np.add.at(taken, (image, row, col), 1)
-    if taken.max() > 1:
-        raise UnsupportedModel(
-            f"{where} holds several elements of one feature at one pixel: rows, columns and channels are mixed in a view"
-        )
-    index[image, row, col] = flat
-    return index, row0, col0, steps

@@ -17,7 +17,7 @@ from ..errors import InvalidInput, UnsupportedModel
 from ..graph import Graph
 from ..heads import Head
 from ..order import RASTER
-from .builder import Origin
+from .builder_base import Origin
 from .convert import Converted
 from .elements import Value, all_elements, written_out
 

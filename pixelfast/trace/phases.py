@@ -20,7 +20,7 @@ from ..program import Lattice, Op, Rect
 from .elements import NEXT_IMAGE, written_out
 
 if TYPE_CHECKING:
-    from .builder import GraphBuilder, Origin
+    from .builder_base import Origin, ReadingBuilder
 
 PERIODS = 4
 """Periods up to this one are tried even if no map of that resolution is read."""
@@ -31,7 +31,7 @@ Place = tuple[int, int, int]
 
 
 def brought_together(
-    builder: GraphBuilder, at: Origin, maps: Tensor, row0: int, col0: int, steps: tuple[int, int]
+    builder: ReadingBuilder, at: Origin, maps: Tensor, row0: int, col0: int, steps: tuple[int, int]
 ) -> Tensor | None:
     """Maps (images, rows, cols, F) at (row0, col0) in steps, whose channels each read one channel at one offset.
 
@@ -75,7 +75,7 @@ class _Origin:
     """Where the positions of some maps stand, and after how many of them what they read repeats."""
 
     def __init__(
-        self, builder: GraphBuilder, at: Origin, row0: int, col0: int, steps: tuple[int, int], period: Phase
+        self, builder: ReadingBuilder, at: Origin, row0: int, col0: int, steps: tuple[int, int], period: Phase
     ) -> None:
         self.builder, self.at, self.row0, self.col0, self.steps, self.period = builder, at, row0, col0, steps, period
 
@@ -140,7 +140,7 @@ def _first(reads: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(known.any((0, 1)), high, -1).T)
 
 
-def _periods(builder: GraphBuilder, sources: np.ndarray, steps: tuple[int, int], size: tuple[int, ...]) -> Iterator[Phase]:
+def _periods(builder: ReadingBuilder, sources: np.ndarray, steps: tuple[int, int], size: tuple[int, ...]) -> Iterator[Phase]:
     """Periods to try, small ones first: short ones, and the steps of what is read."""
     listed: list[list[int]] = []
     for axis in range(2):

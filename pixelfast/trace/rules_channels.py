@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from .builder import both_images
-from .elements import IndexLayout, PlainLayout, Value, all_elements, infer_layout, written_out
+from .builder_base import both_images
+from .elements import Value, all_elements, written_out
+from .layout_types import IndexLayout, PlainLayout
+from .layouts import infer_layout
 from .values import array_of, shape_of
 
 if TYPE_CHECKING:

@@ -10,8 +10,10 @@ from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
 from . import attention
-from .builder import both_images
-from .elements import IndexLayout, Value, all_elements, infer_layout
+from .builder_base import both_images
+from .elements import Value, all_elements
+from .layout_types import IndexLayout
+from .layouts import infer_layout
 from .values import constant_elements, mixed, shape_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import fx
 from ..errors import NotAutoregressive, UnsupportedModel
 from ..graph import StateTap
 from ..recurrence import direction
-from .builder import both_images
+from .builder_base import both_images
 from .elements import Value, all_elements
 from .rules_products import placed
 
