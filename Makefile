@@ -17,7 +17,8 @@ STAMP := $(VENV)/.installed
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h csrc/cuda/*)
 PACKAGE := $(shell find pixelfast kernels -name '*.py')
 SIMDE ?= /usr/include
-ENGINE_TESTS := $(patsubst %,tests/test_%.py,instructions programs arrangements draws running streams fast_products fusing)
+ENGINE_TESTS := $(patsubst %,tests/test_%.py,instructions programs arrangements draws mixture_draws attention lattices running \
+	streams fast_products fusing)
 comma := ,
 RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)
 
