@@ -14,7 +14,7 @@ FUZZ_CASES ?= 10000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h)
+NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h csrc/cuda/*)
 PACKAGE := $(shell find pixelfast kernels -name '*.py')
 SIMDE ?= /usr/include
 ENGINE_TESTS := $(patsubst %,tests/test_%.py,instructions programs arrangements draws running streams fast_products fusing)

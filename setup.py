@@ -1,4 +1,4 @@
-"""Builds the native CPU engine. Without a C++ compiler the installation succeeds without that engine.
+"""Builds the native engines. Without a C++ compiler, or without nvcc, the installation succeeds without what needs it.
 
 Every instruction set is one source file with its own flags and is chosen at run time, not when building.
 PIXELFAST_SANITIZE=address,undefined (or =thread) builds with sanitizers, for debugging: run Python with the matching
@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from glob import glob
@@ -27,6 +30,8 @@ X86 = {
     "ops_avx512.cpp": AVX512,
     "ops_avx512_bf16.cpp": [*AVX512, "-mavx512bf16"],
 }
+CUDA = "pixelfast._cuda"
+NVCC = shutil.which("nvcc")
 OPTIONAL = ("ops_avx512_bf16.cpp",)  # g++ before version 10 does not know its flag; without it, the source is empty
 EMULATED = ("ops_avx512.cpp", "ops_avx512_bf16.cpp", "ops_neon.cpp")
 
@@ -71,12 +76,26 @@ class BuildEngine(build_ext):
     """Compiles each source with the flags of its instruction set."""
 
     def build_extension(self, ext: Extension) -> None:
+        cuda = ext.name == CUDA
         try:
-            self.compile_and_link(ext)
-        except (CCompilerError, BaseError, ImportError, OSError) as error:
+            self.compile_by_nvcc(ext) if cuda else self.compile_and_link(ext)
+        except (CCompilerError, BaseError, ImportError, OSError, subprocess.CalledProcessError) as error:
             # One that was built from other sources would run programs that it misreads.
             Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
-            print(f"pixelfast: the native CPU engine was not built ({error}); the other engines work without it")
+            name = "CUDA" if cuda else "native CPU"
+            print(f"pixelfast: the {name} engine was not built ({error}); the other engines work without it")
+
+    def compile_by_nvcc(self, ext: Extension) -> None:
+        """With CUDA's run time inside, so that the module imports where there is neither CUDA nor a driver."""
+        import pybind11
+
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        includes = [f"-I{folder}" for folder in (pybind11.get_include(), sysconfig.get_path("include"))]
+        options = ["-arch=sm_90a", "-std=c++17", "-O3", "--threads=0", "-cudart=static", "-shared"]
+        subprocess.run(
+            [NVCC, *options, "-Xcompiler=-fPIC,-fvisibility=hidden", *includes, "-o", str(target), *ext.sources], check=True
+        )
 
     def compile_and_link(self, ext: Extension) -> None:
         import pybind11
@@ -112,6 +131,21 @@ class BuildEngine(build_ext):
         )
 
 
+def extensions() -> list[Extension]:
+    shared = ["csrc/program.cpp", "csrc/validate.cpp", "csrc/validate_wave.cpp"]
+    headers = glob("csrc/*.h")
+    cpu = Extension(
+        "pixelfast._cpu",
+        sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")),
+        depends=sorted(headers + glob("csrc/cpu/*.h")),
+        optional=True,
+    )
+    if NVCC is None or sanitizers():
+        return [cpu]
+    sources = [f"csrc/cuda/{name}" for name in ("bind.cpp", "kernel.cu", "plan.cpp")]
+    return [cpu, Extension(CUDA, [*sources, *shared], depends=sorted(headers + glob("csrc/cuda/*.h")), optional=True)]
+
+
 setup(
     packages=[
         "pixelfast",
@@ -123,13 +157,6 @@ setup(
     ],
     package_dir={"pixelfast": "pixelfast", "pixelfast.kernels": "kernels"},
     package_data={"pixelfast": ["py.typed", "checkpoints/*/*"]},
-    ext_modules=[
-        Extension(
-            "pixelfast._cpu",
-            sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")),
-            depends=sorted(glob("csrc/*.h") + glob("csrc/cpu/*.h")),
-            optional=True,
-        )
-    ],
+    ext_modules=extensions(),
     cmdclass={"build_ext": BuildEngine},
 )

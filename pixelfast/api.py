@@ -37,13 +37,14 @@ def compile(
         head: how its outputs become distributions and how values are fed back; by default `model.head`.
         cond: an example of what the module takes after the image. Without one, a module that needs conditions is compiled
             when `sample` first gets some.
-        engine: "auto", "cpu", "reference" or "naive".
-        precision: "fp32", which is exact, or for the engine "cpu" a lower one, which is not:
+        engine: "auto", "cpu", "triton", "reference" or "naive". "auto" takes "triton" where the module is on a GPU.
+        precision: "fp32", which is exact, or a lower one of the engines "cpu" and "triton", which is not:
             "fp16w" stores the weights of convolutions and linear layers as float16 and computes in float32. The largest
             error of a parameter was 0.3 % of their standard deviation (none for the checkpoints that come along).
             One image of a large model takes 0.8 times as long, several take as long as in float32.
             "bf16" rounds these weights, and what they are multiplied with, to bfloat16, and sums in float32. The largest error
             was 5 % of the standard deviation. It is meant for processors with AVX-512 BF16; elsewhere it is slower.
+            "fp16", of the engine "triton", rounds both to float16, and sums in float32.
             What was measured: docs/precision.md.
         self_check: compare the first images that are drawn, four at most for each kind of condition, with one forward of the
             module on them, and raise VerificationError if the engine drew from other parameters than the module gives.

@@ -137,7 +137,7 @@ def run_sample(args: argparse.Namespace) -> int:
 
 def _announce(asked: str, sampler: Sampler) -> None:
     """Say so where "auto" could not take the native engine."""
-    if asked == "auto" and sampler.engine != "cpu":
+    if asked == "auto" and sampler.engine not in ("cpu", "triton"):
         reason = registry.reasons(sampler.head, sampler.precision)["cpu"]
         print(f"pixelfast: using the slower engine {sampler.engine!r}: {reason}", file=sys.stderr)
 

@@ -18,7 +18,7 @@ from .conditions import Conditions
 from .engines import registry
 from .engines.naive import NaiveEngine
 from .engines.request import Request, Result, located, restored, turned
-from .errors import NumericalError, VerificationError
+from .errors import EngineUnavailable, NumericalError, VerificationError
 from .heads import Head
 from .order import RASTER, Order
 from .pipeline import Analysis, Compiled, analyse, compile_program, evaluate_fields
@@ -48,7 +48,7 @@ class Sampler:
     Attributes:
         shape: (C, H, W) of the images.
         head: how outputs become distributions.
-        engine: the engine in use: "cpu", "reference" or "naive".
+        engine: the engine in use: "cpu", "triton", "reference" or "naive".
         precision: of the engine: "fp32" is exact; `pixelfast.compile` says what the others are.
         self_check: whether the first images of each kind of condition are compared with the module itself.
         order: of generation, one of `pixelfast.order.ORDERS`.
@@ -64,7 +64,9 @@ class Sampler:
         self_check: bool = True,
         order: Order = RASTER,
     ) -> None:
-        self.engine, self.precision = registry.choose(engine, precision, head), precision
+        on_cuda = any(tensor.is_cuda for tensor in module.parameters())
+        self.engine, self.precision = registry.choose(engine, precision, head, on_cuda), precision
+        self._chosen = engine == "auto"
         self.shape, self.head, self.self_check, self.order = shape, head, self_check, order
         self.head.table(shape)  # refuses a wrong encoding before anything else happens
         self._module = frozen_copy(module)
@@ -88,9 +90,18 @@ class Sampler:
         with self._lock:
             if key not in self._compiled:
                 compiled = compile_program(self._analyse(conditions), self.head)
-                make = registry.ENGINES[self.engine].make if self.engine != "naive" else None
-                self._compiled[key] = compiled, None if make is None else make(compiled.program, self.precision)
+                self._compiled[key] = compiled, None if self.engine == "naive" else self._make(compiled)
             return self._compiled[key]
+
+    def _make(self, compiled: Compiled) -> registry.Engine:
+        """The engine for a program; where it was chosen by "auto" and refuses the program, the next one."""
+        try:
+            return registry.ENGINES[self.engine].make(compiled.program, self.precision)
+        except EngineUnavailable:
+            if not self._chosen:
+                raise
+            self.engine = registry.choose("auto", self.precision, self.head, but=self.engine)
+            return registry.ENGINES[self.engine].make(compiled.program, self.precision)
 
     def _analyse(self, conditions: Conditions) -> Analysis:
         return analyse(self._module, self.shape, self.head, conditions, self.order)

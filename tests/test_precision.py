@@ -18,7 +18,7 @@ from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.errors import EngineUnavailable, InvalidInput, VerificationError
 from pixelfast.models import PixelCNN
-from pixelfast.precision import PRECISIONS
+from pixelfast.precision import NATIVE, PRECISIONS
 from pixelfast.program import Buffer, Draw, Encode, Product, Program, Rect, Slot
 
 pytestmark = needs_engine
@@ -58,7 +58,7 @@ def wide_rows(rng: np.random.Generator, features: int = 50) -> Program:
 
 
 def test_names_agree() -> None:
-    assert tuple(cpu.native().precisions()) == tuple(PRECISIONS)
+    assert tuple(cpu.native().precisions()) == NATIVE
 
 
 # fp16w: float32 arithmetic with rounded weights.
@@ -135,7 +135,7 @@ def test_what_a_half_cannot_hold_stays_float32(weight: float) -> None:
 # All precisions.
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", NATIVE)
 def test_every_batch_and_arrangement_computes_the_same_bits(precision: str) -> None:
     rng = np.random.default_rng(3)
     builder = Builder(rng, shape=(2, 5, 9), features=21)
@@ -157,7 +157,7 @@ def model() -> torch.nn.Module:
     return PixelCNN((1, 9, 7), levels=8, features=19, blocks=2)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", NATIVE)
 @pytest.mark.parametrize("n", [1, 3, 13])
 def test_samples_verify(model: torch.nn.Module, n: int, precision: str) -> None:
     sampler = pixelfast.compile(model, engine="cpu", precision=precision)

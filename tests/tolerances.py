@@ -18,6 +18,8 @@ OPERATION = {
     "pow": 1.2e-7,
 }
 ROUNDED = 6.1e-8
+# The functions of `OPERATION` in Triton kernels, in its interpreter: made of several rounded operations.
+TRITON_OPERATION = 5e-7
 
 # Engines against the reference interpreter in float32: sums in another order. Relative to the largest number compared.
 INSTRUCTION = 2e-6

@@ -12,9 +12,9 @@ from typing import Protocol
 from ..errors import EngineUnavailable
 from ..heads import Head
 from ..lower import head_name
-from ..precision import PRECISIONS, check_precision
+from ..precision import NATIVE, check_precision
 from ..program import CUSTOM, Program
-from . import cpu, reference
+from . import cpu, cuda, reference, triton
 from .request import Request, Result
 
 
@@ -67,8 +67,21 @@ ENGINES: dict[str, Entry] = {
         "native engine in C++",
         cpu.available,
         lambda program, precision: cpu.CpuEngine(program, precision=precision),
-        tuple(PRECISIONS),
+        NATIVE,
         _without_functions,
+    ),
+    "triton": Entry(
+        "Triton kernels on an NVIDIA GPU",
+        triton.available,
+        triton.TritonEngine,
+        ("fp32", "fp16"),
+        triton.refuses,
+    ),
+    "cuda": Entry(
+        "cluster kernel for small nets, on Hopper GPUs",
+        cuda.unavailable,
+        lambda program, _: cuda.CudaEngine(program),
+        refuses=lambda head: _without_functions(head) or cuda.refuses(head_name(head)),
     ),
     "reference": Entry("interpreter in plain PyTorch", lambda: None, lambda program, _: ReferenceEngine(program)),
 }
@@ -111,8 +124,12 @@ def reasons(head: Head, precision: str = "fp32") -> dict[str, str]:
     return found
 
 
-def choose(name: str, precision: str, head: Head) -> str:
+def choose(name: str, precision: str, head: Head, on_cuda: bool = False, but: str = "") -> str:
     """The engine for a name: itself, or for "auto" the first of `ENGINES` that can run here and draw from the head.
+
+    Args:
+        on_cuda: the module is on a GPU: there, "triton" comes first.
+        but: an engine that "auto" has tried in vain.
 
     Raises:
         EngineUnavailable: the engine asked for cannot; the text says why.
@@ -120,6 +137,11 @@ def choose(name: str, precision: str, head: Head) -> str:
     check_name(name, precision)
     refused = reasons(head, precision)
     usable = [engine for engine in ENGINES if engine not in refused]
+    if name == "auto":
+        # Triton's interpreter is there for tests.
+        usable = [engine for engine in usable if engine != but and not (engine == "triton" and triton.interpreted())]
+        if on_cuda and "triton" in usable:
+            return "triton"
     if name == "auto" and usable:
         return usable[0]
     if name == "auto":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from .autoencoder import PixelCNNAutoencoder
+from .fused import fuse_gates
 from .gated import GatedPixelCNN
 from .masked import ChannelNorm, HorizontalConv2d, MaskedConv2d, VerticalConv2d, colour_groups
 from .pixelcnn import PixelCNN
@@ -35,4 +36,5 @@ __all__ = [
     "PixelSNAIL",
     "VerticalConv2d",
     "colour_groups",
+    "fuse_gates",
 ]

@@ -84,13 +84,18 @@ class Condition(nn.Module):
 
     def forward(self, gates: Tensor, h: Tensor | None, s: Tensor | None) -> Tensor:
         """Gates (N, 2F, H, W) with the condition added."""
-        if self.label is not None and h is not None:
-            gates = gates + self.label(h)[:, :, None, None]
-        if self.vector is not None and h is not None:
-            gates = gates + self.vector(h)[:, :, None, None]
+        vector, map = self.parts(h, s)
+        gates = gates if vector is None else gates + vector[:, :, None, None]
+        return gates if map is None else gates + map
+
+    def parts(self, h: Tensor | None, s: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What is added to all pixels, (N, 2F), and to each by itself, (N, 2F, H, W); None: nothing."""
+        vector = map = None
+        if h is not None and (self.label is not None or self.vector is not None):
+            vector = self.label(h) if self.label is not None else self.vector(h)  # type: ignore[misc]
         if self.map is not None and s is not None:
-            gates = gates + self.map(s)
-        return gates
+            map = self.map(s)
+        return vector, map
 
 
 def check_labels(x: Tensor, h: Tensor | None, classes: int) -> Tensor:

@@ -21,7 +21,9 @@ from torch.nn import functional as F
 
 from ..errors import InvalidInput
 from ..heads import Categorical
+from ..kernels.gated_conv import Taps
 from .condition import Condition, Wanted, check_integer
+from .fused import fused_layer, fused_single_layer, runs_fused
 from .masked import HorizontalConv2d, MaskedConv2d, VerticalConv2d
 from .pixelcnn import check_shape, split_logits
 
@@ -38,8 +40,11 @@ class GatedLayer(nn.Module):
         self.out = MaskedConv2d(features, features, 1, "B", colours)
         self.vertical_condition = Condition(features, classes, vector, map_channels)
         self.horizontal_condition = Condition(features, classes, vector, map_channels)
+        self.fused: tuple[Taps, ...] | None = None  # by fused kernels on CUDA: see fuse_gates
 
     def forward(self, v: Tensor, h: Tensor, label: Tensor | None, field: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.fused is not None and runs_fused(v):
+            return fused_layer(self, self.fused, v, h, label, field)
         above = self.vertical(v)  # (N, 2F, H, W)
         left = self.horizontal(h) + self.link(above)  # (N, 2F, H, W)
         v = gate(self.vertical_condition(above, label, field))
@@ -54,8 +59,11 @@ class SingleLayer(nn.Module):
         self.seen = MaskedConv2d(features, 2 * features, kernel, "B", colours, repeats=2)
         self.out = MaskedConv2d(features, features, 1, "B", colours)
         self.condition = Condition(features, classes, vector, map_channels)
+        self.fused: tuple[Taps, ...] | None = None  # by a fused kernel on CUDA: see fuse_gates
 
     def forward(self, x: Tensor, label: Tensor | None, field: Tensor | None) -> Tensor:
+        if self.fused is not None and runs_fused(x):
+            return fused_single_layer(self, self.fused, x, label, field)
         return x + self.out(gate(self.condition(self.seen(x), label, field)))
 
 

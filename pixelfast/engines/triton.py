@@ -1,0 +1,153 @@
+"""The Triton engine: `Program`s run by the kernels of `pixelfast.kernels`, on NVIDIA GPUs.
+
+A row is a list of launches: what is known when it starts runs over all its columns at once, then each pixel runs stage by
+stage. All launches find the running position in device memory, so a row is captured as a CUDA graph when it comes again, and
+replayed: a processor that issued them one by one would be slower than the GPU that runs them. Everything happens on the
+current device and in the current stream, and images stay there until the last row is finished.
+
+With TRITON_INTERPRET=1 in the environment before Triton is imported, kernels run on the CPU, for tests: very slowly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..errors import EngineUnavailable
+from ..heads import Head
+from ..lower import head_name
+from ..program import Lookup, Map, Norm, Product, Program, Reduce
+from .request import Request, Result, check
+
+if TYPE_CHECKING:  # imports Triton, which need not be there
+    from .triton_session import Session
+
+HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
+RUNS = (Product, Lookup, Map, Reduce, Norm)
+"""Instructions that there are kernels for."""
+MOST_ISSUES = 20_000
+"""Launches in one graph; each takes memory on the device and time when it is captured."""
+KEPT = 2
+"""Sizes of requests whose memory and graphs are kept."""
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def available() -> str | None:
+    """None if the engine can run here, otherwise why it cannot."""
+    try:
+        importlib.import_module("triton")
+    except ImportError as error:
+        return f"Triton cannot be imported ({error}): `pip install 'pixelfast[gpu]'` brings it on Linux"
+    if not interpreted() and not torch.cuda.is_available():
+        return (
+            "PyTorch finds no CUDA device: it needs an NVIDIA GPU with its driver, and a build of PyTorch for CUDA "
+            "(https://pytorch.org/get-started)"
+        )
+    return None
+
+
+def refuses(head: Head) -> str | None:
+    """Why the engine cannot draw from a head; None if it can."""
+    if head_name(head) in HEADS:
+        return None
+    return f"it has no kernel that draws from a {type(head).__name__} head"
+
+
+def reasons(program: Program) -> list[str]:
+    """Why the engine cannot run a program that the reference interpreter runs; empty if it can."""
+    from ..kernels.draw import MOST_LEVELS
+    from ..kernels.norm import MOST_FEATURES
+
+    missing: dict[str, list[str]] = {}
+    for instruction in program.instructions():
+        if not isinstance(instruction, RUNS):
+            missing.setdefault(f"it has no kernel for {type(instruction).__name__}", []).append(instruction.layer)
+    found = [f"{reason} ({_some(layers)})" for reason, layers in missing.items()]
+    if program.head not in HEADS:
+        found.append(f"it has no kernel for draws from a {program.head} head")
+    elif program.parameters > MOST_LEVELS:
+        found.append(f"a draw holds at most {MOST_LEVELS} logits, the head has {program.parameters}")
+    norms = [i for i in program.instructions() if isinstance(i, Norm) and i.out.count > MOST_FEATURES]
+    found += [f"a layer norm holds at most {MOST_FEATURES} features, {norm.layer} has {norm.out.count}" for norm in norms[:1]]
+    return found
+
+
+def _some(layers: Sequence[str]) -> str:
+    """The first few of the layers' names."""
+    names = list(dict.fromkeys(layers))
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+class TritonEngine:
+    """A program made ready for a GPU; calls from several threads wait for each other.
+
+    Args:
+        program: what to run.
+        precision: "fp32", which is exact: IEEE float32, never TF32. "fp16": products of float16 numbers with float32 sums.
+        most_issues: launches in one graph, at most; 0: no graphs, every kernel is launched by itself.
+        poison: fill what is not computed yet with NaN, for tests.
+
+    Raises:
+        EngineUnavailable: there is no GPU, no Triton, or no kernel for something in the program.
+    """
+
+    def __init__(
+        self, program: Program, precision: str = "fp32", most_issues: int = MOST_ISSUES, poison: bool = False
+    ) -> None:
+        reason = available()
+        if reason is not None:
+            raise EngineUnavailable(f"the engine 'triton' cannot run here: {reason}")
+        if refused := reasons(program):
+            raise EngineUnavailable(
+                f"the engine 'triton' cannot run this model: {'; '.join(refused)}. "
+                'Use engine="cpu" or engine="reference", which run every model that compiles'
+            )
+        self.program, self.precision = program, precision
+        self._most, self._poison = most_issues, poison
+        self._weights: dict[tuple[object, ...], torch.Tensor] = {}
+        self._sessions: OrderedDict[object, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def run(self, request: Request) -> Result:
+        """Sample, on the current device.
+
+        Raises:
+            InvalidInput: the request does not fit the program.
+            NumericalError: parameters that describe no distribution; ``position`` is (image, row, col, channel).
+        """
+        check(self.program, request)
+        if not len(request.noise):
+            return self._nothing(request)
+        with self._lock, torch.no_grad():
+            return self._session(request).run(request)
+
+    def _session(self, request: Request) -> Session:
+        from .triton_session import Session
+
+        device = torch.device("cpu") if interpreted() else torch.device("cuda", torch.cuda.current_device())
+        key = device, request.noise.shape, tuple(field.shape for field in request.fields), request.want_parameters
+        session = self._sessions.pop(key, None)
+        if session is None:
+            while len(self._sessions) >= KEPT:
+                self._sessions.popitem(last=False)
+            session = Session(self.program, request, device, self.precision, self._weights, self._most, self._poison)
+        self._sessions[key] = session
+        return session
+
+    def _nothing(self, request: Request) -> Result:
+        """No images."""
+        shape = request.noise.shape
+        log_prob = np.zeros(0, np.float64) if request.want_log_prob else None
+        parameters = np.zeros((*shape, self.program.parameters), np.float32) if request.want_parameters else None
+        return Result(np.zeros(shape, np.int32), log_prob, parameters)

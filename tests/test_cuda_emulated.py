@@ -1,0 +1,205 @@
+"""The cluster kernel, run on a processor by the shim, against the reference interpreter."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from emulated_cuda import NO_FAILURE, ORDERS, Emulated, Refused, Shape, emulate, missing
+from native import close
+from oracle import Traced, trace
+from programs import Builder, normal, probe, recurrent, request, swept
+from tolerances import INSTRUCTION, LOG_PROB, PROGRAM
+
+from pixelfast import program as contract
+from pixelfast.engines.cuda import HEADS, MOST_VALUES, refuses, unsupported
+from pixelfast.engines.reference import run as reference
+from pixelfast.engines.request import Request
+from pixelfast.models import GatedPixelCNN, PixelCNN
+from pixelfast.program import Map, Norm, Op, Product, Program, Rect, Reduce, Slot
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+SMALL = (4, 3)  # rows and columns: every switch of a fiber costs
+
+
+def compare(program: Program, call: Request, shape: Shape, folder: Path, tolerance: float = PROGRAM) -> Emulated:
+    expected, found = reference(program, call, poison=True), emulate(program, call, shape, folder)
+    assert found.failure == NO_FAILURE
+    np.testing.assert_array_equal(found.result.values, expected.values)
+    close(found.result.parameters, expected.parameters, tolerance, str(shape))
+    np.testing.assert_allclose(found.result.log_prob, expected.log_prob, rtol=LOG_PROB, atol=1e-4)
+    return found
+
+
+@functools.lru_cache
+def traced(name: str) -> Traced:
+    torch.manual_seed(0)
+    if name == "pixelcnn":
+        model = PixelCNN((1, *SMALL), levels=5, features=7, blocks=1, norm=True)
+    else:
+        model = GatedPixelCNN((2, *SMALL), levels=3, features=4, layers=1)
+    return trace(model.eval(), model.shape, model.head)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("shape", [Shape(), Shape(ranks=3, images=2, threads=64)], ids=["a block", "a cluster"])
+@pytest.mark.parametrize("name", ["pixelcnn", "gated"])
+def test_model(name: str, shape: Shape, order: str, tmp_path: Path) -> None:
+    model = traced(name)
+    found = compare(model.compiled.program, model.request(3, seed=1), replace(shape, order=order, seed=4), tmp_path)
+    assert found.resident == found.products > 0
+    assert found.replica == 0
+    assert (found.asyncs > 0) == (shape.ranks > 1)
+
+
+def test_images_are_the_same_to_the_last_bit_in_any_cluster(tmp_path: Path) -> None:
+    model = traced("pixelcnn")
+    call = model.request(3, seed=2)
+    base = emulate(model.compiled.program, call, Shape(), tmp_path).result
+    for shape in (
+        Shape(ranks=2, images=2, order="random"), Shape(ranks=5, images=4, threads=96), Shape(images=8, threads=64),
+        Shape(ranks=2, shared=2000, order="last"), Shape(ranks=2, images=2, shared=600),
+    ):  # fmt: skip
+        found = emulate(model.compiled.program, call, shape, tmp_path).result
+        np.testing.assert_array_equal(found.parameters, base.parameters, err_msg=str(shape))
+        np.testing.assert_array_equal(found.log_prob, base.log_prob, err_msg=str(shape))
+    alone = emulate(model.compiled.program, replace(call, noise=call.noise[2:]), Shape(), tmp_path).result
+    np.testing.assert_array_equal(alone.parameters, base.parameters[2:])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_does_not_fit_stays_in_device_memory(order: str, tmp_path: Path) -> None:
+    model = traced("gated")
+    found = compare(model.compiled.program, model.request(2, seed=3), Shape(ranks=2, shared=350, order=order), tmp_path)
+    assert found.shared_bytes <= 350
+    assert found.resident < found.products
+    assert found.replica > 0
+
+
+def test_a_missing_guard_is_found(tmp_path: Path) -> None:
+    """The waits that the planner puts before products are needed: without them some order draws other images."""
+    program, call = overwriting()
+    for order in ORDERS:
+        shape = Shape(ranks=2, order=order, threads=64)
+        assert compare(program, call, shape, tmp_path).guards > 0
+    wrong = 0
+    expected = reference(program, call).parameters
+    for order in ORDERS:
+        found = emulate(program, call, Shape(ranks=2, order=order, threads=64, unguarded=True), tmp_path).result.parameters
+        wrong += not np.allclose(found, expected, atol=1e-4)
+    assert wrong > 0
+
+
+def overwriting() -> tuple[Program, Request]:
+    """Products that write, again and again, where slow work has still to read."""
+    rng = np.random.default_rng(8)
+    image, f = Rect(0, 2, 0, 3), 6
+    x, y, total = Slot(1, 0, f), Slot(2, 0, f), Slot(3, 0, f)
+    instructions: list = [Map(total, (0.0,), (), image), Map(x, (1.0,), (), image)]
+    for _ in range(4):
+        instructions.append(Product(y, (x,), normal(rng, f, f, scale=0.4), normal(rng, f), image))
+        instructions.append(Map(total, (y, total), (Op("tanh", (0,)), Op("add", (1, 2))), image))
+        instructions.append(Map(x, (total,), (Op("tanh", (0,)),), image))
+    instructions.append(Product(Slot(0, 0, f), (total,), normal(rng, f, f), normal(rng, f), image))
+    buffers = tuple(contract.Buffer(name, f, 1, (0, 3), image) for name in ("out", "x", "y", "total"))
+    draws = (contract.Draw(0, Slot(0, 0, f)),)
+    program = Program((1, 2, 3), f, f, "categorical", buffers, (), (), (tuple(instructions),), draws, ((),))
+    return program, request(program, rng, 2)
+
+
+@pytest.mark.parametrize("shape", [Shape(), Shape(ranks=2, images=2, order="last", threads=64)], ids=["a block", "a cluster"])
+@pytest.mark.parametrize("head", HEADS)
+def test_program_of_every_instruction(head: str, shape: Shape, tmp_path: Path) -> None:
+    """Look-ups, reductions, fields, given rows and pixels, a temperature, steps for two colours."""
+    levels = 6 if head == "categorical" else 2
+    builder = Builder(np.random.default_rng(3), shape=(2, *SMALL), head=head, levels=levels, features=5)
+    program = builder.build()
+    small = np.zeros((3, *SMALL, 2), bool)
+    small[:, 1] = small[1, 2] = small[0, 0, 1, 0] = True
+    fields = list(builder.field_values(3))
+    fields[1] = program.fields[1].value
+    call = request(program, np.random.default_rng(7), 3, known=small, fields=fields, temperature=0.7)
+    compare(program, call, shape, tmp_path)
+
+
+def test_recurrence(tmp_path: Path) -> None:
+    program = recurrent(np.random.default_rng(0), *SMALL)
+    compare(program, request(program, np.random.default_rng(1), 2), Shape(ranks=3, order="random"), tmp_path)
+
+
+def test_every_operation(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    names = contract.OPERATIONS
+    inputs = [normal(rng, 2, *SMALL, 3, scale=3.0) for _ in range(3)]
+    inputs[0].reshape(-1)[:6] = [0.0, 1.0, np.inf, -np.inf, 30.0, -1e-4]
+    inputs[2].reshape(-1)[::2] = inputs[1].reshape(-1)[::2]
+    maps: list = []
+    for i, name in enumerate(names):
+        arguments = 1 if name in contract.UNARY else 3 if name in contract.TERNARY else 2
+        leaves = tuple(Slot(j + 1, 0, 3) for j in range(arguments))
+        maps.append(Map(Slot(0, 3 * i, 3), leaves, (Op(name, tuple(range(arguments))),), Rect(0, SMALL[0], 0, SMALL[1])))
+    program, fields = probe(inputs, maps, 3 * len(names))
+    call = request(program, rng, 2, known=1.0, fields=fields)
+    with np.errstate(all="ignore"):
+        expected = reference(program, call).parameters
+    found = emulate(program, call, Shape(threads=64), tmp_path).result.parameters
+    for i, name in enumerate(names):
+        part = np.s_[..., 3 * i : 3 * i + 3]
+        np.testing.assert_allclose(found[part], expected[part], rtol=1e-6, atol=1e-30, err_msg=name)
+
+
+def test_every_reduction_and_a_norm(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    image = Rect(0, SMALL[0], 0, SMALL[1])
+    x = normal(rng, 3, *SMALL, 37)
+    both = (Slot(1, 0, 20), Slot(1, 20, 17))
+    reductions = [Reduce(Slot(0, i, 1), kind, both, 1.0, image) for i, kind in enumerate(contract.REDUCTIONS)]
+    norm = Norm(Slot(0, len(reductions), 37), Slot(1, 0, 37), normal(rng, 37), normal(rng, 37), 1e-5, image)
+    program, fields = probe([x], [*reductions, norm], len(reductions) + 37)
+    compare(program, request(program, rng, 3, known=1.0, fields=fields), Shape(images=2), tmp_path, 4 * INSTRUCTION)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_parameters_that_describe_no_distribution(bad: float, tmp_path: Path) -> None:
+    image = Rect(0, SMALL[0], 0, SMALL[1])
+    x = np.zeros((3, *SMALL, 4), np.float32)
+    x[1, 2, 1, 3] = x[2, 2, 1, 0] = bad
+    program, fields = probe([x], [Map(Slot(0, 0, 4), (Slot(1, 0, 4),), (), image)], 4)
+    found = emulate(program, request(program, np.random.default_rng(0), 3, fields=fields), Shape(), tmp_path)
+    pixel, first = divmod(found.failure, 1 << 24)
+    assert (first, divmod(pixel, SMALL[1])) == (1, (2, 1))
+
+
+def test_programs_of_other_kinds_are_refused_on_both_sides(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image, x = Rect(0, SMALL[0], 0, SMALL[1]), np.zeros((2, *SMALL, 4), np.float32)
+    plain = Map(Slot(0, 0, 4), (Slot(1, 0, 4),), (), image, "blocks.3")
+    strided, fields = probe([x], [plain, replace(plain, lattice=contract.Lattice(2, 0, 1, 0))], 4)
+    recurrence, call = swept(rng, *SMALL, 1)
+    long, _ = probe([x], [replace(plain, ops=tuple(Op("neg", (i,)) for i in range(MOST_VALUES)))], 4)
+    for program, given, native, named in (
+        (strided, request(strided, rng, 2, fields=fields), "a strided map", "blocks.3 is computed for some rows"),
+        (recurrence, call, "a recurrence along a row", "is a recurrence along a row"),
+        (long, request(long, rng, 2, fields=fields), "49 leaves and operations", "blocks.3 is an expression of more than 48"),
+    ):
+        assert named in unsupported(program)
+        with pytest.raises(Refused, match=native):
+            emulate(program, given, Shape(), tmp_path)
+    assert unsupported(probe([x], [plain], 4)[0]) is None
+    assert "not from a mixture of logistics" in refuses("mixture_of_logistics")
+
+
+def test_shapes_of_clusters_that_cannot_be(tmp_path: Path) -> None:
+    image = Rect(0, SMALL[0], 0, SMALL[1])
+    x = np.zeros((2, *SMALL, 4), np.float32)
+    program, fields = probe([x], [Map(Slot(0, 0, 4), (Slot(1, 0, 4),), (), image)], 4)
+    call = request(program, np.random.default_rng(0), 2, fields=fields)
+    with pytest.raises(Refused, match="1 to 16 blocks"):
+        emulate(program, call, Shape(ranks=17), tmp_path)
+    with pytest.raises(Refused, match="too little shared memory"):
+        emulate(program, call, Shape(shared=64), tmp_path)

@@ -1,0 +1,145 @@
+"""What the Triton engine refuses, and how it is chosen; what it computes: tests/interpreted and test_triton_gpu.py."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from programs import Builder, normal, probe
+
+import pixelfast
+from pixelfast.engines import registry, triton
+from pixelfast.engines.reference import run as reference
+from pixelfast.engines.triton_stages import Stage, stages
+from pixelfast.errors import EngineUnavailable
+from pixelfast.heads import Bernoulli, Categorical, Head
+from pixelfast.mixture import MixtureOfLogistics
+from pixelfast.models import PixelCNN
+from pixelfast.program import Buffer, Draw, Lattice, Map, Norm, Op, Product, Program, Rect, Slot
+
+HERE = triton.available() is None
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+
+
+def small() -> Program:
+    return Builder(np.random.default_rng(0), (1, 2, 2), features=5).build()
+
+
+def test_what_it_runs() -> None:
+    assert triton.reasons(small()) == []
+    for head in (Categorical(7), Bernoulli(), Bernoulli(probability=True)):
+        assert triton.refuses(head) is None
+
+
+def test_what_it_refuses_is_named() -> None:
+    program = small()
+    (reason,) = triton.reasons(dataclasses.replace(program, parameters=20_000))
+    assert reason == "a draw holds at most 16384 logits, the head has 20000"
+    wide, image = 8193, Rect(0, 1, 0, 1)
+    ones = np.ones(wide, np.float32)
+    norm = Norm(Slot(0, 0, wide), Slot(1, 0, wide), ones, ones, 1e-5, image, "norms.0")
+    (*_, reason) = triton.reasons(probe([normal(np.random.default_rng(0), 1, 1, 1, wide)], [norm], 3)[0])
+    assert reason == "a layer norm holds at most 8192 features, norms.0 has 8193"
+    assert triton.refuses(MixtureOfLogistics(7)) == "it has no kernel that draws from a MixtureOfLogistics head"
+
+
+def test_instructions_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "RUNS", (Map,))
+    assert "it has no kernel for Product" in " ".join(triton.reasons(small()))
+
+
+def product(out: Slot, *taps: Slot) -> Product:
+    rows = sum(tap.count for tap in taps)
+    return Product(out, taps, np.zeros((rows, out.count), np.float32), np.zeros(out.count, np.float32), Rect(0, 2, 0, 2))
+
+
+WHOLE, OTHER, HALF = Slot(0, 0, 8), Slot(1, 0, 8), Slot(0, 0, 4)
+APART: dict[str, tuple[Product, Map | Norm]] = {
+    "a leaf is a part of the product": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (Slot(0, 3, 1),), (), Rect(0, 2, 0, 2))),
+    "a leaf is moved by a channel": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (Slot(0, 1, 8),), (), Rect(0, 2, 0, 2))),
+    "another rectangle": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE,), (), Rect(0, 2, 0, 1))),
+    "written over what the product reads": (product(WHOLE, OTHER), Map(OTHER, (WHOLE,), (), Rect(0, 2, 0, 2))),
+    "written over a part of the product": (product(WHOLE, OTHER), Map(Slot(0, 2, 8), (WHOLE,), (), Rect(0, 2, 0, 2))),
+    "another lattice": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE,), (), Rect(0, 2, 0, 2), "", Lattice(2, 0, 1, 0))),
+    "written elsewhere": (product(WHOLE, OTHER), Map(Slot(2, 0, 8, 0, 1), (WHOLE,), (), Rect(0, 2, 0, 2))),
+    "a norm of a half": (product(WHOLE, OTHER), Norm(Slot(2, 0, 4), HALF, np.ones(4), np.ones(4), 1e-5, Rect(0, 2, 0, 2))),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_is_a_launch_of_its_own(name: str) -> None:
+    """Whatever another program of the same launch may not have computed, or not read yet."""
+    image = Rect(0, 2, 0, 2)
+    step = APART[name]
+    buffers = tuple(Buffer(f"b{i}", 10, 1, (0, 3), image) for i in range(3))
+    program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(2, 0, 5)),))
+    assert [type(work) for work in stages(program, step)] == [Stage, type(step[1])]
+
+
+def test_what_a_launch_need_not_store() -> None:
+    image = Rect(0, 2, 0, 2)
+    buffers = tuple(Buffer(f"b{i}", 10, 1, (0, 3), image) for i in range(3))
+    step = (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE, OTHER), (Op("add", (0, 1)),), image))
+    program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(2, 0, 5)),))
+    (stage,) = stages(program, step)
+    assert isinstance(stage, Stage)
+    assert (stage.registers, stage.stored) == ((("y0", None),), ("z0",))
+    (stage,) = stages(dataclasses.replace(program, draws=(Draw(0, Slot(0, 7, 1)),)), step)
+    assert isinstance(stage, Stage)
+    assert stage.stored == ("y0",)
+
+
+@pytest.mark.skipif(HERE, reason="it runs here")
+def test_without_a_gpu() -> None:
+    model = PixelCNN((1, 3, 2), levels=3, features=4, blocks=1).eval()
+    with pytest.raises(EngineUnavailable, match="the engine 'triton' cannot run here: PyTorch finds no CUDA device"):
+        pixelfast.sample(model, engine="triton")
+    with pytest.raises(EngineUnavailable, match="cannot run here"):
+        triton.TritonEngine(small())
+    assert registry.choose("auto", "fp32", Categorical(3), on_cuda=True) != "triton"
+    with pytest.raises(EngineUnavailable, match="the precision 'fp16' can run here: triton: PyTorch finds no CUDA device"):
+        pixelfast.compile(model, precision="fp16")
+
+
+class Reference:
+    """Stands for the engine on a GPU."""
+
+    def __init__(self, program: Program, precision: str) -> None:
+        self.program = program
+
+    def run(self, request: registry.Request) -> registry.Result:
+        return reference(self.program, request)
+
+
+class Refusing:
+    def __init__(self, program: Program, precision: str) -> None:
+        raise EngineUnavailable("the engine 'triton' cannot run this model: it has no kernel for that")
+
+
+@pytest.mark.parametrize("made", [Reference, Refusing])
+def test_auto_takes_it_for_modules_on_a_gpu_and_falls_back(made: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = dataclasses.replace(registry.ENGINES["triton"], unavailable=lambda: None, make=made)
+    monkeypatch.setitem(registry.ENGINES, "triton", entry)
+    head = Categorical(3)
+    assert registry.choose("auto", "fp32", head, on_cuda=True) == "triton"
+    other = registry.choose("auto", "fp32", head)
+    model = PixelCNN((1, 3, 2), levels=3, features=4, blocks=1).eval()
+    sampler = pixelfast.compile(model)
+    assert sampler.engine == other
+    chosen = registry.choose
+
+    def choose_on_a_gpu(name: str, precision: str, head: Head, _: bool = False, but: str = "") -> str:
+        return chosen(name, precision, head, True, but)
+
+    monkeypatch.setattr(registry, "choose", choose_on_a_gpu)
+    sampler = pixelfast.compile(model)
+    assert sampler.engine == ("triton" if made is Reference else other)
+    assert (sampler.sample(2, seed=1) == pixelfast.sample(model, 2, seed=1, engine="reference")).all()
+    if made is Refusing:
+        with pytest.raises(EngineUnavailable, match="it has no kernel for that"):
+            pixelfast.compile(model, engine="triton")

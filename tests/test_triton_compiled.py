@@ -1,0 +1,92 @@
+"""The Triton engine's kernels compiled ahead of time for sm_90: every variant that it would launch for models a and b.
+
+Widths and numbers of images are those of benchmarks/models.py; further layers and rows would launch the same kernels again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from compiling import SHARED, Compiled, compile_kernel
+from oracle import Traced, trace
+
+from pixelfast.models import GatedPixelCNN, PixelCNN
+
+pytest.importorskip("triton", reason="Triton is not installed")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter's kernels cannot be compiled", allow_module_level=True)
+
+import triton.language as tl
+
+from pixelfast.engines.triton_session import Session
+from pixelfast.kernels.launch import Launch
+from pixelfast.kernels.operand import move_kernel
+
+MODELS = {
+    "a": lambda: (PixelCNN((1, 5, 28), levels=256, features=64, blocks=2, norm=True), None),
+    "b": lambda: (GatedPixelCNN((3, 3, 32), levels=256, features=128, layers=3, classes=10), torch.arange(2)),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def traced(request: pytest.FixtureRequest) -> Traced:
+    torch.manual_seed(0)
+    module, cond = MODELS[request.param]()
+    return trace(module.eval(), module.config["shape"], module.head, cond)
+
+
+def launches(traced: Traced, images: int, precision: str) -> list[Launch]:
+    """Each kernel in each variant once."""
+    cond = torch.zeros(images, dtype=torch.int64) if traced.compiled.field_specs else None
+    call = traced.request(images, 0, cond)
+    program = traced.compiled.program
+    session = Session(program, call, torch.device("cpu"), precision, {}, most=0, poison=False)
+    found: dict[Any, Launch] = {}
+    for row in program.rows:
+        for known in {row < 0, True}:
+            for launch, _ in session.rows.whole(row, session.rows.kind(row, known)):
+                found[id(launch.kernel), str(launch.constants), str(launch.signature()), launch.warps] = launch
+    return list(found.values())
+
+
+_compiled: dict[str, Compiled] = {}
+
+
+def compiled(launch: Launch, folder: Path) -> Compiled:
+    """Models and numbers of images share many variants."""
+    # A string among the constants would be taken for a type.
+    constants = {k: tl.constexpr(v) if isinstance(v, str) else v for k, v in launch.constants.items()}
+    arguments = {key: constants.get(key, kind) for key, kind in launch.signature().items()}
+    key = f"{id(launch.kernel)} {launch.constants} {launch.signature()} {launch.warps}"
+    if key not in _compiled:
+        _compiled[key] = compile_kernel(launch.kernel, arguments, launch.warps, 1, folder)
+    return _compiled[key]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("images", [1, 64])
+def test_compiles_within_the_machine(traced: Traced, images: int, precision: str, tmp_path: Path) -> None:
+    listed = launches(traced, images, precision)
+    for launch in listed:
+        found = compiled(launch, tmp_path)
+        what = f"{launch.kernel.fn.__name__}, {launch.constants}, {launch.signature()}"
+        assert found.spills == 0, what
+        assert found.shared <= SHARED, what
+        assert "tf32" not in found.ptx, what
+        # A copy that runs ahead may read what the same loop, or another program's, has not stored yet.
+        assert "cp.async" not in found.ptx, what
+        half = launch.signature().get("weights") == "*fp16"
+        assert (found.tensor_cores > 0) == half, what
+    names = {launch.kernel.fn.__name__ for launch in listed}
+    assert names >= {"row_products_kernel", "pixel_stage", "pointwise", "draw_kernel", "encode_kernel", "record_kernel"}
+    assert any(launch.signature().get("weights") == "*fp16" for launch in listed) == (precision == "fp16")
+
+
+def test_moves(tmp_path: Path) -> None:
+    arguments = {"operands": "*i64", "position": "*i32", "row": "i32", "col": "i32", "count": "i32", "BLOCK": 256}
+    found = compile_kernel(move_kernel, arguments, 4, 1, tmp_path)
+    assert found.spills == 0
