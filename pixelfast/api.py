@@ -48,7 +48,7 @@ def compile(
             What was measured: docs/precision.md.
         self_check: compare the first images that are drawn, four at most for each kind of condition, with one forward of the
             module on them, and raise VerificationError if the engine drew from other parameters than the module gives.
-        order: in which order the model draws pixels; by default `model.order` if that is a string, else "raster": rows from
+        order: in which order the model draws pixels; by default `model.order` if that names one, else "raster": rows from
             the top, each from the left. "raster-right-to-left", "raster-bottom-up" and "raster-bottom-up-right-to-left" are
             the same from other corners; "columns", "columns-right-to-left", "columns-bottom-up" and
             "columns-bottom-up-right-to-left" draw column after column. Images, given values, conditions and the noise of

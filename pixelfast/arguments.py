@@ -46,14 +46,14 @@ def head_of(model: nn.Module, head: Any = None) -> Head:
 
 
 def order_of(model: nn.Module, order: Any = None) -> Order:
-    """The order of generation: as given, or `model.order` if that is a string, or raster."""
+    """The order of generation: as given, or `model.order` if that names one, or raster."""
     own = getattr(model, "order", None)
-    found = order if order is not None else own if isinstance(own, str) else RASTER.name
+    # Other models call other things so; where that hides a misspelt name, the proof of causality fails.
+    found = order if order is not None else own if isinstance(own, str) and own in ORDERS else RASTER.name
     if not isinstance(found, str) or found not in ORDERS:
         names = ", ".join(f'"{name}"' for name in ORDERS)
-        whose = "" if order is not None else f", the attribute of {type(model).__name__},"
         raise InvalidInput(
-            f"order {found!r}{whose} is no order of generation: pass order= as one of {names} (row after row or column after "
+            f"{found!r} is no order of generation: pass order= as one of {names} (row after row or column after "
             "column, from the top unless bottom-up, from the left unless right-to-left)"
         )
     return ORDERS[found]
