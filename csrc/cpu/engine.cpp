@@ -154,9 +154,10 @@ class Crew {
 
 std::optional<Position> sample(const Plan& plan, const Call& call, const Arrangement& arrangement, Watcher& watcher) {
   std::optional<Position> failure = Crew(plan, call, arrangement).run(watcher);
-  if (!failure || !arrangement.wave) return failure;
-  // Which draw fails first depends on the order of the wave: say which one is first in the image.
-  return Crew(plan, call, one_after_another(call.images, call.threads, call.by_row)).run(watcher);
+  if (!failure || (arrangement.threads == 1 && !arrangement.wave)) return failure;
+  // Which draw fails first depends on the order of a wave and on how threads get on: one thread, row after row, always finds
+  // the same.
+  return Crew(plan, call, one_after_another(call.images, 1, call.by_row)).run(watcher);
 }
 
 }  // namespace pixelfast
