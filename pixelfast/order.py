@@ -38,6 +38,11 @@ class Order:
         channels, height, width = shape
         return (channels, width, height) if self.columns else shape
 
+    def offset(self, row: int, col: int) -> tuple[int, int]:
+        """How many lines and pixels lie between two pixels that are so many rows and columns apart."""
+        down, right = (-row if self.up else row), (-col if self.left else col)
+        return (right, down) if self.columns else (down, right)
+
     def pixels(self, height: int, width: int) -> np.ndarray:
         """The number row * W + col of each pixel of each line: (lines, pixels)."""
         return self.turned(np.arange(height * width).reshape(height, width), 0)

@@ -21,6 +21,7 @@ from .simplify import prune, simplify
 from .trace.capture import IMAGES, capture
 from .trace.convert import Converted, convert
 from .trace.output import OutputLayout, bind, candidates
+from .turn import turned
 
 REPEATS_BELOW = 64
 """Conditions of at most this many numbers for each image (labels, small vectors) are evaluated once for each value."""
@@ -57,17 +58,16 @@ def analyse(
         NotAutoregressive, UnsupportedModel: see `trace.capture` and `trace.convert`.
     """
     captured = capture(module, shape, head, conditions)
-    try:
-        converted = convert(captured, shape, head, order)
-        return choose_layout(converted, shape, head)
+    if order == RASTER:
+        return choose_layout(convert(captured, shape, head), shape, head)
+    try:  # masks that lie in that order; converting uses constants up
+        return choose_layout(convert(replace(captured, constants=dict(captured.constants)), shape, head), shape, head, order)
     except UnsupportedModel as error:
-        if order == RASTER:
-            raise
-        raise UnsupportedModel(
-            f"{error}. The order is {order.name!r}: is it the model's? Its layers must see the image in raster order, which "
-            "the module flips or transposes before them, and the output back after them. Layers whose masks lie in another "
-            'order are not supported yet; engine="naive" samples them, slowly'
-        ) from error
+        refused = error
+    try:  # a module that flips or transposes its image, and is regular only where that is undone
+        return choose_layout(convert(captured, shape, head, order), shape, head, order)
+    except UnsupportedModel:
+        raise UnsupportedModel(f"{refused}. The order is {order.name!r}: is it the model's?") from refused
 
 
 def compile_program(analysis: Analysis, head: Head) -> Compiled:
@@ -84,13 +84,14 @@ def compile_program(analysis: Analysis, head: Head) -> Compiled:
     return Compiled(analysis, planned, program, field_specs)
 
 
-def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head) -> Analysis:
-    """Bind the output in the one layout that fits by shape and by causality."""
+def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head, order: Order = RASTER) -> Analysis:
+    """Bind the output in the one layout that fits by shape and by causality, and turn the graph to the order of drawing."""
+    left = RASTER if converted.order == order else order  # what conversion has not turned
     found: list[Analysis] = []
     refused: UnsupportedModel | None = None
     for layout in candidates(converted.shape, IMAGES, shape, head):
         try:
-            graph = simplify(bind(converted, layout))
+            graph = simplify(turned(bind(converted, layout), left))
         except UnsupportedModel as error:
             refused = error
             continue
@@ -112,9 +113,9 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head)
     # None is autoregressive: the layout with the fewest leaks tells the user most.
     closest = min(found, key=lambda analysis: leaks(analysis.graph, analysis.times))
     # Before layers are merged, every node still belongs to one of the user's layers.
-    unmerged = prune(bind(converted, closest.layout))
-    seen = find_leak(unmerged, availability(unmerged), converted.order)
-    leak = seen or find_leak(closest.graph, closest.times, converted.order)
+    unmerged = prune(turned(bind(converted, closest.layout), left))
+    seen = find_leak(unmerged, availability(unmerged), order)
+    leak = seen or find_leak(closest.graph, closest.times, order)
     return replace(closest, leak=leak)
 
 

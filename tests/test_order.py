@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 import pixelfast
 from pixelfast import Categorical, InvalidInput, NotAutoregressive, NumericalError, UnsupportedModel, noise
 from pixelfast.cli import main
-from pixelfast.models import GatedPixelCNN, PixelCNN, PixelRNN, PixelSNAIL
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelRNN, PixelSNAIL
 from pixelfast.order import ORDERS, RASTER, Order
 from pixelfast.pictures import Drawing
+from pixelfast.turn import turned
 
 OTHERS = [name for name in ORDERS if name != "raster"]
 HEAD = Categorical(4)
@@ -98,6 +100,77 @@ def test_engines_draw_what_the_usual_loop_draws(order: str, channels: int) -> No
     given = np.where(np.random.default_rng(0).random((3, 7, 5, channels)) < 0.3, 2, -1).astype(np.int32)
     assert compare(traced, 3, seed=1) == 0
     assert compare(traced, 3, seed=2, given=given, temperature=0.7) == 0
+
+
+class Corner(nn.Module):
+    """Masked convolutions whose kernels lie in an order of their own, over the image as it is; a stride, a map, attention."""
+
+    def __init__(self, order: str, channels: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.turn = Turning(nn.Identity(), order)
+        self.first, self.second = nn.Conv2d(channels, 8, (5, 3), padding=(2, 1)), nn.Conv2d(8, 8, 3, padding=1)
+        self.out, self.given = nn.Conv2d(8, 4 * channels, 1), nn.Conv2d(2, 8, 1)
+
+    def masked(self, layer: nn.Conv2d, x: Tensor, own: float) -> Tensor:
+        rows, cols = layer.kernel_size
+        raster = self.turn.turned(torch.zeros(rows, cols)).clone()
+        flat = raster.flatten()
+        flat[: rows * cols // 2], flat[rows * cols // 2] = 1, own
+        mask = self.turn.restored(flat.view(raster.shape))
+        return nn.functional.conv2d(x, layer.weight * mask, layer.bias, padding=layer.padding)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        y = self.masked(self.first, x, 0)
+        if cond is not None:
+            y = y + self.given(cond)
+        return self.out(torch.relu(self.masked(self.second, torch.relu(y), 1)))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_masks_may_lie_in_an_order(order: str) -> None:
+    given = np.where(np.random.default_rng(0).random((3, 7, 5, 3)) < 0.3, 2, -1).astype(np.int32)
+    traced = trace(lively(Corner(order, 3)), (3, 7, 5), Categorical(4, layout="N(CK)HW"), order=order)
+    assert compare(traced, 3, seed=1) == 0
+    assert compare(traced, 3, seed=2, given=given, temperature=0.7) == 0
+    cond = torch.randn(3, 2, 7, 5, generator=torch.Generator().manual_seed(0))
+    traced = trace(lively(Corner(order)), (1, 7, 5), HEAD, cond, order=order)
+    assert compare(traced, 3, seed=3, cond=cond) == 0
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two graphs, or parts of graphs, say the same."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.shape == b.shape and bool((a == b).all())
+    if dataclasses.is_dataclass(a):
+        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(itertools.starmap(same, zip(a, b, strict=True)))
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("order", OTHERS)
+@pytest.mark.parametrize(
+    "net",
+    [
+        PixelSNAIL((1, 8, 4), levels=4, features=6, blocks=1, residuals=1),
+        PixelCNNpp((1, 8, 4), levels=4, features=4, blocks=1, mixtures=1),
+        GatedPixelCNN((1, 8, 4), levels=4, features=4, layers=1, map_channels=2),
+    ],
+    ids=["attention", "strides", "map"],
+)
+def test_turning_a_graph_back_gives_it_again(net: nn.Module, order: str) -> None:
+    torch.manual_seed(0)
+    cond = {"s": torch.zeros(2, 2, 8, 4)} if isinstance(net, GatedPixelCNN) else None
+    graph = pixelfast.compile(net, engine="reference", cond=cond).prepare(cond).analysis.graph
+    turn = ORDERS[order]
+    back = next(
+        other for other in ORDERS.values()
+        if np.array_equal(other.turned(turn.turned(np.arange(32).reshape(8, 4), 0), 0), np.arange(32).reshape(8, 4))
+    )  # fmt: skip
+    there = turned(graph, turn)
+    assert not same(there, graph)
+    assert same(turned(there, back), graph)
 
 
 @pytest.mark.parametrize("order", OTHERS)
@@ -203,7 +276,7 @@ def test_a_leak_is_named_in_the_users_coordinates(order: str) -> None:
 
 @pytest.mark.parametrize("order", OTHERS)
 def test_a_raster_model_in_another_order_is_refused(order: str) -> None:
-    with pytest.raises(UnsupportedModel, match="is it the model's"):
+    with pytest.raises(NotAutoregressive, match=f"is {order} not the model's order of generation"):
         pixelfast.compile(turning("raster"), (1, 7, 5), HEAD, order=order)
 
 
