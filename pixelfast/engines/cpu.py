@@ -9,12 +9,10 @@ import importlib
 import os
 from typing import Any
 
-import numpy as np
-
 from ..errors import EngineUnavailable
 from ..program import CUSTOM, Program
 from .packing import pack
-from .request import Request, Result, check, numerical_error
+from .request import Request, Result, check, compiled_call, numerical_error
 
 
 def available() -> str | None:
@@ -108,22 +106,13 @@ class CpuEngine:
             NumericalError: parameters that describe no distribution; ``position`` is (image, row, col, channel).
         """
         check(self.program, request)
-        shape = request.noise.shape
-        values = np.empty(shape, np.int32)
-        log_prob = np.zeros(shape[0], np.float64) if request.want_log_prob else None
-        parameters = np.empty((*shape, self.program.parameters), np.float32) if request.want_parameters else None
+        call, result = compiled_call(self.program, request)
         position = self._engine.sample(
-            noise=np.ascontiguousarray(request.noise),
-            given=None if request.given is None else np.ascontiguousarray(request.given),
-            fields=[np.ascontiguousarray(field) for field in request.fields],
-            values=values,
-            log_prob=log_prob,
-            parameters=parameters,
-            temperature=request.temperature,
+            **call,
             threads=usable_threads() if request.threads is None else request.threads,
             on_row=request.on_row,
             arrangement=arrangement,
         )
         if position is not None:
             raise numerical_error(*position)
-        return Result(values, log_prob, parameters)
+        return result

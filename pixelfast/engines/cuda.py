@@ -10,12 +10,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import numpy as np
-
 from ..errors import EngineUnavailable
 from ..program import CUSTOM, Attention, Map, Program
 from .packing import pack
-from .request import Request, Result, check, numerical_error
+from .request import Request, Result, check, compiled_call, numerical_error
 
 
 def unavailable() -> str | None:
@@ -86,25 +84,14 @@ class CudaEngine:
             NumericalError: parameters that describe no distribution; ``position`` is (image, row, col, channel).
         """
         check(self.program, request)
-        shape = request.noise.shape
-        values = np.empty(shape, np.int32)
-        log_prob = np.zeros(shape[0], np.float64) if request.want_log_prob else None
-        parameters = np.empty((*shape, self.program.parameters), np.float32) if request.want_parameters else None
+        call, result = compiled_call(self.program, request)
         try:
-            position = self._engine.sample(
-                noise=np.ascontiguousarray(request.noise),
-                given=None if request.given is None else np.ascontiguousarray(request.given),
-                fields=[np.ascontiguousarray(field) for field in request.fields],
-                values=values,
-                log_prob=log_prob,
-                parameters=parameters,
-                temperature=request.temperature,
-            )
+            position = self._engine.sample(**call)
         except (native().DeviceError, native().Unsupported) as error:
             raise EngineUnavailable(f"the CUDA engine cannot run this program: {error}") from error
         if position is not None:
             raise numerical_error(*position)
         if request.on_row is not None:
-            for row in range(shape[1]):
-                request.on_row(row, values)
-        return Result(values, log_prob, parameters)
+            for row in range(self.program.shape[1]):
+                request.on_row(row, result.values)
+        return result

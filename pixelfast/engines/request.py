@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,26 @@ def located(error: NumericalError, order: Order, height: int, width: int) -> Num
         return error
     image, line, pixel, channel = position
     return numerical_error(image, *order.place(line, pixel, height, width), channel)
+
+
+def compiled_call(program: Program, request: Request) -> tuple[dict[str, Any], Result]:
+    """What a compiled engine takes: contiguous inputs, and the arrays of the result, which it fills."""
+    shape = request.noise.shape
+    result = Result(
+        values=np.empty(shape, np.int32),
+        log_prob=np.zeros(shape[0], np.float64) if request.want_log_prob else None,
+        parameters=np.empty((*shape, program.parameters), np.float32) if request.want_parameters else None,
+    )
+    call = {
+        "noise": np.ascontiguousarray(request.noise),
+        "given": None if request.given is None else np.ascontiguousarray(request.given),
+        "fields": [np.ascontiguousarray(field) for field in request.fields],
+        "values": result.values,
+        "log_prob": result.log_prob,
+        "parameters": result.parameters,
+        "temperature": request.temperature,
+    }
+    return call, result
 
 
 def check(program: Program, request: Request) -> None:
