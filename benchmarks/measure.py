@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from results import Times
 
 LEAST = 3
@@ -67,6 +68,12 @@ def timed(task: Task) -> tuple[float, float]:
     whole = task()
     took = time.perf_counter() - begin
     return (took if whole is None else whole), took
+
+
+def wait(device: torch.device) -> None:
+    """Until a device has done what it was given: a GPU works on while the program that gave it work goes on."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ USUAL = {
     "naive": "the usual loop: one full forward for each sub-pixel",
     "naive-cropped": "the usual loop on the rows so far: half of the work",
     "naive-compiled": "the usual loop under torch.compile",
+    "naive-graph": "the usual loop on a GPU, each step replayed as a CUDA graph",
 }
 """What a user has today."""
 
@@ -24,6 +25,11 @@ ENGINES: dict[str, tuple[str, str]] = {
     for precision in entry.precisions
 }
 """Engine and precision of the rows that are pixelfast's."""
+DEVICES = ("cpu", "cuda")
+ON_CUDA = ("naive-graph", *(row for row, (engine, _) in ENGINES.items() if engine in ("triton", "cuda")))
+"""Rows that need a GPU."""
+ON_BOTH = ("naive", "naive-compiled", SLOW)
+"""Rows that run on a processor as well as on a GPU."""
 LOWER = tuple(row for row, (_, precision) in ENGINES.items() if precision != "fp32")
 """Rows that are not exact: by default only of models that ask for them."""
 
@@ -44,25 +50,35 @@ ROWS: dict[str, str] = {
 QUICK = tuple(name for name in ROWS if name not in ("naive-compiled", NETKET))
 
 
-def find(names: list[str] | None, quick: bool = False) -> list[str]:
+def find(names: list[str] | None, quick: bool = False, device: str = "cpu") -> list[str]:
     """The rows asked for, or all that are exact, in the order of the report.
 
     Raises:
-        ValueError: a name is unknown; the text lists the known ones.
+        ValueError: a name is unknown, or no row of this device; the text lists those that there are.
     """
     for name in names or []:
         if name not in ROWS:
             near = difflib.get_close_matches(name, ROWS, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"there is no engine or row {name!r}: {hint}there are {', '.join(ROWS)}")
+        if not on(device, name):
+            there = ", ".join(row for row in ROWS if on(device, row))
+            raise ValueError(f"--device {device} has no row {name!r}: there are {there}")
+    if names is None and device == "cuda":  # lower precisions are what a GPU is good at
+        return [name for name in ROWS if on(device, name) and name != "naive-compiled"]
     if names is None:
-        return [name for name in (QUICK if quick else ROWS) if name not in LOWER and runs_here(name)]
+        return [name for name in (QUICK if quick else ROWS) if name not in LOWER and on(device, name) and runs_here(name)]
     return in_order(names)
 
 
 def in_order(names: list[str]) -> list[str]:
     """The names as the report has them."""
     return [name for name in ROWS if name in names]
+
+
+def on(device: str, row: str) -> bool:
+    """Whether a row can be measured with its images on this kind of device."""
+    return row in ON_BOTH or (row in ON_CUDA) == (device == "cuda")
 
 
 def runs_here(row: str) -> bool:
