@@ -51,6 +51,8 @@ ON_GPU, GPU_IMAGES, GPU_RUNS, GPU_BUDGET = ("a", "b", "c", "d"), (64, 1, 1024), 
 """Models and numbers of images on a GPU, those that matter most first, and what is spent on each measurement."""
 KILLED_AFTER = 15.0
 """Seconds beyond its limit after which a measuring process is taken to hang."""
+POLL = 0.5
+"""Seconds between looks at what a measuring process has saved."""
 
 Start = Callable[[Job], list[Cell]]
 
@@ -194,23 +196,43 @@ def images_of(args: argparse.Namespace, usual: tuple[int, ...]) -> tuple[int, ..
     return args.n or (QUICK_IMAGES if args.quick else usual)
 
 
-def in_process(job: Job) -> list[Cell]:
-    """The cells of a job, from a process of its own; one that dies or hangs gives failed rows, but for what it had saved."""
+def in_process(job: Job, saved: Callable[[list[Cell]], None] = lambda cells: None) -> list[Cell]:
+    """The cells of a job, from a process of its own; one that dies or hangs gives failed rows, but for what it had saved.
+
+    `saved` is called with the cells so far, whenever the process has saved some.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "cells.json"
-        command = [sys.executable, str(Path(worker.__file__)), str(target)]
+        target, todo = Path(folder) / "cells.json", Path(folder) / "job.json"
+        todo.write_text(job.to_json(), encoding="utf-8")
         # The same package as here; where none is installed, the one beside this folder.
         paths = [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[1])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        most = None if job.limit is None else job.limit + KILLED_AFTER
-        options: dict[str, Any] = {"input": job.to_json(), "text": True, "env": environment, "timeout": most}
+        command = [sys.executable, str(Path(worker.__file__)), str(target)]
+        with todo.open(encoding="utf-8") as given, subprocess.Popen(command, stdin=given, env=environment) as process:
+            reason = watched(process, target, job.limit, saved)
+        found = cells_of(target)
+    return found if process.returncode == 0 else with_lost(job, found, reason)
+
+
+def watched(process: subprocess.Popen[bytes], target: Path, limit: float | None, saved: Callable[[list[Cell]], None]) -> str:
+    """Wait for a measuring process, and kill it if it hangs; how it ended."""
+    begin, seen = time.perf_counter(), None
+    while True:
         try:
-            code = subprocess.run(command, check=False, **options).returncode
-            reason = f"the measuring process ended with code {code}"
+            return f"the measuring process ended with code {process.wait(POLL)}"
         except subprocess.TimeoutExpired:
-            code, reason = None, f"the measuring process was killed after {most:.0f} s"
-        found = [cell_from(data) for data in json.loads(target.read_text(encoding="utf-8"))] if target.exists() else []
-    return found if code == 0 else with_lost(job, found, reason)
+            pass
+        if target.exists() and (now := target.stat().st_mtime_ns) != seen:
+            seen = now
+            saved(cells_of(target))
+        if limit is not None and (took := time.perf_counter() - begin) > limit + KILLED_AFTER:
+            process.kill()
+            return f"the measuring process was killed after {took:.0f} s"
+
+
+def cells_of(target: Path) -> list[Cell]:
+    """What a measuring process has saved."""
+    return [cell_from(data) for data in json.loads(target.read_text(encoding="utf-8"))] if target.exists() else []
 
 
 def with_lost(job: Job, found: Sequence[Cell], reason: str) -> list[Cell]:
