@@ -138,7 +138,7 @@ def test_a_failed_record_and_skipped_ones(made: Made) -> None:
 
 
 def test_a_record_takes_the_place_of_the_one_with_its_id(made: Made) -> None:
-    made.part("growing", "say(kind='speed', id='x', time=1); say(kind='speed', id='y', time=2); say(kind='speed', id='x', time=3)")
+    made.part("growing", "for i, t in ('x', 1), ('y', 2), ('x', 3): say(kind='speed', id=i, time=t)")
     made.run()
     assert [record["time"] for record in made.found()["growing"]["records"]] == [3, 2]
 
@@ -225,6 +225,34 @@ def test_without_a_gpu_a_part_says_so(
 def test_the_tests_for_a_gpu_are_found() -> None:
     names = {Path(file).name for file in importlib.import_module("checks").files()}
     assert {"test_triton_gpu.py", "test_gated_gpu.py", "test_cuda.py"} <= names
+
+
+def test_each_test_is_a_record(tmp_path: Path) -> None:
+    from process import parsed
+
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(BENCHMARKS / 'gpu')!r})\n"
+        "import checks\nchecks.without_gpu = lambda: False\nchecks.files = lambda: ['test_some.py']\nsys.exit(checks.main())\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: here\n", encoding="utf-8")
+    (tmp_path / "test_some.py").write_text(
+        "import pytest\npytestmark = pytest.mark.gpu\ndef test_good(): print('{}')\ndef test_bad(): assert 1 == 2, 'so it is'\n"
+        "@pytest.mark.skip\ndef test_left_out(): pass\n@pytest.fixture\ndef broken(): raise ValueError\n"
+        "def test_without(broken): pass\n",
+        encoding="utf-8",
+    )
+    run = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1
+    records = [parsed(line) for line in run.stdout.splitlines()]
+    assert None not in records
+    found = {record["name"].split("::")[1]: (record["outcome"], record["message"]) for record in records}
+    assert found.pop("test_good") == ("passed", "")
+    assert "so it is" in found["test_bad"][1]
+    assert {name: outcome for name, (outcome, _) in found.items()} == {
+        "test_bad": "failed", "test_left_out": "skipped", "test_without": "failed",
+    }  # fmt: skip
 
 
 def test_a_bare_checkout_can_be_imported(tmp_path: Path) -> None:

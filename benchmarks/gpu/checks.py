@@ -28,7 +28,9 @@ class Recorder:
     """Tells of every test that is over; pytest calls it in the process that collects what the others found."""
 
     def __init__(self) -> None:
-        self.out = os.fdopen(os.dup(sys.stdout.fileno()), "w")  # while a test runs, the usual one leads elsewhere
+        # While a test runs, the usual output leads elsewhere; and what pytest prints itself does not end its lines.
+        self.out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when == "call" or report.outcome != "passed":
