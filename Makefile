@@ -1,5 +1,5 @@
 # make demo   set up .venv and run the demonstration
-# make test   set up .venv and run every check, as continuous integration does
+# make test   set up .venv and run every check; continuous integration runs make triton36, too
 # make fuzz   random architectures against the naive loop, 10,000 of them
 # make asan   the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer; make tsan: with ThreadSanitizer
 # make emulated   the native engine's tests with every instruction set, those that this machine lacks emulated by SIMDe

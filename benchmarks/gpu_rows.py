@@ -20,7 +20,7 @@ import torch
 from engine_rows import PART_IMAGES, PART_ROWS, SEED
 from job import Job, short
 from loop_rows import PLAIN_STEPS, Loop, Loops
-from measure import wait
+from measure import tf32, wait
 from models import Model
 from results import Gate
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class Traced:
         cond = Conditions.parse(self.entry.cond(len(values))).rows(slice(count), len(values))
         drawn = torch.from_numpy(values[:count]).long()
         unknown = np.ones(drawn.shape, bool) if request.given is None else request.given[:count] < 0
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with tf32(False):
             own = NaiveEngine(self.module, self.head, self.compiled.analysis.layout).parameters(drawn, cond)
         found = compare(
             self.head, drawn, drawn, torch.from_numpy(request.noise[:count]), torch.from_numpy(unknown),
@@ -133,7 +133,7 @@ class InterpretedDrawing:
     def draw(self, on_row: Callable[..., None] | None = None, **options: Any) -> tuple[Any, Request]:
         request = self.traced.request(self.count, self.given, on_row=on_row, **options)
         # The rows' times are those of an exact float32 engine.
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with tf32(False):
             return reference.run(self.traced.compiled.program, request, device=self.traced.device), request
 
     def gate(self, most: int) -> Gate:

@@ -213,6 +213,22 @@ def test_the_captured_loop_draws_what_it_should(name: str) -> None:
     assert torch.equal(loop.loop.values.byte(), sampler.sample(3, seed=3, cond=cond))
 
 
+def test_verifying_turns_tf32_off_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_rows
+
+    seen: list[tuple[bool, bool]] = []
+    flags = torch.backends.cudnn
+    plain = gpu_rows.NaiveEngine.parameters
+    monkeypatch.setattr(
+        gpu_rows.NaiveEngine, "parameters",
+        lambda *arguments: (seen.append((flags.enabled, flags.allow_tf32)), plain(*arguments))[1],
+    )  # fmt: skip
+    (cell,), _ = measured("reference")
+    assert cell.rows[0].status == "ok"
+    assert seen == [(True, False)]
+    assert (flags.enabled, flags.allow_tf32) == (True, True)
+
+
 def test_what_belongs_beside_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, report = importlib.import_module("machine"), importlib.import_module("report")
     properties = type("P", (), {"name": "GPU 9", "multi_processor_count": 7, "total_memory": 3 << 30, "major": 9, "minor": 0})
