@@ -49,13 +49,13 @@ def plan(work: Path, built: bool, quick: bool = False) -> list[list[Part]]:
     few, ending = ["--quick"] if quick else [], ["--limit", "{limit}"]
     speed = {"a": 75, "b": 95, "c": 70, "d": 70}
     return [
-        [part(ENVIRONMENT, "environment", limit=45, needs="")],
+        [part(ENVIRONMENT, "environment", limit=60, needs="")],
         [
-            part("build", "package", *([] if built else [str(work)]), limit=120, needs="torch"),
-            part("kernels", "warm", *ending, limit=120),
+            part("build", "package", *([] if built else [str(work)]), limit=150, needs="torch"),
+            part("kernels", "warm", *ending, limit=140),
         ],
         [part("latencies", "latencies", limit=60)],
-        [part("tests", "checks", limit=120)],
+        [part("tests", "checks", limit=110)],
         *[[part(f"speed {m}", "speed", m, str(work / f"speed-{m}"), *ending, *few, limit=s)] for m, s in speed.items()],
         [part("training", "training", *ending, limit=50)],
         [part("tuning", "tuning", *ending, limit=40)],

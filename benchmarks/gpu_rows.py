@@ -31,6 +31,7 @@ from pixelfast.conditions import Conditions
 from pixelfast.engines import reference, registry
 from pixelfast.engines.naive import NaiveEngine
 from pixelfast.engines.request import Request
+from pixelfast.engines.triton import TritonEngine
 from pixelfast.heads import Head
 from pixelfast.pipeline import Compiled, evaluate_fields
 from pixelfast.verify import compare, relative_error
@@ -80,10 +81,24 @@ class EngineDrawing:
     images: int
     engine: str
     precision: str
+    told: str = ""  # an arrangement of the Triton engine
     last: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        self.runs = registry.ENGINES[self.engine].make(self.traced.compiled.program, self.precision)
+        program = self.traced.compiled.program
+        self.runs: Any = registry.ENGINES[self.engine].make(program, self.precision)
+        if self.told:
+            if self.runs.arrangement(self.images).name == self.told:
+                raise EngineUnavailable("that is what it chooses by itself: see the row without")
+            self.runs = TritonEngine(program, self.precision, arrangement=self.told)  # type: ignore[call-arg]
+
+    @property
+    def note(self) -> str:
+        """What the engine has chosen, and why, if it has a choice."""
+        if self.told or not hasattr(self.runs, "arrangement"):
+            return ""
+        chosen = self.runs.arrangement(self.images)
+        return f"{chosen.name}: {chosen.reason}"
 
     def __call__(self) -> float:
         """Sets `last`, int32 (N, H, W, C); returns seconds."""
@@ -257,9 +272,10 @@ def drawing(name: str, traced: Traced, images: int) -> EngineDrawing | Interpret
     """
     if name == row_names.SLOW:
         return InterpretedDrawing(traced, images)
-    engine, precision = row_names.ENGINES[name]
+    row, told = row_names.ARRANGED.get(name, (name, ""))
+    engine, precision = row_names.ENGINES[row]
     registry.choose(engine, precision, traced.head)  # says why, if it cannot
-    return EngineDrawing(traced, images, engine, precision)
+    return EngineDrawing(traced, images, engine, precision, told)
 
 
 def explained(error: Exception) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,9 @@ from pixelfast.conditions import Conditions
 
 VERIFIED = 16
 """Images of a row that are compared with the module, at most: what the comparison takes is spent on the processor."""
+
+LAST = ("cuda",)
+"""Measured when all else is: its blocks wait for each other, and what hangs takes with it whatever comes after."""
 
 Save = Callable[[list[Cell]], None]
 
@@ -64,35 +67,41 @@ class GpuWorker:
         took = time.perf_counter() - self.began
         on_device = copy.deepcopy(module).to(self.device)
         self.traced = Traced(entry, head, job.shape, on_device, compiled, self.device, took)
-        self.cells: list[Cell] = []
+        self.cells: dict[int, Cell] = {}
         self.tried: dict[int, Tried] = {}
 
     def run(self) -> list[Cell]:
-        """All cells, in the order of the job's images."""
-        for images in self.job.images:
-            self.cells.append(Cell(self.job.model, self.job.shape, images, ()))
-            for cell in self.growing(images):
-                self.cells[-1] = cell
-                self.save(self.cells)
-        return self.cells
+        """All cells, in the order of the job's images; within each, the rows that matter most come first."""
+        for last in (False, True):
+            for images in self.job.images:
+                for name in sorted(self.job.rows, key=self.weight):
+                    if (name in LAST) == last:
+                        self.add(name, images)
+                        self.save(list(self.cells.values()))
+        return list(self.cells.values())
 
-    def growing(self, images: int) -> Iterator[Cell]:
-        """The cell of a number of images, with one more row each time; the rows that matter most come first."""
+    def weight(self, name: str) -> int:
+        """The engines before what they are compared with; the interpreter takes longest."""
+        if name in row_names.ARRANGED:
+            return 1
+        return 3 if name == row_names.SLOW else 2 if name in row_names.USUAL else 0
+
+    def add(self, name: str, images: int) -> None:
+        """One more row of a cell."""
         job = self.job
-        found: dict[str, Row] = {}
-        forward = None if job.yardstick == "none" else self.forward(images)
-        fast = row_names.native(list(job.rows))
-        usual = [name for name in job.rows if name in row_names.USUAL]
-        for name in [*fast, *usual, *(name for name in job.rows if name == row_names.SLOW)]:
-            say(f"n = {images}: {name}")
-            if job.limit is not None and time.perf_counter() - self.began > job.limit:
-                found[name] = Row(name, "skipped", f"the {job.limit:.0f} s of this model were spent")
-            elif name in usual:
-                found |= self.usual(name, images)
-            else:
-                found[name] = self.engine(name, images)
-            ordered = tuple(found[row] for row in job.rows if row in found)
-            yield Cell(job.model, job.shape, images, ordered, forward)
+        if images not in self.cells:
+            forward = None if job.yardstick == "none" else self.forward(images)
+            self.cells[images] = Cell(job.model, job.shape, images, (), forward)
+        say(f"n = {images}: {name}")
+        cell = self.cells[images]
+        found = {row.name: row for row in cell.rows}
+        if job.limit is not None and time.perf_counter() - self.began > job.limit:
+            found[name] = Row(name, "skipped", f"the {job.limit:.0f} s of this model were spent")
+        elif name in row_names.USUAL:
+            found |= self.usual(name, images)
+        else:
+            found[name] = self.engine(name, images)
+        self.cells[images] = replace(cell, rows=tuple(found[row] for row in job.rows if row in found))
 
     def forward(self, images: int) -> Forward | None:
         """One eager forward over all images, in the batch that is fastest; None: the module does not run here."""
@@ -121,7 +130,8 @@ class GpuWorker:
                 made()  # a row of pixels is captured when it comes again
             took = self.traced.compile_s + time.perf_counter() - begin
             memory = None if isinstance(made, InterpretedDrawing) else self.peak(held)
-            row = withhold(Row(name, "ok", compile_s=took, steps=made.steps, memory=memory), made.gate(VERIFIED))
+            row = Row(name, "ok", compile_s=took, steps=made.steps, memory=memory, note=getattr(made, "note", ""))
+            row = withhold(row, made.gate(VERIFIED))
             if row.status != "ok":
                 return row
             verified = made.last

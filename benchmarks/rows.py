@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from importlib import import_module
+from importlib.util import find_spec
 
 from pixelfast.engines import registry
 from pixelfast.precision import PRECISIONS
@@ -25,8 +27,21 @@ ENGINES: dict[str, tuple[str, str]] = {
     for precision in entry.precisions
 }
 """Engine and precision of the rows that are pixelfast's."""
+
+
+def _arrangements() -> tuple[str, ...]:
+    """How the Triton engine may run a row of pixels, if there is a choice."""
+    if find_spec("pixelfast.engines.triton_arrangement") is None:
+        return ()
+    return tuple(import_module("pixelfast.engines.triton_arrangement").NAMES)
+
+
+ARRANGED: dict[str, tuple[str, str]] = {
+    f"{row}-{name}": (row, name) for row in ("triton", "triton-fp16") for name in _arrangements()
+}
+"""Rows in which an engine is told what it chooses by itself in another row: that row, and what it is told."""
 DEVICES = ("cpu", "cuda")
-ON_CUDA = ("naive-graph", *(row for row, (engine, _) in ENGINES.items() if engine in ("triton", "cuda")))
+ON_CUDA = ("naive-graph", *ARRANGED, *(row for row, (engine, _) in ENGINES.items() if engine in ("triton", "cuda")))
 """Rows that need a GPU."""
 ON_BOTH = ("naive", "naive-compiled", SLOW)
 """Rows that run on a processor as well as on a GPU."""
@@ -44,6 +59,7 @@ ROWS: dict[str, str] = {
     **USUAL,
     NETKET: "NetKet's cached sampler (JAX) of the same network",
     **{row: _described(*made) for row, made in ENGINES.items()},
+    **{name: f"as `{row}`, told to run {told!r}" for name, (row, told) in ARRANGED.items()},
 }
 """Name and description of every row, from slow to fast."""
 

@@ -63,6 +63,8 @@ class Log:
 
     def write(self, who: str, line: str) -> None:
         with self._lock:
+            if self._file.closed:  # somebody still had something to say
+                return
             self._file.write(f"[{time.monotonic() - self._began:6.1f} s] {who}: {line.rstrip()}\n")
             self._file.flush()
 
