@@ -188,19 +188,28 @@ class GraphLoop:
         return parameters
 
     def capture(self, channel: int) -> None:
-        """As PyTorch wants it: some steps on another stream first, in which libraries make what they need."""
-        if self.device.type != "cuda" or channel in self.graphs:
+        """As PyTorch wants it: some steps on another stream first, in which libraries make what they need.
+
+        The images stay as they were. On a processor there is nothing to capture.
+        """
+        if channel in self.last:
             return
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self.compute(channel)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        before = self.loop.values.clone(), self.input.clone()
+        if self.device.type != "cuda":
             self.last[channel] = self.compute(channel)
-        self.graphs[channel] = graph
+        else:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    self.compute(channel)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self.last[channel] = self.compute(channel)
+            self.graphs[channel] = graph
+        self.loop.values.copy_(before[0])
+        self.input.copy_(before[1])
 
     def step(self, row: int, col: int, channel: int) -> None:
         self.row.fill_(row)

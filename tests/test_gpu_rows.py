@@ -208,6 +208,10 @@ def test_the_captured_loop_draws_what_it_should(name: str) -> None:
     sampler = pixelfast.compile(module, shape, cond=cond, engine="reference")
     layout = sampler.prepare(cond).analysis.layout
     loop = GraphLoop(UsualLoop(module, head, layout, Conditions.parse(cond), noise.uniforms(3, 0, 3, shape)))
+    before = loop.loop.values.clone(), loop.input.clone()
+    for channel in range(shape[0]):
+        loop.capture(channel)
+    assert all(torch.equal(now, then) for now, then in zip((loop.loop.values, loop.input), before, strict=True))
     for row, col, channel in np.ndindex(shape[1], shape[2], shape[0]):
         loop.step(row, col, channel)
     assert torch.equal(loop.loop.values.byte(), sampler.sample(3, seed=3, cond=cond))

@@ -31,8 +31,8 @@ PRECISIONS: dict[str, tuple[torch.dtype | None, bool]] = {
     "float16 by autocast": (torch.float16, True),
 }
 """The type of autocast, and whether PyTorch may use TF32."""
-EXACT = 2e-5
-"""What float32 may differ: sums of a thousand terms in another order."""
+EXACT = 1e-4
+"""What float32 may differ after fifteen layers: sums of thousands of terms in another order."""
 
 Step = Callable[[nn.Module], Tensor]
 
