@@ -123,6 +123,34 @@ time.sleep(600)
     assert made.found()["after"]["status"] == "ok"
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc here")
+def test_a_check_that_is_stopped_leaves_nobody_behind(made: Made, tmp_path: Path) -> None:
+    hanging = "import os, time\nsay(kind='fact', name='child', value=os.getpid())\ntime.sleep(600)"
+    made.part("hanging", hanging)
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import os, signal, sys\nfrom pathlib import Path\nsys.path.insert(0, {str(BENCHMARKS)!r})\nimport gpu_check\n"
+        f"part = gpu_check.Part('hanging', ({made.groups[0][0].command[0]!r},), 300.0, '')\n"
+        f"signal.signal(signal.SIGTERM, gpu_check._stop)\n"
+        f"gpu_check.Check([[part]], Path({str(made.out)!r}), 300.0).run(os.environ)\n",
+        encoding="utf-8",
+    )
+    with subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(200):
+            if (made.out / "gpu_check.json").exists() and made.found()["hanging"]["records"]:
+                break
+            time.sleep(0.1)
+        process.terminate()
+        process.communicate(timeout=30)
+    found = made.found()["hanging"]
+    assert found["status"] in ("running", "failed")
+    for _ in range(50):
+        if not alive(found["records"][0]["value"]):
+            break
+        time.sleep(0.1)
+    assert not alive(found["records"][0]["value"])
+
+
 def test_a_part_that_says_nothing_has_failed(made: Made) -> None:
     made.part("silent", "print('{ this is no JSON')")
     assert made.run() == 1
