@@ -119,20 +119,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small images: is everything in order?")
     parser.add_argument("--work", type=Path, default=HERE.parent / "build" / "gpu_check", help="where things are built")
     args = parser.parse_args(argv)
-    built = package.installed()
-    groups = plan(args.work.resolve(), built, args.quick)
+    built, work = package.installed(), args.work.resolve()
+    groups = plan(work, built, args.quick)
     if args.only is not None:
         names = {ENVIRONMENT, *args.only.split(",")}
         if unknown := names - {part.name for group in groups for part in group}:
             there = ", ".join(part.name for group in groups for part in group)
             parser.error(f"there is no part {', '.join(sorted(unknown))}: there are {there}")
         groups = [kept for group in groups if (kept := [part for part in group if part.name in names])]
-    args.work.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     if not built:
-        package.lay_out(args.work)
+        package.lay_out(work)
     check = Check(groups, args.out, args.seconds)
     signal.signal(signal.SIGTERM, _stop)
-    code = check.run(environment(args.work, built))
+    code = check.run(environment(work, built))
     print(f"gpu_check.json, gpu_check.md and gpu_check.log are in {args.out}/")
     for name in check.summary.failed:
         print(f"FAILED: {name}: {check.summary.parts[name]['reason']}", file=sys.stderr)

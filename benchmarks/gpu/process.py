@@ -25,7 +25,8 @@ GRACE = 5.0
 ENOUGH = 0.75
 """Of its limit, after which a part that knows its time begins nothing more."""
 TOLD = 5
-"""Last lines of a program that failed, for the reason."""
+"""Last lines of a program that failed, for the reason; of each so many letters."""
+WIDE = 160
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def run(
 
     def listen(line: str) -> None:
         if line.strip():
-            last.append(line.strip())
+            last.append(line.strip()[:WIDE])
         log.write(part.name, line)
 
     assert process.stdout is not None
