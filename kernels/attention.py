@@ -11,6 +11,8 @@ together once, at the end. That is two exponentials a pixel instead of one, besi
 read longer runs of memory, but leave most of a GPU idle for few images; one head's pixels divided among programs would need
 another launch to bring them together.
 
+Caches are float32, or float16 that `keep` rounds to: they are most of what is read. Scores, softmax and means are float32.
+
 Loads are not made ahead of time (`num_stages=1`): the cache is what earlier launches of the same row have stored.
 """
 
@@ -23,7 +25,7 @@ import triton.language as tl
 from ..grid import Rect
 from .expressions import SCALARS
 from .launch import Launch, power_of_two
-from .operand import WORDS, addresses
+from .operand import WORDS, addresses, running_items
 
 HELD = 4096
 """Numbers of keys and values that a program loads at a time."""
@@ -114,4 +116,36 @@ def attention(
             "across": rect.col1 - rect.col0, "masked": masked, "biased": biased, "scale": float(scale),
         },
         constants={"BIAS": bias, "BLOCK_P": block, "BLOCK_E": block_e, "BLOCK_D": block_d, "ALIGN": align},
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=SCALARS)
+def keep_kernel(
+    arena, caches, operands, position, first, columns, images, features, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr
+):  # fmt: skip
+    """Operands: output, in a cache; source."""
+    col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+    mask = live[:, None] & (f < features)[None, :]
+    x = tl.load(arena + addresses(operands + WORDS, col, image, 1)[:, None] + f[None, :], mask=mask, other=0.0)
+    out = caches + addresses(operands, col, image, 1)[:, None] + f[None, :]
+    tl.store(out, x.to(caches.dtype.element_ty), mask=mask)
+
+
+def keep(
+    arena: torch.Tensor, caches: torch.Tensor, operands: torch.Tensor, position: torch.Tensor,
+    *, columns: int, images: int, features: int,
+) -> Launch:  # fmt: skip
+    """A copy into a cache: operands are output and source."""
+    items, width = columns * images, min(power_of_two(features), 128)
+    block = min(power_of_two(items), max(1, 1024 // width))
+    return Launch(
+        kernel=keep_kernel,
+        grid=(-(-items // block), -(-features // width)),
+        arguments={
+            "arena": arena, "caches": caches, "operands": operands, "position": position, "columns": columns, "images": images,
+            "features": features,
+        },
+        constants={"BLOCK_I": block, "BLOCK_F": width},
+        writes=("caches",),
     )  # fmt: skip
