@@ -24,6 +24,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 import triton.language as tl
 
 from pixelfast.engines.triton_session import Session
+from pixelfast.kernels.attention import attention_kernel
 from pixelfast.kernels.launch import Launch
 from pixelfast.kernels.operand import move_kernel
 
@@ -34,7 +35,10 @@ MODELS = {
     "d": lambda: (PixelSNAIL((1, 3, 32), 512, features=256, blocks=1, residuals=1, key=16, heads=8, embed=64), None),
 }
 KERNELS = {"row_products_kernel", "pixel_stage", "pointwise", "draw_kernel", "encode_kernel", "record_kernel"}
-MORE = {"d": {"lookup_kernel", "attention_kernel"}}
+MORE = {
+    ("d", "fp32"): {"lookup_kernel", "attention_kernel"},
+    ("d", "fp16"): {"lookup_kernel", "attention_kernel", "keep_kernel"},
+}
 HALVES = {"fp32": None, "fp16": "*fp16", "bf16": "*bf16"}
 # One image has variants of its own. Those of c and d take minutes more; what they add are other leaves of the same kernels.
 CASES = [
@@ -94,8 +98,9 @@ def test_compiles_within_the_machine(name: str, images: int, precision: str, tmp
         weights = launch.signature().get("weights", "*fp32")
         assert weights in ("*fp32", HALVES[precision]), what
         assert (found.tensor_cores > 0) == (weights != "*fp32"), what
+        assert launch.kernel is not attention_kernel or "ld.global.v4" in found.ptx, "keys and values are read in small pieces"
         halves += weights != "*fp32"
-    assert {launch.kernel.fn.__name__ for launch in listed} >= KERNELS | MORE.get(name, set())
+    assert {launch.kernel.fn.__name__ for launch in listed} >= KERNELS | MORE.get((name, precision), set())
     assert (halves > 0) == (precision != "fp32")
 
 
