@@ -19,22 +19,7 @@ from pixelfast.errors import EngineUnavailable
 from pixelfast.heads import Bernoulli, Categorical, Head
 from pixelfast.mixture import MixtureOfLogistics
 from pixelfast.models import PixelCNN
-from pixelfast.program import (
-    Attention,
-    Buffer,
-    Cache,
-    Draw,
-    Keys,
-    Lattice,
-    Map,
-    Mixture,
-    Norm,
-    Op,
-    Product,
-    Program,
-    Rect,
-    Slot,
-)
+from pixelfast.program import Buffer, Draw, Lattice, Map, Mixture, Norm, Op, Product, Program, Rect, Slot
 
 HERE = triton.available() is None
 
@@ -110,6 +95,25 @@ def test_what_is_a_launch_of_its_own(name: str) -> None:
     assert [type(work) for work in stages(program, step)] == [Stage, type(step[1])]
 
 
+def test_what_attention_reads_is_stored() -> None:
+    image, cache = Rect(0, 2, 0, 2), Slot(2, 0, 8)
+    buffers = tuple(Buffer(f"b{i}", 10, 2, (0, 3), image) for i in range(4))
+    copy = Map(cache, (WHOLE,), (), image)
+    seen = pixelfast.program.Keys.of(np.tri(4, k=-1, dtype=bool))
+    caches = pixelfast.program.Cache(2, 0, 4, 0, 0), pixelfast.program.Cache(2, 4, 4, 0, 0)
+    step = (
+        product(WHOLE, OTHER), copy,
+        pixelfast.program.Attention(Slot(3, 0, 4), HALF, *caches, 1, 1.0, seen, None, image),
+    )  # fmt: skip
+    program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(3, 0, 4)),))
+    stage, *_ = stages(program, step)
+    assert isinstance(stage, Stage)
+    assert stage.stored == ("y0", "z0")
+    stage, *rest = stages(program, step, alone={2})
+    assert isinstance(stage, Stage)
+    assert (stage.stored, rest) == (("y0",), list(step[1:]))
+
+
 def test_what_a_launch_need_not_store() -> None:
     image = Rect(0, 2, 0, 2)
     buffers = tuple(Buffer(f"b{i}", 10, 1, (0, 3), image) for i in range(3))
@@ -121,24 +125,6 @@ def test_what_a_launch_need_not_store() -> None:
     (stage,) = stages(dataclasses.replace(program, draws=(Draw(0, Slot(0, 7, 1)),)), step)
     assert isinstance(stage, Stage)
     assert stage.stored == ("y0",)
-
-
-def test_what_attention_reads_is_stored() -> None:
-    image, cache = Rect(0, 2, 0, 2), Slot(2, 0, 8)
-    buffers = tuple(Buffer(f"b{i}", 10, 2, (0, 3), image) for i in range(4))
-    copy = Map(cache, (WHOLE,), (), image)
-    seen = Keys.of(np.tri(4, k=-1, dtype=bool))
-    step = (
-        product(WHOLE, OTHER), copy,
-        Attention(Slot(3, 0, 4), HALF, Cache(2, 0, 4, 0, 0), Cache(2, 4, 4, 0, 0), 1, 1.0, seen, None, image),
-    )  # fmt: skip
-    program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(3, 0, 4)),))
-    stage, *_ = stages(program, step)
-    assert isinstance(stage, Stage)
-    assert stage.stored == ("y0", "z0")
-    stage, *rest = stages(program, step, alone={2})
-    assert isinstance(stage, Stage)
-    assert (stage.stored, rest) == (("y0",), list(step[1:]))
 
 
 @pytest.mark.skipif(HERE, reason="it runs here")
