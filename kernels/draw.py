@@ -2,81 +2,118 @@
 
     categorical:  p = softmax(logits / temperature),  value = number of k < K - 1 with p_0 + ... + p_k <= noise
     bernoulli:    value = 1 if noise >= P(0)
+    mixture_of_logistics:  kernels/mixture.py
     encode:       out[f] = table[value, f]
 
 A program draws one image's value in float64, as the reference does: probabilities that are summed in float32 would move draws
 at the edges of the distribution function. It writes the value, adds its logarithm to the image's sum, and encodes it, so that
 a drawn sub-pixel is one launch. Values that are given (>= 0) are kept. Parameters that describe no distribution leave the
 lowest number of such a sub-pixel in `status`, in the order of drawing, images running fastest.
+
+More than `BLOCK_K` logits are read in blocks three times: for the largest, for the sum, for the search. Of a single block the
+compiler makes one reading, and one exponential of each logit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
+from ..program import Mixture
 from .expressions import SCALARS
 from .launch import Launch, power_of_two
+from .mixture import log_sigmoid, mixture_draw
 from .operand import WORDS, addresses, running_items
 
-MOST_LEVELS = 16384
-"""K of a categorical draw: all logits of an image are held by one program."""
+BLOCK_K = 1024
+"""Logits that a program holds at a time, at most."""
 
 FINE = 2**62
 """What `status` holds as long as all parameters describe distributions."""
 
 
 @triton.jit
-def log_sigmoid(x):
-    return tl.minimum(x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(x)))
+def logits(source, block, count, BLOCK_K: tl.constexpr):
+    """One block's numbers k and logits, in float64: -infinity, whose probability is 0, beyond the last."""
+    k = block * BLOCK_K + tl.arange(0, BLOCK_K)
+    return k, tl.load(source + k, mask=k < count, other=float("-inf")).to(tl.float64)
+
+
+@triton.jit
+def categorical_draw(source, count, levels, uniform, heat, BLOCK_K: tl.constexpr, BLOCKS: tl.constexpr):
+    """A value, the logarithm of its probability, and whether (1) there is no distribution to draw from."""
+    top, bad = tl.full([], float("-inf"), tl.float64), 0
+    for block in range(BLOCKS):
+        k, x = logits(source, block, count, BLOCK_K)
+        bad = tl.maximum(bad, tl.max(((x == float("inf")) | (x != x)).to(tl.int32), 0))
+        top = tl.maximum(top, tl.max(x, 0))
+    bad = tl.maximum(bad, (top == float("-inf")).to(tl.int32))
+    whole = tl.full([], 0.0, tl.float64)
+    for block in range(BLOCKS):
+        k, x = logits(source, block, count, BLOCK_K)
+        whole += tl.sum(tl.exp((x - top) / heat), 0)
+    below, drawn = tl.full([], 0.0, tl.float64), 0
+    for block in range(BLOCKS):
+        k, x = logits(source, block, count, BLOCK_K)
+        p = tl.exp((x - top) / heat) / whole
+        edges = below + tl.cumsum(p, 0)
+        drawn += tl.sum(((edges <= uniform) & (k < levels - 1)).to(tl.int32), 0)
+        below += tl.sum(p, 0)
+    return drawn, (tl.load(source + drawn).to(tl.float64) - top) / heat - tl.log(whole), bad
+
+
+@triton.jit
+def bernoulli_draw(source, uniform, heat, PROBABILITY: tl.constexpr):
+    """As `categorical_draw`, from one number: the probability of 1, or its logit."""
+    x = tl.load(source).to(tl.float64)
+    if PROBABILITY:
+        bad = ((x >= 0.0) & (x <= 1.0)).to(tl.int32) == 0
+        x = tl.log(x / (1.0 - x))
+    else:
+        bad = (tl.abs(x) < float("inf")).to(tl.int32) == 0
+    x = x / heat
+    drawn = (tl.exp(log_sigmoid(-x)) <= uniform).to(tl.int32)
+    return drawn, log_sigmoid(tl.where(drawn > 0, x, -x)), bad.to(tl.int32)
 
 
 @triton.jit(do_not_specialize=SCALARS)
 def draw_kernel(
     arena, operands, position, noise, values, parameters, log_prob, temperature, status,
     first, images, height, width, channels, channel, levels, encodes, count,
-    HEAD: tl.constexpr, KEEP: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_E: tl.constexpr,
+    HEAD: tl.constexpr, KEEP: tl.constexpr, BLOCK_K: tl.constexpr, BLOCKS: tl.constexpr, BLOCK_E: tl.constexpr,
+    COLOURS: tl.constexpr = 0, COMPONENTS: tl.constexpr = 0, MAJOR: tl.constexpr = False, LEAST: tl.constexpr = 0.0,
+    BLOCK_M: tl.constexpr = 1,
 ):  # fmt: skip
     """Operands: source, then for each encode its output (count: features) and its table (levels, features).
 
-    noise and values are (N, H, W, C), parameters (N, H, W, C, count) if KEEP; log_prob is (N,).
+    noise and values are (N, H, W, C), parameters (N, H, W, C, count) if KEEP; log_prob is (N,). The last five constants are
+    those of a mixture.
     """
     image = tl.program_id(0)
     row, col = tl.load(position), tl.load(position + 1) + first
     pixel = ((image.to(tl.int64) * height + row) * width + col) * channels + channel
-    k = tl.arange(0, BLOCK_K)
-    logits = tl.load(arena + addresses(operands, col, image, 1) + k, mask=k < count, other=float("-inf"))
-    if KEEP:
-        tl.store(parameters + pixel * count + k, logits, mask=k < count)
+    source = arena + addresses(operands, col, image, 1)
     heat = tl.load(temperature)
     given = tl.load(values + pixel)
     uniform = tl.load(noise + pixel).to(tl.float64)
-    x = logits.to(tl.float64)
     if HEAD == "categorical":
-        bad = tl.max(tl.where((k < count) & ((x == float("inf")) | (x != x)), 1, 0), 0)
-        top = tl.max(x, 0)
-        bad = tl.maximum(bad, (top == float("-inf")).to(tl.int32))
-        x = (x - top) / heat
-        p = tl.exp(x)
-        # A logit of -infinity has probability 0, and so have the numbers beyond K.
-        whole = tl.sum(p, 0)
-        edges = tl.cumsum(p / whole, 0)
-        drawn = tl.sum(((edges <= uniform) & (k < levels - 1)).to(tl.int32), 0)
-        logarithm = tl.sum(tl.where(k == drawn, x, 0.0), 0) - tl.log(whole)
+        drawn, logarithm, bad = categorical_draw(source, count, levels, uniform, heat, BLOCK_K, BLOCKS)
+    elif HEAD == "mixture_of_logistics":
+        drawn, logarithm, bad = mixture_draw(
+            source, values + pixel - channel, channel, levels, uniform, heat, COLOURS, COMPONENTS, MAJOR, LEAST, BLOCK_M
+        )
+        k, x = logits(source, 0, count, BLOCK_K)
+        bad = tl.maximum(bad, tl.max(((k < count) & ((tl.abs(x) < float("inf")) == 0)).to(tl.int32), 0))
     else:
-        x = tl.sum(tl.where(k == 0, x, 0.0), 0)
-        if HEAD == "bernoulli_probability":
-            bad = ((x >= 0.0) & (x <= 1.0)).to(tl.int32) == 0
-            x = tl.log(x / (1.0 - x))
-        else:
-            bad = (tl.abs(x) < float("inf")).to(tl.int32) == 0
-        x = x / heat
-        drawn = (tl.exp(log_sigmoid(-x)) <= uniform).to(tl.int32)
-        logarithm = log_sigmoid(tl.where(drawn > 0, x, -x))
-        bad = bad.to(tl.int32)
+        drawn, logarithm, bad = bernoulli_draw(source, uniform, heat, HEAD == "bernoulli_probability")
+    if KEEP:
+        for block in range(BLOCKS):
+            k = block * BLOCK_K + tl.arange(0, BLOCK_K)
+            tl.store(parameters + pixel * count + k, tl.load(source + k, mask=k < count, other=0.0), mask=k < count)
     if given < 0:
         if bad > 0:
             where = ((row.to(tl.int64) * width + col) * channels + channel) * images + image
@@ -96,10 +133,17 @@ def draw_kernel(
 def draw(
     arena: torch.Tensor, operands: torch.Tensor, position: torch.Tensor, noise: torch.Tensor, values: torch.Tensor,
     parameters: torch.Tensor | None, log_prob: torch.Tensor, temperature: torch.Tensor, status: torch.Tensor,
-    *, head: str, channel: int, levels: int, count: int, encoded: Sequence[int],
+    *, head: str, channel: int, levels: int, count: int, encoded: Sequence[int], mixture: Mixture | None = None,
 ) -> Launch:  # fmt: skip
     """Operands: source, then output and table of each encode, whose features `encoded` lists."""
     images, height, width, channels = values.shape
+    block = min(max(power_of_two(count), 2), BLOCK_K)
+    constants: dict[str, Any] = {"HEAD": head, "KEEP": parameters is not None, "BLOCK_K": block, "BLOCKS": -(-count // block)}
+    if mixture is not None:
+        constants |= {
+            "COLOURS": channels, "COMPONENTS": mixture.components, "MAJOR": mixture.order == "mixture-major",
+            "LEAST": mixture.log_scale_min, "BLOCK_M": max(8, power_of_two(mixture.components)),
+        }  # fmt: skip
     return Launch(
         kernel=draw_kernel,
         grid=(images,),
@@ -109,13 +153,24 @@ def draw(
             "status": status, "images": images, "height": height, "width": width, "channels": channels, "channel": channel,
             "levels": levels, "encodes": len(encoded), "count": count,
         },
-        constants={
-            "HEAD": head, "KEEP": parameters is not None, "BLOCK_K": max(power_of_two(count), 2),
-            "BLOCK_E": power_of_two(max([1, *encoded])),
-        },
-        warps=4 if count > 128 else 1,
+        constants={**constants, "BLOCK_E": power_of_two(max([1, *encoded]))},
+        warps=warps(count, mixture),
         writes=("arena", "values", "parameters", "log_prob", "status"),
     )  # fmt: skip
+
+
+def warps(count: int, mixture: Mixture | None) -> int:
+    """For each program; mixtures as compiled for sm_90 by Triton 3.6 and 3.9 without spilling registers."""
+    if mixture is not None:
+        return 2 if mixture.components <= 32 else 4
+    return 4 if count > 128 else 1
+
+
+@triton.jit
+def known_subpixels(position, first, columns, images, height, width, channels, channel, BLOCK_I: tl.constexpr):
+    """Columns and images of a program's items (I,), which of them exist, and where their sub-pixels are in (N, H, W, C)."""
+    col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    return col, image, live, ((image.to(tl.int64) * height + tl.load(position)) * width + col) * channels + channel
 
 
 @triton.jit(do_not_specialize=SCALARS)
@@ -124,33 +179,13 @@ def encode_kernel(
     BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
     """Known values of many columns. Operands: output, table (K, features)."""
-    col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    col, image, live, pixel = known_subpixels(position, first, columns, images, height, width, channels, channel, BLOCK_I)
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     mask = live[:, None] & (f < features)[None, :]
-    pixel = ((image.to(tl.int64) * height + tl.load(position)) * width + col) * channels + channel
     value = tl.load(values + pixel, mask=live, other=0)
     table = tl.load(operands + WORDS) + value * features
     code = tl.load(arena + table[:, None] + f[None, :], mask=mask, other=0.0)
     tl.store(arena + addresses(operands, col, image, 1)[:, None] + f[None, :], code, mask=mask)
-
-
-def encode(
-    arena: torch.Tensor, operands: torch.Tensor, position: torch.Tensor, values: torch.Tensor,
-    *, channel: int, columns: int, features: int,
-) -> Launch:  # fmt: skip
-    images, height, width, channels = values.shape
-    items, block_f = columns * images, min(power_of_two(features), 128)
-    block = min(power_of_two(items), max(1, 1024 // block_f))
-    return Launch(
-        kernel=encode_kernel,
-        grid=(-(-items // block), -(-features // block_f)),
-        arguments={
-            "arena": arena, "operands": operands, "position": position, "values": values, "columns": columns,
-            "images": images, "features": features, "height": height, "width": width, "channels": channels,
-            "channel": channel,
-        },
-        constants={"BLOCK_I": block, "BLOCK_F": block_f},
-    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=SCALARS)
@@ -159,13 +194,19 @@ def record_kernel(
     BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
     """parameters[n, row, col, channel, f] = source[i, f]: of sub-pixels whose values are known."""
-    col, image, live = running_items(position, first, columns, images, BLOCK_I)
+    col, image, live, pixel = known_subpixels(position, first, columns, images, height, width, channels, channel, BLOCK_I)
     f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
     mask = live[:, None] & (f < features)[None, :]
-    source = addresses(operands, col, image, 1)
-    x = tl.load(arena + source[:, None] + f[None, :], mask=mask, other=0.0)
-    pixel = ((image.to(tl.int64) * height + tl.load(position)) * width + col) * channels + channel
+    x = tl.load(arena + addresses(operands, col, image, 1)[:, None] + f[None, :], mask=mask, other=0.0)
     tl.store(parameters + pixel[:, None] * features + f[None, :], x, mask=mask)
+
+
+def encode(
+    arena: torch.Tensor, operands: torch.Tensor, position: torch.Tensor, values: torch.Tensor,
+    *, channel: int, columns: int, features: int,
+) -> Launch:  # fmt: skip
+    arguments = {"arena": arena, "operands": operands, "position": position, "values": values}
+    return _over_known(encode_kernel, arguments, values.shape, channel, columns, features, ("arena",))
 
 
 def record(
@@ -173,17 +214,24 @@ def record(
     *, channel: int, columns: int,
 ) -> Launch:  # fmt: skip
     """`parameters` is (N, H, W, C, P)."""
-    images, height, width, channels, features = parameters.shape
+    arguments = {"arena": arena, "operands": operands, "position": position, "parameters": parameters}
+    shape, features = parameters.shape[:4], parameters.shape[4]
+    return _over_known(record_kernel, arguments, shape, channel, columns, features, ("parameters",))
+
+
+def _over_known(
+    kernel: Any, arguments: dict[str, Any], shape: Sequence[int], channel: int, columns: int, features: int,
+    writes: tuple[str, ...],
+) -> Launch:  # fmt: skip
+    """A launch over so many columns of one channel of images (N, H, W, C) whose values are known."""
+    images, height, width, channels = shape
     items, block_f = columns * images, min(power_of_two(features), 128)
     block = min(power_of_two(items), max(1, 1024 // block_f))
+    sizes = {"columns": columns, "images": images, "features": features, "height": height, "width": width}
     return Launch(
-        kernel=record_kernel,
+        kernel=kernel,
         grid=(-(-items // block), -(-features // block_f)),
-        arguments={
-            "arena": arena, "operands": operands, "position": position, "parameters": parameters, "columns": columns,
-            "images": images, "features": features, "height": height, "width": width, "channels": channels,
-            "channel": channel,
-        },
+        arguments={**arguments, **sizes, "channels": channels, "channel": channel},
         constants={"BLOCK_I": block, "BLOCK_F": block_f},
-        writes=("parameters",),
-    )  # fmt: skip
+        writes=writes,
+    )

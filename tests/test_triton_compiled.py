@@ -1,4 +1,4 @@
-"""The Triton engine's kernels compiled ahead of time for sm_90: every variant that it would launch for models a and b.
+"""The Triton engine's kernels compiled ahead of time for sm_90: every variant that it would launch for models a to d.
 
 Widths and numbers of images are those of benchmarks/models.py; further layers and rows would launch the same kernels again.
 """
@@ -6,6 +6,7 @@ Widths and numbers of images are those of benchmarks/models.py; further layers a
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from compiling import SHARED, Compiled, compile_kernel
 from oracle import Traced, trace
 
-from pixelfast.models import GatedPixelCNN, PixelCNN
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelSNAIL
 
 pytest.importorskip("triton", reason="Triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -23,27 +24,42 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 import triton.language as tl
 
 from pixelfast.engines.triton_session import Session
+from pixelfast.kernels.attention import attention_kernel
 from pixelfast.kernels.launch import Launch
 from pixelfast.kernels.operand import move_kernel
 
 MODELS = {
     "a": lambda: (PixelCNN((1, 5, 28), levels=256, features=64, blocks=2, norm=True), None),
     "b": lambda: (GatedPixelCNN((3, 3, 32), levels=256, features=128, layers=3, classes=10), torch.arange(2)),
+    "c": lambda: (PixelCNNpp((3, 4, 32), levels=256, features=160, blocks=1, mixtures=10), None),
+    "d": lambda: (PixelSNAIL((1, 3, 32), 512, features=256, blocks=1, residuals=1, key=16, heads=8, embed=64), None),
 }
+KERNELS = {"row_products_kernel", "pixel_stage", "pointwise", "draw_kernel", "encode_kernel", "record_kernel"}
+MORE = {
+    ("d", "fp32"): {"lookup_kernel", "attention_kernel"},
+    ("d", "fp16"): {"lookup_kernel", "attention_kernel", "keep_kernel"},
+}
+HALVES = {"fp32": None, "fp16": "*fp16", "bf16": "*bf16"}
+# One image has variants of its own. Those of c and d take minutes more; what they add are other leaves of the same kernels.
+CASES = [
+    *((name, images, precision) for name in ("a", "b") for images in (1, 64) for precision in ("fp32", "fp16")),
+    *((name, 64, precision) for name in ("c", "d") for precision in ("fp32", "fp16")),
+    ("d", 1, "fp32"), ("d", 64, "bf16"),
+]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def traced(request: pytest.FixtureRequest) -> Traced:
+@cache
+def traced(name: str) -> Traced:
     torch.manual_seed(0)
-    module, cond = MODELS[request.param]()
+    module, cond = MODELS[name]()
     return trace(module.eval(), module.config["shape"], module.head, cond)
 
 
-def launches(traced: Traced, images: int, precision: str) -> list[Launch]:
+def launches(model: Traced, images: int, precision: str) -> list[Launch]:
     """Each kernel in each variant once."""
-    cond = torch.zeros(images, dtype=torch.int64) if traced.compiled.field_specs else None
-    call = traced.request(images, 0, cond)
-    program = traced.compiled.program
+    cond = torch.zeros(images, dtype=torch.int64) if model.compiled.field_specs else None
+    call = model.request(images, 0, cond)
+    program = model.compiled.program
     session = Session(program, call, torch.device("cpu"), precision, {}, most=0, poison=False)
     found: dict[Any, Launch] = {}
     for row in program.rows:
@@ -67,10 +83,10 @@ def compiled(launch: Launch, folder: Path) -> Compiled:
     return _compiled[key]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("images", [1, 64])
-def test_compiles_within_the_machine(traced: Traced, images: int, precision: str, tmp_path: Path) -> None:
-    listed = launches(traced, images, precision)
+@pytest.mark.parametrize(("name", "images", "precision"), CASES)
+def test_compiles_within_the_machine(name: str, images: int, precision: str, tmp_path: Path) -> None:
+    listed = launches(traced(name), images, precision)
+    halves = 0
     for launch in listed:
         found = compiled(launch, tmp_path)
         what = f"{launch.kernel.fn.__name__}, {launch.constants}, {launch.signature()}"
@@ -79,11 +95,13 @@ def test_compiles_within_the_machine(traced: Traced, images: int, precision: str
         assert "tf32" not in found.ptx, what
         # A copy that runs ahead may read what the same loop, or another program's, has not stored yet.
         assert "cp.async" not in found.ptx, what
-        half = launch.signature().get("weights") == "*fp16"
-        assert (found.tensor_cores > 0) == half, what
-    names = {launch.kernel.fn.__name__ for launch in listed}
-    assert names >= {"row_products_kernel", "pixel_stage", "pointwise", "draw_kernel", "encode_kernel", "record_kernel"}
-    assert any(launch.signature().get("weights") == "*fp16" for launch in listed) == (precision == "fp16")
+        weights = launch.signature().get("weights", "*fp32")
+        assert weights in ("*fp32", HALVES[precision]), what
+        assert (found.tensor_cores > 0) == (weights != "*fp32"), what
+        assert launch.kernel is not attention_kernel or "ld.global.v4" in found.ptx, "keys and values are read in small pieces"
+        halves += weights != "*fp32"
+    assert {launch.kernel.fn.__name__ for launch in listed} >= KERNELS | MORE.get((name, precision), set())
+    assert (halves > 0) == (precision != "fp32")
 
 
 def test_moves(tmp_path: Path) -> None:

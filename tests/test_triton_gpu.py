@@ -1,4 +1,4 @@
-"""The Triton engine on a GPU: models a and b, shrunk, against the naive loop and the native engine; graphs against launches."""
+"""The Triton engine on a GPU: models a to d, shrunk, against the naive loop and the native engine; graphs against launches."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import nn
 import pixelfast
 from pixelfast.engines import cpu
 from pixelfast.engines.request import Result
-from pixelfast.engines.triton import TritonEngine, available
+from pixelfast.engines.triton import TritonEngine, available, lacks
 from pixelfast.errors import NumericalError
-from pixelfast.models import GatedPixelCNN, PixelCNN
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelSNAIL
 
 MISSING = available() or ("TRITON_INTERPRET=1 is set" if os.environ.get("TRITON_INTERPRET") == "1" else None)
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(MISSING is not None, reason=f"no GPU to test on: {MISSING}")]
@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(MISSING is not None, reason=f"
 MODELS = {
     "a": lambda: (PixelCNN((1, 9, 7), levels=256, features=64, blocks=2, norm=True), None),
     "b": lambda: (GatedPixelCNN((3, 7, 5), levels=256, features=128, layers=3, classes=10), torch.arange(5)),
+    "c": lambda: (PixelCNNpp((3, 8, 4), levels=256, features=160, blocks=1, mixtures=10), None),
+    "d": lambda: (PixelSNAIL((1, 7, 5), 512, features=256, blocks=2, residuals=1, key=16, heads=8, embed=64), None),
     "odd": lambda: (GatedPixelCNN((3, 5, 7), levels=5, features=17, layers=2, classes=3), torch.arange(5) % 3),
 }
 
@@ -97,10 +99,13 @@ def test_the_caller_s_stream(case: tuple[Traced, Any], stream: bool) -> None:
             same_bits(engine.run(call), expected)
 
 
-def test_float16(case: tuple[Traced, Any]) -> None:
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_lower_precisions(case: tuple[Traced, Any], precision: str) -> None:
+    if (reason := lacks(precision)) is not None:
+        pytest.skip(reason)
     traced, cond = case
     module = traced.module
-    sampler = pixelfast.compile(module, traced.shape, traced.head, cond=cond, engine="triton", precision="fp16")
+    sampler = pixelfast.compile(module, traced.shape, traced.head, cond=cond, engine="triton", precision=precision)
     images = sampler.sample(5, seed=1, cond=cond)
     assert sampler.verify(images, seed=1, cond=cond).ok
 

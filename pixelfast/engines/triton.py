@@ -23,15 +23,18 @@ import torch
 from ..errors import EngineUnavailable
 from ..heads import Head
 from ..lower import head_name
-from ..program import Lookup, Map, Norm, Product, Program, Reduce
+from ..program import Attention, Lookup, Map, Norm, Product, Program, Reduce
 from .request import Request, Result, check
 
 if TYPE_CHECKING:  # imports Triton, which need not be there
     from .triton_session import Session
 
-HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
-RUNS = (Product, Lookup, Map, Reduce, Norm)
+HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics")
+RUNS = (Product, Lookup, Map, Reduce, Norm, Attention)
 """Instructions that there are kernels for."""
+PRECISIONS = ("fp32", "fp16", "bf16")
+BFLOAT16_SINCE = (8, 0)
+"""Compute capability of the first GPUs that multiply bfloat16."""
 MOST_ISSUES = 20_000
 """Launches in one graph; each takes memory on the device and time when it is captured."""
 KEPT = 2
@@ -57,6 +60,18 @@ def available() -> str | None:
     return None
 
 
+def lacks(precision: str) -> str | None:
+    """Why the current device has no such precision; None if it has."""
+    if precision != "bf16":
+        return None
+    if interpreted():
+        return "Triton's interpreter multiplies bfloat16 wrongly"
+    if (found := torch.cuda.get_device_capability()) < BFLOAT16_SINCE:
+        name, (major, minor) = torch.cuda.get_device_name(), found
+        return f"{name}, of compute capability {major}.{minor}, does not multiply bfloat16, as GPUs do from 8.0 on"
+    return None
+
+
 def refuses(head: Head) -> str | None:
     """Why the engine cannot draw from a head; None if it can."""
     if head_name(head) in HEADS:
@@ -66,7 +81,8 @@ def refuses(head: Head) -> str | None:
 
 def reasons(program: Program) -> list[str]:
     """Why the engine cannot run a program that the reference interpreter runs; empty if it can."""
-    from ..kernels.draw import MOST_LEVELS
+    from ..kernels.attention import MOST_CHANNELS
+    from ..kernels.mixture import MOST_COMPONENTS
     from ..kernels.norm import MOST_FEATURES
 
     missing: dict[str, list[str]] = {}
@@ -76,10 +92,14 @@ def reasons(program: Program) -> list[str]:
     found = [f"{reason} ({_some(layers)})" for reason, layers in missing.items()]
     if program.head not in HEADS:
         found.append(f"it has no kernel for draws from a {program.head} head")
-    elif program.parameters > MOST_LEVELS:
-        found.append(f"a draw holds at most {MOST_LEVELS} logits, the head has {program.parameters}")
+    elif program.mixture is not None and program.mixture.components > MOST_COMPONENTS:
+        found.append(f"a draw holds at most {MOST_COMPONENTS} logistics, the head has {program.mixture.components}")
     norms = [i for i in program.instructions() if isinstance(i, Norm) and i.out.count > MOST_FEATURES]
     found += [f"a layer norm holds at most {MOST_FEATURES} features, {norm.layer} has {norm.out.count}" for norm in norms[:1]]
+    for a in (i for i in program.instructions() if isinstance(i, Attention)):
+        if (size := max(a.keys.count, a.values.count) // a.heads) > MOST_CHANNELS:
+            found.append(f"a head of attention holds at most {MOST_CHANNELS} channels, {a.layer} has {size}")
+            break
     return found
 
 
@@ -94,12 +114,13 @@ class TritonEngine:
 
     Args:
         program: what to run.
-        precision: "fp32", which is exact: IEEE float32, never TF32. "fp16": products of float16 numbers with float32 sums.
+        precision: "fp32", which is exact: IEEE float32, never TF32. "fp16" and "bf16": products of float16 or bfloat16 numbers
+            with float32 sums.
         most_issues: launches in one graph, at most; 0: no graphs, every kernel is launched by itself.
         poison: fill what is not computed yet with NaN, for tests.
 
     Raises:
-        EngineUnavailable: there is no GPU, no Triton, or no kernel for something in the program.
+        EngineUnavailable: there is no GPU, no Triton, no such precision on the GPU, or no kernel for something in the program.
     """
 
     def __init__(
@@ -112,6 +133,10 @@ class TritonEngine:
             raise EngineUnavailable(
                 f"the engine 'triton' cannot run this model: {'; '.join(refused)}. "
                 'Use engine="cpu" or engine="reference", which run every model that compiles'
+            )
+        if (reason := lacks(precision)) is not None:
+            raise EngineUnavailable(
+                f"the engine 'triton' has no precision {precision!r} here: {reason}. Use precision='fp16' or 'fp32'"
             )
         self.program, self.precision = program, precision
         self._most, self._poison = most_issues, poison

@@ -13,7 +13,7 @@ from ..kernels.draw import FINE
 from ..program import Program
 from .request import Request, Result, numerical_error
 from .triton_launches import Launches, State
-from .triton_memory import Memory
+from .triton_memory import Memory, halves
 from .triton_rows import Issue, Rows
 
 
@@ -33,7 +33,8 @@ class Session:
     ) -> None:  # fmt: skip
         images = request.noise.shape[0]
         self.program, self.most, self.captures = program, most, device.type == "cuda" and most > 0
-        self.memory = Memory(program, images, [field.shape for field in request.fields], device)
+        low = halves(program, precision)
+        self.memory = Memory(program, images, [field.shape for field in request.fields], device, low)
         self.state = State.make(program, images, request.want_parameters, device)
         self.rows = Rows(program, Launches(self.memory, self.state, precision, weights), poison)
         self._graphs: dict[object, torch.cuda.CUDAGraph] = {}

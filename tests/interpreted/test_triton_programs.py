@@ -15,6 +15,15 @@ from pixelfast.engines.reference import run as reference
 from pixelfast.engines.request import Request, Result
 from pixelfast.engines.triton import HEADS, TritonEngine
 from pixelfast.errors import NumericalError
+from pixelfast.program import Mixture
+
+
+def builder_of(head: str, seed: int, shape: tuple[int, int, int], **options: int) -> Builder:
+    """A mixture describes pixels of 1 or 3 channels."""
+    levels = {"categorical": 6, "mixture_of_logistics": 17}.get(head, 2)
+    mixture = Mixture(2, "mixture-major", -7.0) if head == "mixture_of_logistics" else None
+    shape = (3, *shape[1:]) if mixture and shape[0] == 2 else shape
+    return Builder(np.random.default_rng(seed), shape, head=head, levels=levels, mixture=mixture, **options)
 
 
 def compare(engine: TritonEngine, call: Request) -> Result:
@@ -30,7 +39,7 @@ def compare(engine: TritonEngine, call: Request) -> Result:
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(("images", "known"), [(1, 0.0), (3, 0.4)])
 def test_program(images: int, known: float, head: str) -> None:
-    builder = Builder(np.random.default_rng(images), (2, 4, 3), head=head, levels=6 if head == "categorical" else 2)
+    builder = builder_of(head, images, (2, 4, 3))
     program, fields = builder.build(), builder.field_values(images)
     call = request(program, np.random.default_rng(7), images, known=known, fields=fields, temperature=0.7)
     compare(TritonEngine(program, poison=True), call)
@@ -117,7 +126,7 @@ def test_no_images() -> None:
 @pytest.mark.parametrize("rows_handed_out", [False, True])
 def test_parameters_that_describe_no_distribution(head: str, rows_handed_out: bool) -> None:
     """The first of them in the order of drawing is named, as by the reference."""
-    builder = Builder(np.random.default_rng(5), (1, 3, 3), head=head, levels=6 if head == "categorical" else 2, features=5)
+    builder = builder_of(head, 5, (1, 3, 3), features=5)
     program, fields = builder.build(), builder.field_values(3)
     fields[2][1, 2:] = np.nan  # from the row before the last on (a border row comes first), of image 1
     call = request(program, np.random.default_rng(1), 3, fields=fields, on_row=(lambda *_: None) if rows_handed_out else None)
