@@ -4,9 +4,9 @@
     bernoulli:    value = 1 if noise >= P(0)
     encode:       out[f] = table[value, f]
 
-A program draws one image's value in float64, as the reference does: probabilities that are summed in float32 would move draws
-at the edges of the distribution function. It writes the value, adds its logarithm to the image's sum, and encodes it, so that
-a drawn sub-pixel is one launch. Values that are given (>= 0) are kept. Parameters that describe no distribution leave the
+Values are drawn in float64, as by the reference: probabilities that are summed in float32 would move draws at the edges of the
+distribution function. A program draws those of its items (one image, where it is launched for a draw alone), adds their
+logarithms to the images' sums, and encodes them, so that a drawn sub-pixel is one launch. Values that are given (>= 0) are kept. Parameters that describe no distribution leave the
 lowest number of such a sub-pixel in `status`, in the order of drawing, images running fastest.
 """
 
@@ -18,6 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
+from .bodies import alone
 from .expressions import SCALARS
 from .launch import Launch, power_of_two
 from .operand import WORDS, addresses, running_items
@@ -34,40 +35,40 @@ def log_sigmoid(x):
     return tl.minimum(x, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(x)))
 
 
-@triton.jit(do_not_specialize=SCALARS)
-def draw_kernel(
-    arena, operands, position, noise, values, parameters, log_prob, temperature, status,
-    first, images, height, width, channels, channel, levels, encodes, count,
+@triton.jit
+def draw_body(
+    arena, operands, noise, values, parameters, log_prob, temperature, status,
+    position, col, image, live, images, height, width, channels, channel, levels, encodes, count,
     HEAD: tl.constexpr, KEEP: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """Operands: source, then for each encode its output (count: features) and its table (levels, features).
 
     noise and values are (N, H, W, C), parameters (N, H, W, C, count) if KEEP; log_prob is (N,).
     """
-    image = tl.program_id(0)
-    row, col = tl.load(position), tl.load(position + 1) + first
+    row = tl.load(position)
     pixel = ((image.to(tl.int64) * height + row) * width + col) * channels + channel
-    k = tl.arange(0, BLOCK_K)
-    logits = tl.load(arena + addresses(operands, col, image, 1) + k, mask=k < count, other=float("-inf"))
+    k = tl.arange(0, BLOCK_K)[None, :]
+    there = live[:, None] & (k < count)
+    logits = tl.load(arena + addresses(operands, col, image, 1)[:, None] + k, mask=there, other=float("-inf"))
     if KEEP:
-        tl.store(parameters + pixel * count + k, logits, mask=k < count)
+        tl.store(parameters + pixel[:, None] * count + k, logits, mask=there)
     heat = tl.load(temperature)
-    given = tl.load(values + pixel)
-    uniform = tl.load(noise + pixel).to(tl.float64)
+    given = tl.load(values + pixel, mask=live, other=0)
+    uniform = tl.load(noise + pixel, mask=live, other=0.0).to(tl.float64)
     x = logits.to(tl.float64)
     if HEAD == "categorical":
-        bad = tl.max(tl.where((k < count) & ((x == float("inf")) | (x != x)), 1, 0), 0)
-        top = tl.max(x, 0)
+        bad = tl.max(tl.where(there & ((x == float("inf")) | (x != x)), 1, 0), 1)
+        top = tl.max(x, 1)
         bad = tl.maximum(bad, (top == float("-inf")).to(tl.int32))
-        x = (x - top) / heat
+        x = (x - top[:, None]) / heat
         p = tl.exp(x)
         # A logit of -infinity has probability 0, and so have the numbers beyond K.
-        whole = tl.sum(p, 0)
-        edges = tl.cumsum(p / whole, 0)
-        drawn = tl.sum(((edges <= uniform) & (k < levels - 1)).to(tl.int32), 0)
-        logarithm = tl.sum(tl.where(k == drawn, x, 0.0), 0) - tl.log(whole)
+        whole = tl.sum(p, 1)
+        edges = tl.cumsum(p / whole[:, None], 1)
+        drawn = tl.sum(((edges <= uniform[:, None]) & (k < levels - 1)).to(tl.int32), 1)
+        logarithm = tl.sum(tl.where(k == drawn[:, None], x, 0.0), 1) - tl.log(whole)
     else:
-        x = tl.sum(tl.where(k == 0, x, 0.0), 0)
+        x = tl.sum(tl.where(k == 0, x, 0.0), 1)
         if HEAD == "bernoulli_probability":
             bad = ((x >= 0.0) & (x <= 1.0)).to(tl.int32) == 0
             x = tl.log(x / (1.0 - x))
@@ -77,44 +78,49 @@ def draw_kernel(
         drawn = (tl.exp(log_sigmoid(-x)) <= uniform).to(tl.int32)
         logarithm = log_sigmoid(tl.where(drawn > 0, x, -x))
         bad = bad.to(tl.int32)
-    if given < 0:
-        if bad > 0:
-            where = ((row.to(tl.int64) * width + col) * channels + channel) * images + image
-            tl.atomic_min(status, where)
-        tl.store(values + pixel, drawn)
-        tl.store(log_prob + image, tl.load(log_prob + image) + logarithm)
+    free = live & (given < 0)
+    where = ((row.to(tl.int64) * width + col) * channels + channel) * images + image
+    tl.atomic_min(status + tl.zeros_like(image), where, mask=free & (bad > 0))
+    tl.store(values + pixel, drawn, mask=free)
+    tl.store(log_prob + image, tl.load(log_prob + image, mask=free, other=0.0) + logarithm, mask=free)
     value = tl.where(given < 0, drawn, given)
-    f = tl.arange(0, BLOCK_E)
+    f = tl.arange(0, BLOCK_E)[None, :]
     for encode in range(encodes):
         place = operands + (2 * encode + 1) * WORDS
         features = tl.load(place + 3)
+        there = live[:, None] & (f < features)
         table = tl.load(place + WORDS) + value * features
-        code = tl.load(arena + table + f, mask=f < features, other=0.0)
-        tl.store(arena + addresses(place, col, image, 1) + f, code, mask=f < features)
+        code = tl.load(arena + table[:, None] + f, mask=there, other=0.0)
+        tl.store(arena + addresses(place, col, image, 1)[:, None] + f, code, mask=there)
+
+
+draw_kernel = alone(draw_body, "draw_kernel")
 
 
 def draw(
     arena: torch.Tensor, operands: torch.Tensor, position: torch.Tensor, noise: torch.Tensor, values: torch.Tensor,
     parameters: torch.Tensor | None, log_prob: torch.Tensor, temperature: torch.Tensor, status: torch.Tensor,
-    *, head: str, channel: int, levels: int, count: int, encoded: Sequence[int],
+    *, head: str, channel: int, levels: int, count: int, encoded: Sequence[int], own: int = 0,
 ) -> Launch:  # fmt: skip
     """Operands: source, then output and table of each encode, whose features `encoded` lists."""
     images, height, width, channels = values.shape
+    block_k, block_e = max(power_of_two(count), 2), power_of_two(max([1, *encoded]))
+    block = max(1, min(own, 4096 // max(block_k, block_e)))
     return Launch(
         kernel=draw_kernel,
-        grid=(images,),
+        grid=(-(-images // block), 1),
         arguments={
             "arena": arena, "operands": operands, "position": position, "noise": noise, "values": values,
             "parameters": arena if parameters is None else parameters, "log_prob": log_prob, "temperature": temperature,
-            "status": status, "images": images, "height": height, "width": width, "channels": channels, "channel": channel,
+            "status": status, "columns": 1, "images": images, "height": height, "width": width, "channels": channels, "channel": channel,
             "levels": levels, "encodes": len(encoded), "count": count,
         },
         constants={
-            "HEAD": head, "KEEP": parameters is not None, "BLOCK_K": max(power_of_two(count), 2),
-            "BLOCK_E": power_of_two(max([1, *encoded])),
+            "HEAD": head, "KEEP": parameters is not None, "BLOCK_I": block, "BLOCK_K": block_k, "BLOCK_E": block_e,
         },
         warps=4 if count > 128 else 1,
         writes=("arena", "values", "parameters", "log_prob", "status"),
+        body=draw_body,
     )  # fmt: skip
 
 
