@@ -49,10 +49,11 @@ def draw_body(
     pixel = ((image.to(tl.int64) * height + row) * width + col) * channels + channel
     k = tl.arange(0, BLOCK_K)[None, :]
     there = live[:, None] & (k < count)
-    logits = tl.load(arena + addresses(operands, col, image, 1)[:, None] + k, mask=there, other=float("-inf"))
+    source = arena + addresses(operands, col, image, 1)
+    logits = tl.load(source[:, None] + k, mask=there, other=float("-inf"))
     if KEEP:
         tl.store(parameters + pixel[:, None] * count + k, logits, mask=there)
-    heat = tl.load(temperature)
+    cold = 1.0 / tl.load(temperature)
     given = tl.load(values + pixel, mask=live, other=0)
     uniform = tl.load(noise + pixel, mask=live, other=0.0).to(tl.float64)
     x = logits.to(tl.float64)
@@ -60,13 +61,12 @@ def draw_body(
         bad = tl.max(tl.where(there & ((x == float("inf")) | (x != x)), 1, 0), 1)
         top = tl.max(x, 1)
         bad = tl.maximum(bad, (top == float("-inf")).to(tl.int32))
-        x = (x - top[:, None]) / heat
-        p = tl.exp(x)
+        p = tl.exp((x - top[:, None]) * cold)
         # A logit of -infinity has probability 0, and so have the numbers beyond K.
         whole = tl.sum(p, 1)
-        edges = tl.cumsum(p / whole[:, None], 1)
-        drawn = tl.sum(((edges <= uniform[:, None]) & (k < levels - 1)).to(tl.int32), 1)
-        logarithm = tl.sum(tl.where(k == drawn[:, None], x, 0.0), 1) - tl.log(whole)
+        below = (tl.cumsum(p, 1) <= (uniform * whole)[:, None]) & (k < levels - 1)
+        drawn = tl.sum(below.to(tl.int32), 1)
+        logarithm = (tl.load(source + drawn, mask=live, other=0.0).to(tl.float64) - top) * cold - tl.log(whole)
     else:
         x = tl.sum(tl.where(k == 0, x, 0.0), 1)
         if HEAD == "bernoulli_probability":
@@ -74,7 +74,7 @@ def draw_body(
             x = tl.log(x / (1.0 - x))
         else:
             bad = (tl.abs(x) < float("inf")).to(tl.int32) == 0
-        x = x / heat
+        x = x * cold
         drawn = (tl.exp(log_sigmoid(-x)) <= uniform).to(tl.int32)
         logarithm = log_sigmoid(tl.where(drawn > 0, x, -x))
         bad = bad.to(tl.int32)
@@ -88,10 +88,10 @@ def draw_body(
     for encode in range(encodes):
         place = operands + (2 * encode + 1) * WORDS
         features = tl.load(place + 3)
-        there = live[:, None] & (f < features)
+        coded = live[:, None] & (f < features)
         table = tl.load(place + WORDS) + value * features
-        code = tl.load(arena + table[:, None] + f, mask=there, other=0.0)
-        tl.store(arena + addresses(place, col, image, 1)[:, None] + f, code, mask=there)
+        code = tl.load(arena + table[:, None] + f, mask=coded, other=0.0)
+        tl.store(arena + addresses(place, col, image, 1)[:, None] + f, code, mask=coded)
 
 
 draw_kernel = alone(draw_body, "draw_kernel")
@@ -105,7 +105,7 @@ def draw(
     """Operands: source, then output and table of each encode, whose features `encoded` lists."""
     images, height, width, channels = values.shape
     block_k, block_e = max(power_of_two(count), 2), power_of_two(max([1, *encoded]))
-    block = max(1, min(own, 4096 // max(block_k, block_e)))
+    block = max(1, min(own, 2048 // max(block_k, block_e)))
     return Launch(
         kernel=draw_kernel,
         grid=(-(-images // block), 1),

@@ -163,7 +163,10 @@ def pixel_stage(
     )  # fmt: skip
 
 
-def feature_block(features: int, steps: Sequence[Step]) -> int:
-    """How many features a program computes: all of them for a norm, otherwise few, so that many programs read the weights."""
+def feature_block(features: int, steps: Sequence[Step], own: int = 0) -> int:
+    """How many features a program computes: all of them for a norm, otherwise few, so that many programs read the weights.
+
+    A persistent kernel's program computes all of them anyway, in as few blocks as its registers allow.
+    """
     whole = max(16, power_of_two(features))
-    return whole if any(isinstance(step, NormStep) for step in steps) else min(whole, 32)
+    return whole if any(isinstance(step, NormStep) for step in steps) else min(whole, 128 if own else 32)
