@@ -118,7 +118,7 @@ class PersistentRow:
                 number = f"tl.load(work + {2 + own.index(name)})"
                 if isinstance(value, torch.Tensor):  # allocations start at such addresses
                     kind = str(value.dtype).removeprefix("torch.")
-                    text = f"tl.multiple_of({number}, 16).to(tl.pointer_type(tl.{kind}))"
+                    text = f"tl.multiple_of({number}.to(tl.pointer_type(tl.{kind})), 16)"
                 else:
                     text = f"{number}.to(tl.int32)"
             else:
