@@ -12,6 +12,7 @@ from torch import nn
 
 import pixelfast
 from pixelfast.engines.triton import TritonEngine
+from pixelfast.engines.triton_arrangement import NAMES
 from pixelfast.heads import Bernoulli, Categorical
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelRNN
 from pixelfast.precision import PRECISIONS
@@ -31,15 +32,16 @@ def model(request: pytest.FixtureRequest) -> tuple[nn.Module, Any]:
     return module.eval(), cond
 
 
-def test_what_the_naive_loop_draws(model: tuple[nn.Module, Any]) -> None:
+@pytest.mark.parametrize("arrangement", NAMES)
+def test_what_the_naive_loop_draws(model: tuple[nn.Module, Any], arrangement: str) -> None:
     module, cond = model
     traced = trace(module, module.config["shape"], Categorical(module.config["levels"]), cond)
     call = traced.request(3, 0, cond)
     naive = traced.run("naive", call, cond)
-    found = TritonEngine(traced.compiled.program, poison=True).run(call)
-    assert agree(traced, found, naive, call, cond, "triton") == 0
+    found = TritonEngine(traced.compiled.program, poison=True, arrangement=arrangement).run(call)
+    assert agree(traced, found, naive, call, cond, arrangement) == 0
     # In float16, judged against one forward in float32.
-    low = TritonEngine(traced.compiled.program, "fp16", poison=True).run(call)
+    low = TritonEngine(traced.compiled.program, "fp16", poison=True, arrangement=arrangement).run(call)
     values = torch.from_numpy(low.values).long()
     forced = traced.oracle.parameters(values, pixelfast.conditions.Conditions.parse(cond)).numpy()
     error = spread_error(low.parameters, forced)
