@@ -39,12 +39,12 @@ def traced(request: pytest.FixtureRequest) -> Traced:
     return trace(module.eval(), module.config["shape"], module.head, cond)
 
 
-def launches(traced: Traced, images: int, precision: str) -> list[Launch]:
+def launches(traced: Traced, images: int, precision: str, arrangement: str) -> list[Launch]:
     """Each kernel in each variant once."""
     cond = torch.zeros(images, dtype=torch.int64) if traced.compiled.field_specs else None
     call = traced.request(images, 0, cond)
     program = traced.compiled.program
-    session = Session(program, call, torch.device("cpu"), precision, {}, most=0, poison=False)
+    session = Session(program, call, torch.device("cpu"), precision, {}, 0, False, arrangement)
     found: dict[Any, Launch] = {}
     for row in program.rows:
         for known in {row < 0, True}:
@@ -70,7 +70,7 @@ def compiled(launch: Launch, folder: Path) -> Compiled:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("images", [1, 64])
 def test_compiles_within_the_machine(traced: Traced, images: int, precision: str, tmp_path: Path) -> None:
-    listed = launches(traced, images, precision)
+    listed = launches(traced, images, precision, "graph")
     for launch in listed:
         found = compiled(launch, tmp_path)
         what = f"{launch.kernel.fn.__name__}, {launch.constants}, {launch.signature()}"
@@ -84,6 +84,27 @@ def test_compiles_within_the_machine(traced: Traced, images: int, precision: str
     names = {launch.kernel.fn.__name__ for launch in listed}
     assert names >= {"row_products_kernel", "pixel_stage", "pointwise", "draw_kernel", "encode_kernel", "record_kernel"}
     assert any(launch.signature().get("weights") == "*fp16" for launch in listed) == (precision == "fp16")
+
+
+@pytest.mark.parametrize(("images", "own"), [(1, 8), (64, 8), (1024, 16)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_persistent_row_compiles_within_the_machine(
+    traced: Traced, images: int, own: int, precision: str, tmp_path: Path
+) -> None:
+    """The kernel does not depend on how many images there are, but on how many a program owns."""
+    rows = [launch for launch in launches(traced, images, precision, "persistent") if "OWN" in launch.constants]
+    assert {launch.constants["OWN"] for launch in rows} == {own}
+    assert len({id(launch.kernel) for launch in rows}) == 1
+    found = compiled(rows[0], tmp_path)
+    assert found.spills == 0
+    assert found.shared <= SHARED
+    assert "tf32" not in found.ptx
+    assert "cp.async" not in found.ptx
+    assert (found.tensor_cores > 0) == (precision == "fp16")
+    # State through a cache that is not coherent would be stale, and weights are read 16 bytes at a time.
+    assert "ld.global.nc" not in found.ptx
+    assert "ld.global.b16" not in found.ptx
+    assert "ld.global.v4.b32" in found.ptx
 
 
 def test_moves(tmp_path: Path) -> None:
