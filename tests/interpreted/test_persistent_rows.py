@@ -23,8 +23,8 @@ from pixelfast.heads import Categorical
 from pixelfast.models import GatedPixelCNN, PixelCNN
 from pixelfast.program import Map, Norm, Op, Product, Rect, Reduce, Slot
 
-IMAGES = 2 * OWNED[0] + 1
-"""Three programs, the last of which owns one image."""
+IMAGES = OWNED[0] + 1
+"""Two programs, the last of which owns one image."""
 
 
 def same_bits(found: Result, expected: Result) -> None:
