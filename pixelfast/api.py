@@ -43,7 +43,7 @@ def compile(
             error of a parameter was 0.3 % of their standard deviation (none for the checkpoints that come along).
             One image of a large model takes 0.8 times as long, several take as long as in float32.
             "bf16" rounds these weights, and what they are multiplied with, to bfloat16, and sums in float32. The largest error
-            was 5 % of the standard deviation. It is meant for processors with AVX-512 BF16; elsewhere it is slower.
+            was 5 % of the standard deviation. Meant for processors with AVX-512 BF16, and for GPUs; others are slower for it.
             "fp16", of the engine "triton", rounds both to float16, and sums in float32.
             What was measured: docs/precision.md.
         self_check: compare the first images that are drawn, four at most for each kind of condition, with one forward of the

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from programs import Builder, normal, probe
+from test_attention import Case, program_of
+from torch import Tensor
 
 import pixelfast
 from pixelfast.engines import registry, triton, triton_arrangement
@@ -19,7 +21,7 @@ from pixelfast.errors import EngineUnavailable, InvalidInput
 from pixelfast.heads import Bernoulli, Categorical, Head
 from pixelfast.mixture import MixtureOfLogistics
 from pixelfast.models import PixelCNN
-from pixelfast.program import Buffer, Draw, Lattice, Lookup, Map, Norm, Op, Product, Program, Rect, Reduce, Slot
+from pixelfast.program import Buffer, Draw, Lattice, Lookup, Map, Mixture, Norm, Op, Product, Program, Rect, Reduce, Slot
 
 HERE = triton.available() is None
 
@@ -29,26 +31,37 @@ def installed() -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
 
 
+class Other(Categorical):
+    """Probabilities of its own: no data that a kernel could read."""
+
+    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
+        return super().probabilities(parameters.square(), temperature)
+
+
 def small() -> Program:
     return Builder(np.random.default_rng(0), (1, 2, 2), features=5).build()
 
 
 def test_what_it_runs() -> None:
     assert triton.reasons(small()) == []
-    for head in (Categorical(7), Bernoulli(), Bernoulli(probability=True)):
+    for head in (Categorical(7), Bernoulli(), Bernoulli(probability=True), MixtureOfLogistics(7)):
         assert triton.refuses(head) is None
 
 
 def test_what_it_refuses_is_named() -> None:
     program = small()
-    (reason,) = triton.reasons(dataclasses.replace(program, parameters=20_000))
-    assert reason == "a draw holds at most 16384 logits, the head has 20000"
+    mixture = Mixture(65, "colour-major", -7.0)
+    (reason,) = triton.reasons(dataclasses.replace(program, head="mixture_of_logistics", mixture=mixture))
+    assert reason == "a draw holds at most 64 logistics, the head has 65"
     wide, image = 8193, Rect(0, 1, 0, 1)
     ones = np.ones(wide, np.float32)
     norm = Norm(Slot(0, 0, wide), Slot(1, 0, wide), ones, ones, 1e-5, image, "norms.0")
     (*_, reason) = triton.reasons(probe([normal(np.random.default_rng(0), 1, 1, 1, wide)], [norm], 3)[0])
     assert reason == "a layer norm holds at most 8192 features, norms.0 has 8193"
-    assert triton.refuses(MixtureOfLogistics(7)) == "it has no kernel that draws from a MixtureOfLogistics head"
+    program = program_of(Case(heads=1, size=1025), np.random.default_rng(0))
+    (reason,) = triton.reasons(program)
+    assert reason == "a head of attention holds at most 1024 channels, attention has 1025"
+    assert triton.refuses(Other(7)) == "it has no kernel that draws from a Other head"
 
 
 def test_instructions_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,3 +210,16 @@ def test_auto_takes_it_for_modules_on_a_gpu_and_falls_back(made: type, monkeypat
     if made is Refusing:
         with pytest.raises(EngineUnavailable, match="it has no kernel for that"):
             pixelfast.compile(model, engine="triton")
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
+def test_bfloat16_where_the_gpu_multiplies_it(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "available", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "T4")
+    if capability < (8, 0):
+        with pytest.raises(EngineUnavailable, match=r"T4, of compute capability 7.5, .* Use precision='fp16' or 'fp32'"):
+            triton.TritonEngine(small(), "bf16")
+    else:
+        assert triton.TritonEngine(small(), "bf16").precision == "bf16"
+    assert triton.TritonEngine(small(), "fp16").precision == "fp16"

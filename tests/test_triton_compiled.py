@@ -1,4 +1,4 @@
-"""The Triton engine's kernels compiled ahead of time for sm_90: every variant that it would launch for models a and b.
+"""The Triton engine's kernels compiled ahead of time for sm_90: every variant that it would launch for models a to d.
 
 Widths and numbers of images are those of benchmarks/models.py; further layers and rows would launch the same kernels again.
 """
@@ -14,7 +14,7 @@ import torch
 from compiling import SHARED, Compiled, compile_kernel
 from oracle import Traced, trace
 
-from pixelfast.models import GatedPixelCNN, PixelCNN
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelSNAIL
 
 pytest.importorskip("triton", reason="Triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -29,7 +29,11 @@ from pixelfast.kernels.operand import move_kernel
 MODELS = {
     "a": lambda: (PixelCNN((1, 5, 28), levels=256, features=64, blocks=2, norm=True), None),
     "b": lambda: (GatedPixelCNN((3, 3, 32), levels=256, features=128, layers=3, classes=10), torch.arange(2)),
+    "c": lambda: (PixelCNNpp((3, 4, 32), levels=256, features=160, blocks=1, mixtures=10), None),
+    "d": lambda: (PixelSNAIL((1, 3, 32), 512, features=256, blocks=1, residuals=1, key=16, heads=8, embed=64), None),
 }
+KERNELS = {"row_products_kernel", "pixel_stage", "pointwise", "draw_kernel", "record_kernel"}
+MORE = {"a": {"encode_kernel"}, "b": {"encode_kernel"}, "c": {"encode_kernel"}, "d": {"lookup_kernel", "attention_kernel"}}
 
 
 @pytest.fixture(scope="module", params=MODELS)

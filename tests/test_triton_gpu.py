@@ -1,4 +1,4 @@
-"""The Triton engine on a GPU: models a and b, shrunk, against the naive loop and the native engine; graphs against launches."""
+"""The Triton engine on a GPU: models a to d, shrunk, against the naive loop and the native engine; graphs against launches."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pixelfast
 from pixelfast.conditions import Conditions
 from pixelfast.engines import cpu
 from pixelfast.engines.request import Result
-from pixelfast.engines.triton import TritonEngine, available
-from pixelfast.engines.triton_arrangement import OWNED
+from pixelfast.engines.triton import TritonEngine, available, lacks
+from pixelfast.engines.triton_arrangement import OWNED, refuses
 from pixelfast.errors import NumericalError
-from pixelfast.models import GatedPixelCNN, PixelCNN
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelSNAIL
 from pixelfast.precision import PRECISIONS
 
 MISSING = available() or ("TRITON_INTERPRET=1 is set" if os.environ.get("TRITON_INTERPRET") == "1" else None)
@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(MISSING is not None, reason=f"
 MODELS = {
     "a": lambda: (PixelCNN((1, 9, 7), levels=256, features=64, blocks=2, norm=True), None),
     "b": lambda: (GatedPixelCNN((3, 7, 5), levels=256, features=128, layers=3, classes=10), torch.arange(5)),
+    "c": lambda: (PixelCNNpp((3, 8, 4), levels=256, features=160, blocks=1, mixtures=10), None),
+    "d": lambda: (PixelSNAIL((1, 7, 5), 512, features=256, blocks=2, residuals=1, key=16, heads=8, embed=64), None),
     "odd": lambda: (GatedPixelCNN((3, 5, 7), levels=5, features=17, layers=2, classes=3), torch.arange(5) % 3),
 }
 
@@ -69,9 +71,16 @@ def test_captured_graphs_and_plain_launches(case: tuple[Traced, Any], most: int)
     assert session._graphs
 
 
-def test_a_persistent_kernel(case: tuple[Traced, Any]) -> None:
+@pytest.fixture
+def walked(case: tuple[Traced, Any]) -> tuple[Traced, Any]:
+    if (reason := refuses(case[0].compiled.program)) is not None:
+        pytest.skip(reason)
+    return case
+
+
+def test_a_persistent_kernel(walked: tuple[Traced, Any]) -> None:
     """One program that owns all images and several; in graphs, and called again; the naive loop agrees."""
-    traced, cond = case
+    traced, cond = walked
     call = traced.request(5, 1, cond)
     naive = traced.run("naive", call, cond)
     engine = TritonEngine(traced.compiled.program, arrangement="persistent")
@@ -87,9 +96,9 @@ def test_a_persistent_kernel(case: tuple[Traced, Any]) -> None:
     assert agree(traced, found, traced.run("naive", call, many), call, many, "persistent, several programs") <= 2
 
 
-def test_a_persistent_kernel_in_float16(case: tuple[Traced, Any]) -> None:
+def test_a_persistent_kernel_in_float16(walked: tuple[Traced, Any]) -> None:
     """Against one forward in float32."""
-    traced, cond = case
+    traced, cond = walked
     call = traced.request(5, 1, cond)
     found = TritonEngine(traced.compiled.program, "fp16", arrangement="persistent").run(call)
     forced = traced.oracle.parameters(torch.from_numpy(found.values).long(), Conditions.parse(cond)).numpy()
@@ -127,10 +136,13 @@ def test_the_caller_s_stream(case: tuple[Traced, Any], stream: bool) -> None:
             same_bits(engine.run(call), expected)
 
 
-def test_float16(case: tuple[Traced, Any]) -> None:
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_lower_precisions(case: tuple[Traced, Any], precision: str) -> None:
+    if (reason := lacks(precision)) is not None:
+        pytest.skip(reason)
     traced, cond = case
     module = traced.module
-    sampler = pixelfast.compile(module, traced.shape, traced.head, cond=cond, engine="triton", precision="fp16")
+    sampler = pixelfast.compile(module, traced.shape, traced.head, cond=cond, engine="triton", precision=precision)
     images = sampler.sample(5, seed=1, cond=cond)
     assert sampler.verify(images, seed=1, cond=cond).ok
 

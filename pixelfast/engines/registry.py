@@ -74,7 +74,7 @@ ENGINES: dict[str, Entry] = {
         "Triton kernels on an NVIDIA GPU",
         triton.available,
         triton.TritonEngine,
-        ("fp32", "fp16"),
+        triton.PRECISIONS,
         triton.refuses,
     ),
     "cuda": Entry(

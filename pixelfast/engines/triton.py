@@ -23,16 +23,19 @@ import torch
 from ..errors import EngineUnavailable
 from ..heads import Head
 from ..lower import head_name
-from ..program import Lookup, Map, Norm, Product, Program, Reduce
+from ..program import Attention, Lookup, Map, Norm, Product, Program, Reduce
 from .request import Request, Result, check
 from .triton_arrangement import Arrangement, arrange, wish
 
 if TYPE_CHECKING:  # imports Triton, which need not be there
     from .triton_session import Session
 
-HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
-RUNS = (Product, Lookup, Map, Reduce, Norm)
+HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics")
+RUNS = (Product, Lookup, Map, Reduce, Norm, Attention)
 """Instructions that there are kernels for."""
+PRECISIONS = ("fp32", "fp16", "bf16")
+BFLOAT16_SINCE = (8, 0)
+"""Compute capability of the first GPUs that multiply bfloat16."""
 MOST_ISSUES = 20_000
 """Launches in one graph; each takes memory on the device and time when it is captured."""
 KEPT = 2
@@ -58,6 +61,18 @@ def available() -> str | None:
     return None
 
 
+def lacks(precision: str) -> str | None:
+    """Why the current device has no such precision; None if it has."""
+    if precision != "bf16":
+        return None
+    if interpreted():
+        return "Triton's interpreter multiplies bfloat16 wrongly"
+    if (found := torch.cuda.get_device_capability()) < BFLOAT16_SINCE:
+        name, (major, minor) = torch.cuda.get_device_name(), found
+        return f"{name}, of compute capability {major}.{minor}, does not multiply bfloat16, as GPUs do from 8.0 on"
+    return None
+
+
 def refuses(head: Head) -> str | None:
     """Why the engine cannot draw from a head; None if it can."""
     if head_name(head) in HEADS:
@@ -67,7 +82,8 @@ def refuses(head: Head) -> str | None:
 
 def reasons(program: Program) -> list[str]:
     """Why the engine cannot run a program that the reference interpreter runs; empty if it can."""
-    from ..kernels.draw import MOST_LEVELS
+    from ..kernels.attention import MOST_CHANNELS
+    from ..kernels.mixture import MOST_COMPONENTS
     from ..kernels.norm import MOST_FEATURES
 
     missing: dict[str, list[str]] = {}
@@ -77,10 +93,14 @@ def reasons(program: Program) -> list[str]:
     found = [f"{reason} ({_some(layers)})" for reason, layers in missing.items()]
     if program.head not in HEADS:
         found.append(f"it has no kernel for draws from a {program.head} head")
-    elif program.parameters > MOST_LEVELS:
-        found.append(f"a draw holds at most {MOST_LEVELS} logits, the head has {program.parameters}")
+    elif program.mixture is not None and program.mixture.components > MOST_COMPONENTS:
+        found.append(f"a draw holds at most {MOST_COMPONENTS} logistics, the head has {program.mixture.components}")
     norms = [i for i in program.instructions() if isinstance(i, Norm) and i.out.count > MOST_FEATURES]
     found += [f"a layer norm holds at most {MOST_FEATURES} features, {norm.layer} has {norm.out.count}" for norm in norms[:1]]
+    for a in (i for i in program.instructions() if isinstance(i, Attention)):
+        if (size := max(a.keys.count, a.values.count) // a.heads) > MOST_CHANNELS:
+            found.append(f"a head of attention holds at most {MOST_CHANNELS} channels, {a.layer} has {size}")
+            break
     return found
 
 
@@ -99,14 +119,15 @@ class TritonEngine:
 
     Args:
         program: what to run.
-        precision: "fp32", which is exact: IEEE float32, never TF32. "fp16": products of float16 numbers with float32 sums.
+        precision: "fp32", which is exact: IEEE float32, never TF32. "fp16" and "bf16": products of float16 or bfloat16 numbers
+            with float32 sums.
         most_issues: launches in one graph, at most; 0: no graphs, every kernel is launched by itself.
         poison: fill what is not computed yet with NaN, for tests.
-        arrangement: how the pixels of a row are run: "graph", a launch for each stage, or "persistent", one kernel for all. None:
-            what PIXELFAST_ARRANGEMENT says, or whichever is estimated to be faster (`triton_arrangement`).
+        arrangement: how the pixels of a row are run: "graph", a launch for each stage, or "persistent", one kernel for all.
+            None: what PIXELFAST_ARRANGEMENT says, or whichever is estimated to be faster (`triton_arrangement`).
 
     Raises:
-        EngineUnavailable: there is no GPU, no Triton, or no kernel for something in the program.
+        EngineUnavailable: there is no GPU, no Triton, no such precision on the GPU, or no kernel for something in the program.
         InvalidInput: there is no such arrangement.
     """
 
@@ -121,6 +142,10 @@ class TritonEngine:
             raise EngineUnavailable(
                 f"the engine 'triton' cannot run this model: {'; '.join(refused)}. "
                 'Use engine="cpu" or engine="reference", which run every model that compiles'
+            )
+        if (reason := lacks(precision)) is not None:
+            raise EngineUnavailable(
+                f"the engine 'triton' has no precision {precision!r} here: {reason}. Use precision='fp16' or 'fp32'"
             )
         self.program, self.precision = program, precision
         self._most, self._poison, self._wanted = most_issues, poison, wish(arrangement)
@@ -156,7 +181,9 @@ class TritonEngine:
         if session is None:
             while len(self._sessions) >= KEPT:
                 self._sessions.popitem(last=False)
-            session = Session(self.program, request, device, self.precision, self._weights, self._most, self._poison, self._wanted)
+            session = Session(
+                self.program, request, device, self.precision, self._weights, self._most, self._poison, self._wanted
+            )
         self._sessions[key] = session
         return session
 

@@ -1,8 +1,8 @@
-"""How the Triton engine runs the pixels of a row: each instruction a launch, in a CUDA graph, or all of them one persistent kernel.
+"""How the Triton engine runs the pixels of a row: each instruction a launch, in a CUDA graph, or all of them in one kernel.
 
 Launches of a graph wait for each other, but the whole device works at each. A program of a persistent kernel waits for nobody,
-but reads all weights by itself, and all its arithmetic happens on one multiprocessor. So small nets are for the persistent kernel,
-with weights of up to about a megabyte a pixel, and so are many images, as long as each program has a multiprocessor to itself.
+but reads all weights by itself, and all its arithmetic happens on one multiprocessor. So that is for small nets, with weights
+of up to about a megabyte a pixel, and for many images, as long as each program has a multiprocessor to itself.
 
 The figures below are estimates from what was published about Hopper GPUs. None has been measured with these kernels.
 """
@@ -62,7 +62,8 @@ def wish(name: str | None) -> str | None:
     """
     found = name or os.environ.get("PIXELFAST_ARRANGEMENT") or None
     if found not in (None, *NAMES):
-        raise InvalidInput(f"there is no arrangement {found!r} (arrangement= or PIXELFAST_ARRANGEMENT): use {' or '.join(NAMES)}")
+        names = " or ".join(map(repr, NAMES))
+        raise InvalidInput(f"there is no arrangement {found!r} (arrangement= or PIXELFAST_ARRANGEMENT): use {names}")
     return found
 
 

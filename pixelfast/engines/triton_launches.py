@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels import draw, lookup, norm, pixel_stage, pointwise, row_products
+from ..kernels import attention, draw, lookup, norm, pixel_stage, pointwise, row_products
 from ..kernels.launch import Launch, power_of_two
-from ..program import Draw, Encode, Instruction, Lookup, Map, Norm, Product, Program, Rect, Reduce, Slot
+from ..kernels.operand import ALIGNMENT
+from ..program import Attention, Cache, Draw, Encode, Instruction, Lookup, Map, Norm, Product, Program, Rect, Reduce, Slot
 from .triton_memory import Memory, Row, alignment, chunk_of, pack
 from .triton_stages import Stage
 
@@ -93,6 +94,8 @@ class Launches:
                 return self.reduce(instruction, columns)
             case Norm():
                 return self.norm(instruction, columns)
+            case Attention():
+                return self.attention(instruction, columns)
 
     def product(self, product: Product, columns: int) -> Launch:
         memory, add = self.memory, product.bias is None
@@ -186,6 +189,24 @@ class Launches:
             images=memory.images, features=count, width=width, align=alignment(rows), own=self._own(columns),
         )  # fmt: skip
 
+    def attention(self, attention_: Attention, columns: int) -> Launch:
+        memory, seen, bias = self.memory, attention_.seen, attention_.bias
+        caches = [memory.slot(_standing(cache)) for cache in (attention_.keys, attention_.values)]
+        out = memory.slot(attention_.out)
+        rows = [out, memory.slot(attention_.query), *caches, out if bias is None else memory.vector(bias)]
+        sizes = attention_.keys.count // attention_.heads, attention_.values.count // attention_.heads
+        lengths = seen.runs[:, 1] - seen.runs[:, 0]
+        # Where each run's first pixel stands in the bias: that has the pixels of all lists one after another.
+        places = np.column_stack([seen.runs, np.cumsum(lengths) - lengths])
+        lists, runs = (torch.from_numpy(array.astype(np.int64)).to(memory.device) for array in (seen.offsets, places))
+        return attention.attention(
+            memory.arena, memory.arena, lists, runs, memory.table(rows), self.state.position, columns=columns,
+            images=memory.images, width=self.program.shape[2], heads=attention_.heads, sizes=sizes, rect=attention_.rect,
+            masked=attention_.elements if attention_.masks > 1 else 0,
+            biased=bias.shape[1] if bias is not None and len(bias) > 1 else 0, scale=attention_.scale, bias=bias is not None,
+            longest=int(lengths.max(initial=1)), align=1 if any(size % ALIGNMENT for size in sizes) else alignment(caches),
+        )  # fmt: skip
+
     # Values.
 
     def draw(self, drawn: Draw, encodes: Sequence[Encode]) -> Launch:
@@ -197,7 +218,7 @@ class Launches:
         return draw.draw(
             memory.arena, memory.table(rows), state.position, state.noise, state.values, state.parameters, state.log_prob,
             state.temperature, state.status, head=program.head, channel=drawn.channel, levels=program.levels,
-            count=drawn.source.count, encoded=[encode.out.count for encode in encodes], own=self.own,
+            count=drawn.source.count, encoded=[encode.out.count for encode in encodes], mixture=program.mixture, own=self.own,
         )  # fmt: skip
 
     def encode(self, encode: Encode, columns: int) -> Launch:
@@ -215,6 +236,11 @@ class Launches:
             self.memory.arena, self.memory.table([self.memory.slot(drawn.source)]), self.state.position,
             self.state.parameters, channel=drawn.channel, columns=self.program.shape[2],
         )  # fmt: skip
+
+
+def _standing(cache: Cache) -> Slot:
+    """A cache as a slot of which only where it begins, and its strides, are read."""
+    return Slot(cache.buffer, cache.channel, cache.count, cache.row, cache.col)
 
 
 def _operand(leaf: object, name: str | None = None) -> bool:

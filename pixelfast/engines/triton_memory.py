@@ -19,6 +19,8 @@ TABLE = 2048
 """Operands that are stored together."""
 NEVER = 1 << 30
 """Rows of a ring that never comes round, as a field's."""
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Of the weights of products, and of what they are multiplied with."""
 SMALLEST, LARGEST = 6e-5, 65504.0
 """Weights that float16 holds: below, it has few digits left, beyond, none."""
 
@@ -64,7 +66,7 @@ class Memory:
             if isinstance(instruction, Map):
                 arrays += [leaf for leaf in instruction.leaves if isinstance(leaf, np.ndarray)]
             for array in arrays:
-                if array is not None:
+                if isinstance(array, np.ndarray):  # the scale of attention is a number
                     self._constant(array, array)
         for encodes in self.program.encodes:
             for encode in encodes:
@@ -164,7 +166,8 @@ def pack(product: Product, chunk: int, parts: int, block: int, precision: str) -
             blocks.append(packed.reshape(chunk, parts * width))
         first += tap.count
     whole = np.concatenate(blocks) if blocks else np.zeros((chunk, parts * width), np.float32)
-    return torch.from_numpy(whole).to(torch.float16 if precision == "fp16" and _fits_float16(product) else torch.float32)
+    low = TYPES[precision]
+    return torch.from_numpy(whole).to(torch.float32 if low is torch.float16 and not _fits_float16(product) else low)
 
 
 def _fits_float16(product: Product) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..program import Instruction, Map, Norm, Product, Program, Slot
-from ..storage import adds, slots_read
+from ..storage import adds, caches_read, slots_read
 
 MOST_NORMALISED = 256
 """Features of a layer norm inside a stage: one program holds them all."""
@@ -124,6 +124,8 @@ class _Group:
             for slot in slots_read(instruction):
                 if id(instruction) not in members or not _here(slot):
                     yield slot
+            for cache in caches_read(instruction):
+                yield Slot(cache.buffer, cache.channel, cache.count)
             if adds(instruction) and instruction is not self.product:
                 yield instruction.out
         for draw in program.draws:

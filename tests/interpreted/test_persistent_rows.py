@@ -91,7 +91,7 @@ def test_the_kernel_does_not_grow_with_the_layers() -> None:
         traced = trace(module, module.config["shape"], Categorical(4))
         call = traced.request(1, 0)
         session = Session(traced.compiled.program, call, torch.device("cpu"), "fp32", {}, 0, False, "persistent")
-        launches = [launch for launch in session.rows._persistent.values()]
+        launches = list(session.rows._persistent.values())
         assert len({id(launch.kernel) for launch in launches}) == 1
         kernels.append((launches[0].kernel, len(session.rows._walked._launches)))
     (first, few), (second, more) = kernels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import nn
 
 import pixelfast
 from pixelfast.engines.triton import TritonEngine
-from pixelfast.engines.triton_arrangement import NAMES
-from pixelfast.heads import Bernoulli, Categorical
-from pixelfast.models import GatedPixelCNN, PixelCNN, PixelRNN
+from pixelfast.engines.triton_arrangement import NAMES, refuses
+from pixelfast.errors import EngineUnavailable
+from pixelfast.heads import Bernoulli
+from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelRNN, PixelSNAIL
 from pixelfast.precision import PRECISIONS
 
 MODELS = {
@@ -22,6 +24,11 @@ MODELS = {
     "row LSTM": lambda: (PixelRNN((1, 3, 3), levels=4, features=6, layers=1), None),
     "diagonal LSTM": lambda: (PixelRNN((1, 3, 3), levels=4, features=6, layers=1, lstm="diagonal"), None),
     "gated": lambda: (GatedPixelCNN((3, 3, 3), levels=5, features=9, layers=2, classes=3), torch.arange(3)),
+    "PixelCNN++": lambda: (PixelCNNpp((3, 4, 4), levels=17, features=5, blocks=1, mixtures=2), None),
+    "PixelSNAIL": lambda: (PixelSNAIL((3, 3, 3), 256, features=6, blocks=2, residuals=1, key=3, heads=2, mixtures=3), None),
+    "PixelSNAIL, codes": lambda: (
+        PixelSNAIL((1, 4, 3), 7, features=6, blocks=1, residuals=1, key=4, heads=1, embed=3, classes=4), torch.arange(3),
+    ),
 }
 
 
@@ -35,7 +42,11 @@ def model(request: pytest.FixtureRequest) -> tuple[nn.Module, Any]:
 @pytest.mark.parametrize("arrangement", NAMES)
 def test_what_the_naive_loop_draws(model: tuple[nn.Module, Any], arrangement: str) -> None:
     module, cond = model
-    traced = trace(module, module.config["shape"], Categorical(module.config["levels"]), cond)
+    traced = trace(module, module.config["shape"], module.head, cond)
+    if arrangement == "persistent" and (reason := refuses(traced.compiled.program)) is not None:
+        with pytest.raises(EngineUnavailable, match=re.escape(reason)):
+            TritonEngine(traced.compiled.program, arrangement=arrangement)
+        return
     call = traced.request(3, 0, cond)
     naive = traced.run("naive", call, cond)
     found = TritonEngine(traced.compiled.program, poison=True, arrangement=arrangement).run(call)

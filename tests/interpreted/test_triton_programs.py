@@ -14,8 +14,20 @@ from pixelfast.engines.known_rows import known_order
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.request import Request, Result
 from pixelfast.engines.triton import HEADS, TritonEngine
+from pixelfast.engines.triton_arrangement import HEADS as WALKED
 from pixelfast.engines.triton_arrangement import NAMES
 from pixelfast.errors import NumericalError
+from pixelfast.program import Mixture
+
+RUNS = [*((head, "graph") for head in HEADS), *((head, "persistent") for head in WALKED)]
+
+
+def builder_of(head: str, seed: int, shape: tuple[int, int, int], **options: int) -> Builder:
+    """A mixture describes pixels of 1 or 3 channels."""
+    levels = {"categorical": 6, "mixture_of_logistics": 17}.get(head, 2)
+    mixture = Mixture(2, "mixture-major", -7.0) if head == "mixture_of_logistics" else None
+    shape = (3, *shape[1:]) if mixture and shape[0] == 2 else shape
+    return Builder(np.random.default_rng(seed), shape, head=head, levels=levels, mixture=mixture, **options)
 
 
 def compare(engine: TritonEngine, call: Request) -> Result:
@@ -28,11 +40,10 @@ def compare(engine: TritonEngine, call: Request) -> Result:
     return found
 
 
-@pytest.mark.parametrize("arrangement", NAMES)
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("head", "arrangement"), RUNS)
 @pytest.mark.parametrize(("images", "known"), [(1, 0.0), (3, 0.4)])
 def test_program(images: int, known: float, head: str, arrangement: str) -> None:
-    builder = Builder(np.random.default_rng(images), (2, 4, 3), head=head, levels=6 if head == "categorical" else 2)
+    builder = builder_of(head, images, (2, 4, 3))
     program, fields = builder.build(), builder.field_values(images)
     call = request(program, np.random.default_rng(7), images, known=known, fields=fields, temperature=0.7)
     compare(TritonEngine(program, poison=True, arrangement=arrangement), call)
@@ -81,7 +92,8 @@ def test_given_pixels_inside_rows_and_rows_handed_out(arrangement: str) -> None:
 def test_rows_whose_order_is_that_of_the_columns(arrangement: str) -> None:
     program = recurrent(np.random.default_rng(0), 3, 4)
     assert known_order(program) is None
-    compare(TritonEngine(program, poison=True, arrangement=arrangement), request(program, np.random.default_rng(3), 2, known=0.5))
+    call = request(program, np.random.default_rng(3), 2, known=0.5)
+    compare(TritonEngine(program, poison=True, arrangement=arrangement), call)
 
 
 @pytest.mark.parametrize(("sweep", "arrangement"), [(-1, "persistent"), (1, "graph")])
@@ -118,11 +130,11 @@ def test_no_images() -> None:
     assert result.log_prob.shape == (0,)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize(("rows_handed_out", "arrangement"), [(False, "graph"), (True, "graph"), (True, "persistent")])
+@pytest.mark.parametrize(("head", "arrangement"), RUNS)
+@pytest.mark.parametrize("rows_handed_out", [False, True])
 def test_parameters_that_describe_no_distribution(head: str, rows_handed_out: bool, arrangement: str) -> None:
     """The first of them in the order of drawing is named, as by the reference."""
-    builder = Builder(np.random.default_rng(5), (1, 3, 3), head=head, levels=6 if head == "categorical" else 2, features=5)
+    builder = builder_of(head, 5, (1, 3, 3), features=5)
     program, fields = builder.build(), builder.field_values(3)
     fields[2][1, 2:] = np.nan  # from the row before the last on (a border row comes first), of image 1
     call = request(program, np.random.default_rng(1), 3, fields=fields, on_row=(lambda *_: None) if rows_handed_out else None)

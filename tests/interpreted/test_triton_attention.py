@@ -1,0 +1,54 @@
+"""The attention instruction of the Triton engine against the interpreter."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from native import IMAGES, close
+from programs import request
+from test_attention import CASES, Case, fields_of, program_of
+from tolerances import INSTRUCTION, LOG_PROB
+
+from pixelfast.engines.reference import run as reference
+from pixelfast.engines.triton import TritonEngine
+from pixelfast.program import Attention, Program
+
+
+def check(program: Program, known: float, seed: int = 4, scale: float = 1.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    fields = tuple(field * np.float32(scale) for field in fields_of(program, rng, IMAGES))
+    call = request(program, rng, IMAGES, known=known, fields=fields)
+    expected = reference(program, call, poison=True)
+    found = TritonEngine(program, poison=True).run(call)
+    np.testing.assert_array_equal(found.values, expected.values)
+    close(found.parameters, expected.parameters, INSTRUCTION, "triton")
+    np.testing.assert_allclose(found.log_prob, expected.log_prob, rtol=LOG_PROB, atol=1e-4)
+    return found.parameters
+
+
+@pytest.mark.parametrize("known", [0.0, 1.0])
+@pytest.mark.parametrize("name", CASES)
+def test_attention(name: str, known: float) -> None:
+    check(program_of(CASES[name], np.random.default_rng(4)), known)
+
+
+def test_runs_longer_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of four pixels: several of a run, and the last one not full."""
+    monkeypatch.setattr("pixelfast.kernels.attention.HELD", 1)
+    for name in ("everything before", "a bias for each head"):
+        check(program_of(CASES[name], np.random.default_rng(5)), 1.0)
+
+
+def test_scores_of_any_size() -> None:
+    """Scores of thousands, of which one counts, and biases that exclude all pixels of a block but one."""
+    check(program_of(Case(prefix=True), np.random.default_rng(6)), 1.0, scale=30.0)
+    program = program_of(Case(prefix=True, biases=1), np.random.default_rng(6))
+    *before, attention = program.steps[0]
+    assert isinstance(attention, Attention)
+    assert attention.bias is not None
+    bias = np.where(np.random.default_rng(7).random(attention.bias.shape) < 0.7, -np.inf, attention.bias).astype(np.float32)
+    counts = attention.seen.counts()
+    bias[:, np.cumsum(counts)[counts > 0] - 1] = 0.0
+    check(dataclasses.replace(program, steps=((*before, dataclasses.replace(attention, bias=bias)),)), 1.0)
