@@ -1,14 +1,14 @@
 """Bodies: device functions that compute one tile, of which kernels are made.
 
-A body names what it needs of these, which whoever calls it knows, then tensors and numbers of its own, then constants, which are
-written in capitals:
+A body names what it needs of these, which whoever calls it knows, then tensors and numbers of its own, then constants, which
+are written in capitals:
 
     position            the running row and column, in device memory
     col, image, live    of the tile's items (I,), and which of them exist; `col` may be one number for all
     block               which block of features
     images              how many there are in all
 
-`alone` makes the kernel in which each program computes one tile: a launch for each instruction. In `persistent_row.py` a program
+`alone` makes the kernel in which each program computes one tile: a launch an instruction. In `persistent_row.py` a program
 computes the tiles of all instructions, one after another. So there is one source for both. A launcher whose tiles a persistent
 kernel runs takes `own`, how many images each of its programs owns: no tile has more.
 """

@@ -67,7 +67,7 @@ def categorical_draw(source, live, count, levels, uniform, heat, BLOCK_K: tl.con
     for block in range(BLOCKS):
         k, x = logits(source, live, block, count, BLOCK_K)
         p = tl.exp((x - top[:, None]) * cold)
-        drawn += tl.sum(((below[:, None] + tl.cumsum(p, 1) <= edge[:, None]) & (k < levels - 1)).to(tl.int32), 1)
+        drawn += tl.sum(((tl.cumsum(p, 1) <= (edge - below)[:, None]) & (k < levels - 1)).to(tl.int32), 1)
         below += tl.sum(p, 1)
     chosen = tl.load(source + drawn, mask=live, other=0.0).to(tl.float64)
     return drawn, (chosen - top) * cold - tl.log(whole), bad
@@ -101,28 +101,28 @@ def draw_body(
     """
     row = tl.load(position)
     pixel = ((image.to(tl.int64) * height + row) * width + col) * channels + channel
-    place = addresses(operands, col, image, 1)
-    source = arena + place
+    start = addresses(operands, col, image, 1)
+    source = arena + start
     heat = tl.load(temperature)
     given = tl.load(values + pixel, mask=live, other=0)
     uniform = tl.load(noise + pixel, mask=live, other=0.0).to(tl.float64)
+    if KEEP:
+        for block in range(BLOCKS):
+            k = (block * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
+            there = live[:, None] & (k < count)
+            tl.store(parameters + pixel[:, None] * count + k, tl.load(source[:, None] + k, mask=there, other=0.0), mask=there)
     if HEAD == "categorical":
         drawn, logarithm, bad = categorical_draw(source, live, count, levels, uniform, heat, BLOCK_K, BLOCKS)
     elif HEAD == "mixture_of_logistics":
         # Its search goes other ways for other images: it takes numbers, not vectors of one.
         drawn, logarithm, bad = mixture_draw(
-            arena + tl.sum(place, 0), values + tl.sum(pixel, 0) - channel, channel, levels, tl.sum(uniform, 0), heat,
+            arena + tl.sum(start, 0), values + tl.sum(pixel, 0) - channel, channel, levels, tl.sum(uniform, 0), heat,
             COLOURS, COMPONENTS, MAJOR, LEAST, BLOCK_M,
         )  # fmt: skip
         k, x = logits(source, live, 0, count, BLOCK_K)
         bad = tl.maximum(bad, tl.max(((k < count) & ((tl.abs(x) < float("inf")) == 0)).to(tl.int32), 1))
     else:
         drawn, logarithm, bad = bernoulli_draw(source, live, uniform, heat, HEAD == "bernoulli_probability")
-    if KEEP:
-        for block in range(BLOCKS):
-            k = (block * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
-            there = live[:, None] & (k < count)
-            tl.store(parameters + pixel[:, None] * count + k, tl.load(source[:, None] + k, mask=there, other=0.0), mask=there)
     free = live & (given < 0)
     where = ((row.to(tl.int64) * width + col) * channels + channel) * images + image
     tl.atomic_min(status + tl.zeros_like(image), where, mask=free & (bad > 0))

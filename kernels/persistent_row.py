@@ -15,7 +15,7 @@ What a body stores, other threads of the program load next: hence the barrier. L
 (`num_stages=1`, and the tests find no asynchronous copy).
 
 Tried, compiled for sm_90 with 8 warps:
-- Branches instead of functions that are called: the compiler moves what does not change from work to work, as the places of each
+- Branches instead of functions that are called: the compiler moves what does not change from work to work, as the place of each
   thread in each tile, out of the loop, all of it at once. Model a in float16 takes 255 registers and spills 21; called, no kind
   of it but the draw takes more than 60, and the draw 190. A kind is chosen by a table of addresses, as a switch is.
 - Draws of 16 images of 256 values at once, instead of 8: 255 registers, and 14 spills.
