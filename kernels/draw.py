@@ -42,9 +42,9 @@ FINE = 2**62
 
 @triton.jit
 def logits(source, live, block, count, BLOCK_K: tl.constexpr):
-    """One block's numbers k (1, K) and logits (I, K), in float64: -infinity, whose probability is 0, beyond the last."""
+    """One block's numbers k (1, K) and logits (I, K): -infinity, whose probability is 0, beyond the last."""
     k = (block * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
-    return k, tl.load(source[:, None] + k, mask=live[:, None] & (k < count), other=float("-inf")).to(tl.float64)
+    return k, tl.load(source[:, None] + k, mask=live[:, None] & (k < count), other=float("-inf"))
 
 
 @triton.jit
@@ -53,20 +53,20 @@ def categorical_draw(source, live, count, levels, uniform, heat, BLOCK_K: tl.con
 
     Probabilities are not divided by their sum: the noise is multiplied with it, which takes a register for each of them less.
     """
-    top, bad, cold = tl.zeros_like(uniform) - float("inf"), live.to(tl.int32) * 0, 1.0 / heat
+    top, bad, cold = live.to(tl.float32) - float("inf"), live.to(tl.int32) * 0, 1.0 / heat
     for block in range(BLOCKS):
         k, x = logits(source, live, block, count, BLOCK_K)
         bad = tl.maximum(bad, tl.max(((x == float("inf")) | (x != x)).to(tl.int32), 1))
         top = tl.maximum(top, tl.max(x, 1))
     bad = tl.maximum(bad, (top == float("-inf")).to(tl.int32))
-    whole = tl.zeros_like(uniform)
+    top, whole = top.to(tl.float64), tl.zeros_like(uniform)
     for block in range(BLOCKS):
         k, x = logits(source, live, block, count, BLOCK_K)
-        whole += tl.sum(tl.exp((x - top[:, None]) * cold), 1)
+        whole += tl.sum(tl.exp((x.to(tl.float64) - top[:, None]) * cold), 1)
     edge, below, drawn = uniform * whole, tl.zeros_like(uniform), bad * 0
     for block in range(BLOCKS):
         k, x = logits(source, live, block, count, BLOCK_K)
-        p = tl.exp((x - top[:, None]) * cold)
+        p = tl.exp((x.to(tl.float64) - top[:, None]) * cold)
         drawn += tl.sum(((tl.cumsum(p, 1) <= (edge - below)[:, None]) & (k < levels - 1)).to(tl.int32), 1)
         below += tl.sum(p, 1)
     chosen = tl.load(source + drawn, mask=live, other=0.0).to(tl.float64)

@@ -90,6 +90,7 @@ def test_compiles_within_the_machine(traced: Traced, images: int, precision: str
     assert any(launch.signature().get("weights") == "*fp16" for launch in listed) == (precision == "fp16")
 
 
+@pytest.mark.parametrize("traced", ["a", "b"], indirect=True)
 @pytest.mark.parametrize(("images", "own"), [(1, 8), (64, 8), (1024, 16)])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_persistent_row_compiles_within_the_machine(
@@ -105,6 +106,10 @@ def test_a_persistent_row_compiles_within_the_machine(
     assert "tf32" not in found.ptx
     assert "cp.async" not in found.ptx
     assert (found.tensor_cores > 0) == (precision == "fp16")
+    # What a work stores, the next one loads: no interpreter would miss the barrier between them.
+    walk = found.ptx[found.ptx.index(".entry") :].split("// -- End function")[0]
+    assert "call.uni" in walk
+    assert walk.index("bar.sync") < walk.index("brx.idx")
     # State through a cache that is not coherent would be stale, and weights are read 16 bytes at a time.
     assert "ld.global.nc" not in found.ptx
     assert "ld.global.b16" not in found.ptx
