@@ -130,7 +130,7 @@ class Packer {
         }
         const ptrdiff_t bytes = (next - weights_of_point) * static_cast<ptrdiff_t>(sizeof(float));
         packed.panels[p * widths.size() + i] =
-            Panel{weights_of_point, packed.zeros.data(), channel, step, widths[i], bytes};
+            Panel{weights_of_point, packed.zeros.data(), channel, step, widths[i], step, bytes};
       }
       channel += count;
     }

@@ -39,13 +39,14 @@ struct Tap {
   ptrdiff_t first, count;
 };
 
-// Outputs [channel, channel + count): weights (K, vectors * width), bias (vectors * width) or null. The panel that is
-// used next has its weights `next` bytes further on; 0: none is known.
+// Outputs [channel, channel + count): weights (K, stride), bias (vectors * width) or null. Where rows of weights are shorter
+// than the panel's vectors, what lies behind the last one can be read, too. The panel that is used next has its weights
+// `next` bytes further on; 0: none is known.
 struct Panel {
   const void* weights;  // stored as the function that the panel is for wants them
   const float* bias;
   int channel, count, vectors;
-  ptrdiff_t next;
+  ptrdiff_t stride, next;
 };
 
 // out = (bias, or what `out` holds) + sum over taps of weights^T . source + (added), and then its relu

@@ -27,7 +27,7 @@ Half stored(float weight, Half*) { return half_of(weight); }
 
 // (K, step) from columns [channel, channel + count) of the product's weights.
 template <class W>
-void pack_panel(const Product& product, int outputs, ptrdiff_t rows, int channel, int count, int step, float* memory) {
+void pack_panel(const Product& product, int outputs, ptrdiff_t rows, int channel, int count, ptrdiff_t step, float* memory) {
   W* out = reinterpret_cast<W*>(memory);
   for (ptrdiff_t k = 0; k < rows; k++)
     for (int o = 0; o < count; o++) out[k * step + o] = stored(product.weights[k * outputs + channel + o], out);
@@ -35,7 +35,7 @@ void pack_panel(const Product& product, int outputs, ptrdiff_t rows, int channel
 
 // The same of pairs, tap by tap.
 template <>
-void pack_panel<Pair>(const Product& product, int outputs, ptrdiff_t, int channel, int count, int step, float* out) {
+void pack_panel<Pair>(const Product& product, int outputs, ptrdiff_t, int channel, int count, ptrdiff_t step, float* out) {
   ptrdiff_t k = 0;
   for (const Slot& tap : product.taps)
     for (int left = tap.count; left > 0; left -= 2, out += step) {
@@ -46,9 +46,13 @@ void pack_panel<Pair>(const Product& product, int outputs, ptrdiff_t, int channe
 }
 
 // Panels start at cache lines.
-size_t floats_of_panel(ptrdiff_t weights, Storage storage) {
-  return storage == kHalves ? (weights + 31) / 32 * 16 : weights;
+ptrdiff_t floats_of_panel(ptrdiff_t weights, Storage storage) {
+  return storage == kHalves ? (weights + 31) / 32 * 16 : (weights + 15) / 16 * 16;
 }
+
+// How far rows of so many weights lie apart: with what would fill up their last vector left out, weights take less room in
+// the caches.
+constexpr int stride_of(int count) { return (count + 3) / 4 * 4; }
 
 }  // namespace
 
@@ -86,19 +90,23 @@ PackedProduct pack_product(const Product& product, int outputs, Storage storage,
   const int width = kernels.width, vectors = (outputs + width - 1) / width;
   const std::vector<int> widths = panel_widths(vectors, kernels.most_vectors);
   packed.weights = static_cast<size_t>(rows + 1) * vectors * width;
-  size_t floats = static_cast<size_t>(vectors) * width;  // of the bias
-  for (int wide : widths) floats += floats_of_panel(rows * wide * width, storage);
+  ptrdiff_t floats = 0;
+  int left = outputs;
+  for (int wide : widths) {
+    floats += floats_of_panel(rows * stride_of(std::min(wide * width, left)), storage) + wide * width;
+    left -= wide * width;
+  }
   float* next = weights.take(floats);
   int channel = 0;
   for (int wide : widths) {
-    const int step = wide * width, count = std::min(step, outputs - channel);
+    const int whole = wide * width, count = std::min(whole, outputs - channel), step = stride_of(count);
     float* bias = next + floats_of_panel(rows * step, storage);
     const auto pack = storage == kHalves ? pack_panel<Half> : storage == kPairs ? pack_panel<Pair> : pack_panel<float>;
     pack(product, outputs, rows, channel, count, step, next);
     if (!product.bias.empty()) std::copy_n(product.bias.data() + channel, count, bias);
-    const ptrdiff_t bytes = (bias + step - next) * static_cast<ptrdiff_t>(sizeof(float));
-    packed.panels.push_back(Panel{next, product.bias.empty() ? nullptr : bias, channel, count, wide, bytes});
-    next = bias + step;
+    const ptrdiff_t bytes = (bias + whole - next) * static_cast<ptrdiff_t>(sizeof(float));
+    packed.panels.push_back(Panel{next, product.bias.empty() ? nullptr : bias, channel, count, wide, step, bytes});
+    next = bias + whole;
     channel += count;
   }
   return packed;

@@ -6,6 +6,8 @@
 namespace pixelfast {
 namespace {
 
+constexpr size_t kAtHand = 1 << 20;  // bytes of weights that a second-level cache keeps
+
 AlignedFloats aligned(const std::vector<float>& values) {
   AlignedFloats copy(values.size());
   std::copy(values.begin(), values.end(), copy.data());
@@ -42,6 +44,7 @@ class Planner final : SlotNumbers {
         p.waves = p.waves && p.most_lead == 0 && (step.rect.col0 - p.col0) % product->columns == 0;
       }
     }
+    fetch_nothing_at_hand();
     order_known_rows();
     for (const Draw& draw : program_.draws) p.draws.push_back({draw.channel, number(draw.source)});
     for (const auto& list : program_.encodes) {
@@ -77,6 +80,30 @@ class Planner final : SlotNumbers {
   bool runs(const Instruction& instruction) const {
     Rect rect = clip(instruction.rect);
     return rect.row0 < rect.row1 && rect.col0 < rect.col1;
+  }
+
+  // Weights that stay in a second-level cache need not be fetched ahead of their use.
+  void fetch_nothing_at_hand() {
+    const auto weights = [](const Step& step) {
+      if (auto* product = std::get_if<PackedProduct>(&step.body)) return product->weights;
+      if (auto* product = std::get_if<PackedFastProduct>(&step.body)) return product->floats;
+      return size_t{0};
+    };
+    const auto forget = [](Step& step) {
+      if (auto* product = std::get_if<PackedProduct>(&step.body))
+        for (Panel& panel : product->panels) panel.next = 0;
+      if (auto* product = std::get_if<PackedFastProduct>(&step.body))
+        for (Panel& panel : product->panels) panel.next = 0;
+    };
+    size_t row = 0, pixel = 0;
+    for (const Step& step : plan_->row) row += weights(step);
+    for (const auto& list : plan_->steps)
+      for (const Step& step : list) pixel += weights(step);
+    if (row * sizeof(float) < kAtHand)
+      for (Step& step : plan_->row) forget(step);
+    if (pixel * sizeof(float) < kAtHand)
+      for (auto& list : plan_->steps)
+        for (Step& step : list) forget(step);
   }
 
   void order_known_rows() {

@@ -24,12 +24,11 @@ constexpr int kMostPanels = 4;
 // a cycle is more than the second-level cache gives: there, more panels at once win nothing.
 constexpr int kEnoughSums = Vec::width < 16 ? 8 : 4;
 
-// With a few rows, weights beyond the second-level cache are wanted before the processor's own prefetcher has seen that they
-// will be. So the last block of rows fetches those of the next panel, where a row of a panel is a cache line. Measured on a
-// Zen 3: 8 rows run at 84 instead of 66 % of the peak; 12 rows gain as much there, but lose 2 % with weights at hand, and
-// one or two rows lose.
-constexpr size_t kCacheLine = 64;
-constexpr int kFetchingRows = 3, kFewRows = 8;
+// Weights beyond the second-level cache are wanted before the processor's own prefetcher has seen that they will be: the first
+// block of rows would wait for them, while the others find them at hand. So each block fetches some of the next panel's: a
+// cache line of every row of it.
+constexpr ptrdiff_t kCacheLine = 64;
+constexpr int kFetchingRows = 3;  // one or two lose
 
 // Sums of each output: number k mod sets of a tap goes to sum k mod sets. Narrow panels may have no neighbours.
 constexpr int sets_of_sums(int nv) { return nv == 1 ? 4 : nv == 2 && kMostVectors > 2 ? 2 : 1; }
@@ -83,7 +82,7 @@ struct Block {
   // Inputs that stayed in registers from one panel to the next would push sums out of them.
   static constexpr bool kReload = Panels > 1 && MR * NV * Panels * kSets + NV + MR > Vec::registers;
   Vec sums[kSets][Panels][MR][NV];
-  ptrdiff_t next;  // Panel::next
+  ptrdiff_t ahead;  // how many bytes behind each row of weights a line is fetched
 
   inline void start(const Panel* panels, float* const* out) {
 #pragma GCC unroll 4
@@ -103,11 +102,13 @@ struct Block {
     }
   }
 
-  template <int Set>
-  inline void multiply(const float* const* source, ptrdiff_t k, const W* const* weights, ptrdiff_t at) {
+  // Row `next` behind `weights`, of all panels.
+  template <int Set, bool Whole>
+  inline void multiply(const float* const* source, ptrdiff_t k, const W* const* weights, int next, const Panel* panels) {
 #pragma GCC unroll 4
     for (int p = 0; p < Panels; p++) {
-      if (Fetch) fetch(reinterpret_cast<const char*>(weights[p] + at) + next);
+      const ptrdiff_t at = next * stride<Whole>(panels[p]);
+      if (Fetch) fetch(reinterpret_cast<const char*>(weights[p] + at) + ahead);
       Factor w[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) {
@@ -126,22 +127,30 @@ struct Block {
     }
   }
 
+  // A constant where rows of weights are whole vectors: 3 % of the time of the products of small networks.
+  template <bool Whole>
+  static ptrdiff_t stride(const Panel& panel) {
+    return Whole ? NV * Vec::width : panel.stride;
+  }
+
+  template <bool Whole>
   inline void add(const Tap& tap, ptrdiff_t row, const Panel* panels) {
-    constexpr ptrdiff_t step = NV * Vec::width;
     const float* source[MR];
     const W* weights[Panels];
 #pragma GCC unroll 16
     for (int m = 0; m < MR; m++) source[m] = row_of(tap.source, row + m);
 #pragma GCC unroll 4
-    for (int p = 0; p < Panels; p++) weights[p] = static_cast<const W*>(panels[p].weights) + tap.first * step;
+    for (int p = 0; p < Panels; p++) weights[p] = static_cast<const W*>(panels[p].weights) + tap.first * stride<Whole>(panels[p]);
     ptrdiff_t k = 0;
     for (; k + 4 <= tap.count; k += 4) {
-      multiply<0>(source, k, weights, k * step);
-      multiply<1 % kSets>(source, k + 1, weights, (k + 1) * step);
-      multiply<2 % kSets>(source, k + 2, weights, (k + 2) * step);
-      multiply<3 % kSets>(source, k + 3, weights, (k + 3) * step);
+      multiply<0, Whole>(source, k, weights, 0, panels);
+      multiply<1 % kSets, Whole>(source, k + 1, weights, 1, panels);
+      multiply<2 % kSets, Whole>(source, k + 2, weights, 2, panels);
+      multiply<3 % kSets, Whole>(source, k + 3, weights, 3, panels);
+#pragma GCC unroll 4
+      for (int p = 0; p < Panels; p++) weights[p] += 4 * stride<Whole>(panels[p]);
     }
-    for (; k < tap.count; k++) multiply<0>(source, k, weights, k * step);
+    for (int left = 0; k < tap.count; k++, left++) multiply<0, Whole>(source, k, weights, left, panels);
   }
 
   inline void finish(const ProductCall& call, ptrdiff_t row, const Panel* panels, float* const* out) {
@@ -172,18 +181,23 @@ struct Block {
 };
 
 template <class W, int MR, int NV, int Panels, bool Fetch = false>
-void run_block(const ProductCall& call, const Panel* panels, ptrdiff_t row) {
+void run_block(const ProductCall& call, const Panel* panels, ptrdiff_t row, ptrdiff_t ahead) {
   float* out[MR];
 #pragma GCC unroll 16
   for (int m = 0; m < MR; m++) out[m] = row_of(call.out, row + m);
   Block<W, MR, NV, Panels, Fetch> block;
-  block.next = panels->next;
+  block.ahead = ahead;
   block.start(panels, out);
-  for (ptrdiff_t t = 0; t < call.tap_count; t++) block.add(call.taps[t], row, panels);
+  bool whole = true;
+  for (int p = 0; p < Panels; p++) whole = whole && panels[p].stride == NV * Vec::width;
+  if (whole)
+    for (ptrdiff_t t = 0; t < call.tap_count; t++) block.template add<true>(call.taps[t], row, panels);
+  else
+    for (ptrdiff_t t = 0; t < call.tap_count; t++) block.template add<false>(call.taps[t], row, panels);
   block.finish(call, row, panels, out);
 }
 
-using BlockFunction = void (*)(const ProductCall&, const Panel*, ptrdiff_t);
+using BlockFunction = void (*)(const ProductCall&, const Panel*, ptrdiff_t, ptrdiff_t);
 
 struct Blocks {
   int most = 0;  // panels at once
@@ -198,8 +212,7 @@ constexpr Blocks blocks() {
   else {
     Blocks found{Panels, {}, nullptr};
     if constexpr (Panels < panels_at_once(MR, NV)) found = blocks<W, MR, NV, Panels + 1>();
-    if constexpr (MR >= kFetchingRows && NV * Vec::width * sizeof(W) == kCacheLine)
-      found.fetching = run_block<W, MR, NV, 1, true>;
+    if constexpr (MR >= kFetchingRows) found.fetching = run_block<W, MR, NV, 1, true>;
     found.with[Panels - 1] = run_block<W, MR, NV, Panels>;
     return found;
   }
@@ -213,6 +226,27 @@ constexpr Blocks kBlocks[4][kMostRows] = {PIXELFAST_BLOCKS(1), PIXELFAST_BLOCKS(
                                           PIXELFAST_BLOCKS(4)};
 #undef PIXELFAST_BLOCKS
 
+// Which line of a row a block fetches: every second one first, since processors tend to bring their neighbours along.
+constexpr ptrdiff_t line_of(ptrdiff_t block, ptrdiff_t lines) {
+  const ptrdiff_t even = (lines + 1) / 2;
+  return block < even ? 2 * block : 2 * (block - even) + 1;
+}
+
+// All rows for one panel, evenly: 5 + 5 rows, rather than 6 + 4.
+template <class W>
+void run_blocks(const ProductCall& call, const Panel& panel) {
+  const int nv = panel.vectors;
+  const ptrdiff_t most = kMostRowsOf[nv - 1], blocks = call.rows <= most ? 1 : (call.rows + most - 1) / most;
+  const ptrdiff_t lines = (nv * Vec::width * static_cast<ptrdiff_t>(sizeof(W)) + kCacheLine - 1) / kCacheLine;
+  for (ptrdiff_t block = 0, row = 0; block < blocks; block++) {
+    const ptrdiff_t rows = (call.rows - row + blocks - block - 1) / (blocks - block);
+    const Blocks& choice = kBlocks<W>[nv - 1][rows - 1];
+    const bool fetches = panel.next && choice.fetching && block < lines && (blocks > 1 || lines == 1);
+    (fetches ? choice.fetching : choice.with[0])(call, &panel, row, panel.next + line_of(block, lines) * kCacheLine);
+    row += rows;
+  }
+}
+
 // All rows for the panel, or for it and its neighbours; gives how many.
 template <class W>
 int run_panels(const ProductCall& call, const Panel* panels, int left) {
@@ -224,18 +258,10 @@ int run_panels(const ProductCall& call, const Panel* panels, int left) {
     while (alike < left && panels[alike].vectors == nv) alike++;
     // Evenly: 3 + 2 panels, rather than 4 + 1.
     const int count = alike <= choice.most ? alike : alike < 2 * choice.most ? (alike + 1) / 2 : choice.most;
-    choice.with[count - 1](call, panels, 0);
+    choice.with[count - 1](call, panels, 0, 0);
     return count;
   }
-  // Evenly: 5 + 5 rows, rather than 6 + 4.
-  ptrdiff_t blocks = call.rows <= most ? 1 : (call.rows + most - 1) / most;
-  for (ptrdiff_t row = 0; blocks > 0; blocks--) {
-    const ptrdiff_t rows = (call.rows - row + blocks - 1) / blocks;
-    const Blocks& choice = kBlocks<W>[nv - 1][rows - 1];
-    const bool fetches = blocks == 1 && call.rows <= kFewRows && panels->next && choice.fetching;
-    (fetches ? choice.fetching : choice.with[0])(call, panels, row);
-    row += rows;
-  }
+  run_blocks<W>(call, *panels);
   return 1;
 }
 
