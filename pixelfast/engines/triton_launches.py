@@ -13,7 +13,7 @@ from ..kernels import attention, draw, lookup, norm, pixel_stage, pointwise, row
 from ..kernels.launch import Launch, power_of_two
 from ..kernels.operand import ALIGNMENT
 from ..program import Attention, Cache, Draw, Encode, Instruction, Lookup, Map, Norm, Product, Program, Rect, Reduce, Slot
-from .triton_memory import Memory, Row, alignment, chunk_of, pack
+from .triton_memory import HALVES, NO_HALF, Memory, Row, alignment, chunk_of, pack
 from .triton_stages import Stage
 
 REDUCED = 128
@@ -148,6 +148,11 @@ class Launches:
 
     def map(self, map: Map, columns: int) -> Launch:
         rows = [self.memory.slot(map.out), *(self.memory.leaf(leaf) for leaf in map.leaves if _operand(leaf))]
+        if map.out.buffer in self.memory.halves:
+            return attention.keep(
+                self.memory.arena, self.memory.arena.view(torch.float16), self.memory.table(rows), self.state.position,
+                columns=columns, images=self.memory.images, features=map.out.count,
+            )  # fmt: skip
         return self.pointwise(map, rows, columns)
 
     def pointwise(self, map: Map, rows: Sequence[Row], columns: int) -> Launch:
@@ -157,10 +162,11 @@ class Launches:
             images=self.memory.images, features=map.out.count, align=alignment(rows), own=self._own(columns),
         )  # fmt: skip
 
-    def clear(self, buffer: int, value: float, columns: int) -> Launch:
-        """The same number everywhere in some columns of a buffer."""
-        out = Slot(buffer, 0, self.program.buffers[buffer].features)
-        return self.map(Map(out, (value,), (), Rect(0, 0, 0, 0)), columns)
+    def clear(self, buffer: int, poison: bool, columns: int) -> Launch:
+        """Zeros, or NaN, everywhere in some columns of a buffer."""
+        row = self.memory.whole(buffer)
+        value = 0.0 if not poison else NO_HALF if buffer in self.memory.halves else float("nan")
+        return self.pointwise(Map(Slot(buffer, 0, row[3]), (value,), (), Rect(0, 0, 0, 0)), [row], columns)
 
     def lookup(self, lookup_: Lookup, columns: int) -> Launch:
         memory, (_, levels, features) = self.memory, lookup_.tables.shape
@@ -190,21 +196,23 @@ class Launches:
         )  # fmt: skip
 
     def attention(self, attention_: Attention, columns: int) -> Launch:
-        memory, seen, bias = self.memory, attention_.seen, attention_.bias
+        memory, seen, bias, heads = self.memory, attention_.seen, attention_.bias, attention_.heads
+        low = attention_.keys.buffer in memory.halves
         caches = [memory.slot(_standing(cache)) for cache in (attention_.keys, attention_.values)]
         out = memory.slot(attention_.out)
         rows = [out, memory.slot(attention_.query), *caches, out if bias is None else memory.vector(bias)]
-        sizes = attention_.keys.count // attention_.heads, attention_.values.count // attention_.heads
+        most, sizes = HALVES if low else ALIGNMENT, (attention_.keys.count // heads, attention_.values.count // heads)
+        align = alignment(caches, most) if all(size % most == 0 for size in sizes) else 1
         lengths = seen.runs[:, 1] - seen.runs[:, 0]
         # Where each run's first pixel stands in the bias: that has the pixels of all lists one after another.
         places = np.column_stack([seen.runs, np.cumsum(lengths) - lengths])
         lists, runs = (torch.from_numpy(array.astype(np.int64)).to(memory.device) for array in (seen.offsets, places))
         return attention.attention(
-            memory.arena, memory.arena, lists, runs, memory.table(rows), self.state.position, columns=columns,
-            images=memory.images, width=self.program.shape[2], heads=attention_.heads, sizes=sizes, rect=attention_.rect,
-            masked=attention_.elements if attention_.masks > 1 else 0,
+            memory.arena, memory.arena.view(torch.float16) if low else memory.arena, lists, runs, memory.table(rows),
+            self.state.position, columns=columns, images=memory.images, width=self.program.shape[2], heads=heads, sizes=sizes,
+            rect=attention_.rect, masked=attention_.elements if attention_.masks > 1 else 0,
             biased=bias.shape[1] if bias is not None and len(bias) > 1 else 0, scale=attention_.scale, bias=bias is not None,
-            longest=int(lengths.max(initial=1)), align=1 if any(size % ALIGNMENT for size in sizes) else alignment(caches),
+            longest=int(lengths.max(initial=1)), align=align,
         )  # fmt: skip
 
     # Values.

@@ -12,9 +12,14 @@ import torch
 from torch import Tensor
 
 from ..kernels.operand import ALIGNMENT, move
-from ..program import FieldSlot, Leaf, Map, Product, Program, Slot
+from ..program import FieldSlot, Instruction, Leaf, Map, Product, Program, Slot
+from ..storage import caches_read, slots_read
 
 Row = list[int]
+HALVES = 2 * ALIGNMENT
+"""float16 numbers in the widest load."""
+NO_HALF = float(np.array(0x7E007E00, np.uint32).view(np.float32))
+"""The float32 number whose two halves are NaN in float16."""
 TABLE = 2048
 """Operands that are stored together."""
 NEVER = 1 << 30
@@ -30,12 +35,14 @@ class Memory:
 
     Args:
         field_shapes: of the numbers that come with each call: (N or 1, rows or 1, cols or 1, F).
+        halves: buffers that hold float16 numbers, two in the place of one; their operands count these.
     """
 
     def __init__(
-        self, program: Program, images: int, field_shapes: Sequence[tuple[int, ...]], device: torch.device
-    ) -> None:
-        self.program, self.images, self.device = program, images, device
+        self, program: Program, images: int, field_shapes: Sequence[tuple[int, ...]], device: torch.device,
+        halves: frozenset[int] = frozenset(),
+    ) -> None:  # fmt: skip
+        self.program, self.images, self.device, self.halves = program, images, device, halves
         self._size = 0
         self._tables: list[Tensor] = []
         self._used = 0
@@ -43,7 +50,8 @@ class Memory:
         self._constants: dict[int, int] = {}
         self._arrays: list[tuple[int, np.ndarray]] = []
         self._buffers = [
-            self._place(b.rows * (b.columns[1] - b.columns[0]) * images * _padded(b.features)) for b in program.buffers
+            self._place(b.rows * (b.columns[1] - b.columns[0]) * images * self._features(i))
+            for i, b in enumerate(program.buffers)
         ]
         self._state = self._size
         self._field_shapes = [(*shape[:3], _padded(shape[3])) for shape in field_shapes]
@@ -58,6 +66,11 @@ class Memory:
         start = self._size
         self._size += -(-size // ALIGNMENT) * ALIGNMENT
         return start
+
+    def _features(self, buffer: int) -> int:
+        """Floats in the place of one pixel of one image."""
+        features = self.program.buffers[buffer].features
+        return -(-features // HALVES) * ALIGNMENT if buffer in self.halves else _padded(features)
 
     def _collect(self) -> None:
         """Give every vector and table of the program its place."""
@@ -88,12 +101,19 @@ class Memory:
 
     def slot(self, slot: Slot, part: int = 0, count: int | None = None) -> Row:
         """Channels of a slot from `part` on, as many as `count` says."""
-        buffer = self.program.buffers[slot.buffer]
-        features = _padded(buffer.features)
+        buffer, per_float = self.program.buffers[slot.buffer], 2 if slot.buffer in self.halves else 1
+        features = self._features(slot.buffer) * per_float
         col_stride = self.images * features
         row_stride = (buffer.columns[1] - buffer.columns[0]) * col_stride
-        start = self._buffers[slot.buffer] + (slot.col - buffer.columns[0]) * col_stride + slot.channel + part
+        start = self._buffers[slot.buffer] * per_float + (slot.col - buffer.columns[0]) * col_stride + slot.channel + part
         return [0, col_stride, features, count or slot.count, start, buffer.rows, slot.row, row_stride]
+
+    def whole(self, buffer: int) -> Row:
+        """All of a buffer, as float32 whatever it holds."""
+        if buffer not in self.halves:
+            return self.slot(Slot(buffer, 0, self.program.buffers[buffer].features))
+        row = self.slot(Slot(buffer, 0, self._features(buffer)))
+        return [n // 2 if i in (1, 2, 4, 7) else n for i, n in enumerate(row)]
 
     def field(self, slot: FieldSlot) -> Row:
         field, (images, rows, cols, features) = self.program.fields[slot.field], self._field_shapes[slot.field]
@@ -141,10 +161,33 @@ class Memory:
         ]
 
 
-def alignment(rows: Sequence[Row]) -> int:
-    """What every address of these operands is a multiple of, in floats: `ALIGNMENT` or 1."""
+def alignment(rows: Sequence[Row], most: int = ALIGNMENT) -> int:
+    """What every address of these operands is a multiple of, in numbers: `most` or 1."""
     numbers = (row[i] for row in rows for i in (1, 2, 4, 7))
-    return ALIGNMENT if all(n % ALIGNMENT == 0 for n in numbers) else 1
+    return most if all(n % most == 0 for n in numbers) else 1
+
+
+def halves(program: Program, precision: str) -> frozenset[int]:
+    """Buffers that hold float16 in this precision: those that only attention reads, as caches, and only copies write."""
+    if precision != "fp16":
+        return frozenset()
+    instructions = program.instructions()
+    caches = [{cache.buffer for cache in caches_read(instruction)} for instruction in instructions]
+    others = {slot.buffer for instruction in instructions for slot in slots_read(instruction)}
+    others |= {draw.source.buffer for draw in program.draws}
+    others |= {encode.out.buffer for encodes in program.encodes for encode in encodes}
+    others |= {instruction.out.buffer for instruction in instructions if not _copies(instruction)}
+    # Keys and values of one attention are read by one kernel, as numbers of one type.
+    while mixed := [pair for pair in caches if pair & others and pair - others]:
+        others |= set().union(*mixed)
+    return frozenset(set().union(*caches) - others)
+
+
+def _copies(instruction: Instruction) -> bool:
+    if not isinstance(instruction, Map) or instruction.ops:
+        return False
+    (leaf,) = instruction.leaves
+    return isinstance(leaf, (Slot, FieldSlot)) and leaf.count == instruction.out.count
 
 
 def chunk_of(product: Product) -> int:

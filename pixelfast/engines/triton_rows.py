@@ -39,7 +39,8 @@ class Rows:
         self.program, self.launches, self.poison = program, launches, poison
         self.known_order = known_order(program)
         self._steps = [
-            [(_first(work), launches.pixel(work)) for work in stages(program, instructions)] for instructions in program.steps
+            [(_first(work), launches.pixel(work)) for work in stages(program, instructions, launches.memory.halves)]
+            for instructions in program.steps
         ]
         self._made: dict[tuple[int, bool], Launch] = {}
         self._draws: dict[tuple[int, tuple[int, ...]], Launch] = {}
@@ -152,7 +153,7 @@ class Rows:
                 continue
             if (index, inside) not in self._clears:
                 lo, hi = (buffer.domain.col0, buffer.domain.col1) if inside else buffer.columns
-                self._clears[index, inside] = self.launches.clear(index, float("nan") if inside else 0.0, hi - lo), lo
+                self._clears[index, inside] = self.launches.clear(index, inside, hi - lo), lo
             yield self._clears[index, inside]
 
 

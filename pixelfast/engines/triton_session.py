@@ -14,7 +14,7 @@ from ..program import Program
 from .request import Request, Result, numerical_error
 from .triton_arrangement import arrange
 from .triton_launches import Launches, State
-from .triton_memory import Memory
+from .triton_memory import Memory, halves
 from .triton_rows import Issue, Rows
 
 
@@ -35,7 +35,8 @@ class Session:
     ) -> None:  # fmt: skip
         images = request.noise.shape[0]
         self.program, self.most, self.captures = program, most, device.type == "cuda" and most > 0
-        self.memory = Memory(program, images, [field.shape for field in request.fields], device)
+        low = halves(program, precision)
+        self.memory = Memory(program, images, [field.shape for field in request.fields], device, low)
         self.state = State.make(program, images, request.want_parameters, device)
         self.arrangement = arrange(program, images, precision, wanted, device)
         launches = Launches(self.memory, self.state, precision, weights, self.arrangement.own)

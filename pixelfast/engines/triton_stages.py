@@ -6,8 +6,9 @@ norms that go on with its result element by element stay in registers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from ..program import Instruction, Map, Norm, Product, Program, Slot
 from ..storage import adds, caches_read, slots_read
@@ -40,14 +41,17 @@ class Stage:
         return self.parts[0].count
 
 
-def stages(program: Program, instructions: Sequence[Instruction]) -> list[Stage | Instruction]:
-    """The instructions of a step in their order, grouped."""
+def stages(
+    program: Program, instructions: Sequence[Instruction], alone: Collection[int] = ()
+) -> list[Stage | Instruction]:
+    """The instructions of a step in their order, grouped; what is written to the buffers `alone` is no part of a group."""
     found: list[Stage | Instruction] = []
     index = 0
     while index < len(instructions):
         instruction = instructions[index]
         if isinstance(instruction, Product):
-            stage = _longest(program, instruction, instructions[index + 1 :])
+            following = takewhile(lambda other: other.out.buffer not in alone, instructions[index + 1 :])
+            stage = _longest(program, instruction, list(following))
             found.append(stage)
             index += 1 + len(stage.tail)
         else:

@@ -13,15 +13,18 @@ from tolerances import INSTRUCTION, LOG_PROB
 
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.triton import TritonEngine
-from pixelfast.program import Attention, Program
+from pixelfast.engines.triton_memory import halves
+from pixelfast.program import Attention, Map, Op, Program, Slot
 
 
-def check(program: Program, known: float, seed: int = 4, scale: float = 1.0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
+def check(program: Program, known: float, scale: float = 1.0, precision: str = "fp32") -> np.ndarray:
+    rng = np.random.default_rng(4)
     fields = tuple(field * np.float32(scale) for field in fields_of(program, rng, IMAGES))
+    if precision == "fp16":
+        fields = (fields[0], fields[1].astype(np.float16).astype(np.float32))  # keys and values
     call = request(program, rng, IMAGES, known=known, fields=fields)
     expected = reference(program, call, poison=True)
-    found = TritonEngine(program, poison=True).run(call)
+    found = TritonEngine(program, precision, poison=True).run(call)
     np.testing.assert_array_equal(found.values, expected.values)
     close(found.parameters, expected.parameters, INSTRUCTION, "triton")
     np.testing.assert_allclose(found.log_prob, expected.log_prob, rtol=LOG_PROB, atol=1e-4)
@@ -32,6 +35,30 @@ def check(program: Program, known: float, seed: int = 4, scale: float = 1.0) -> 
 @pytest.mark.parametrize("name", CASES)
 def test_attention(name: str, known: float) -> None:
     check(program_of(CASES[name], np.random.default_rng(4)), known)
+
+
+@pytest.mark.parametrize("known", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["wide", "whole vectors", "a mask and a bias for each head", "keys a row early"])
+def test_caches_in_float16(name: str, known: float) -> None:
+    """The same as in float32 with keys and values that are rounded to float16 beforehand."""
+    program = program_of(CASES[name], np.random.default_rng(4))
+    assert halves(program, "fp16") == {2}
+    assert not halves(program, "fp32")
+    check(program, known, precision="fp16")
+
+
+def test_caches_that_stay_float32() -> None:
+    """What something else reads, or writes, is not rounded."""
+    program = program_of(Case(), np.random.default_rng(4))
+    query, cache, zeros, attention = program.steps[0]
+    assert isinstance(cache, Map)
+    for step in (
+        (query, cache, Map(Slot(0, 0, 21), (Slot(2, 0, 21),), (), cache.rect), attention),
+        (query, dataclasses.replace(cache, ops=(Op("relu", (0,)),)), zeros, attention),
+    ):
+        changed = dataclasses.replace(program, steps=(step,))
+        assert not halves(changed, "fp16")
+    check(changed, 1.0, precision="fp16")
 
 
 def test_runs_longer_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
