@@ -109,7 +109,7 @@ class PersistentRow:
         )  # fmt: skip
 
     def _numbers(self, launch: Launch) -> list[int]:
-        """How many blocks, then what `_branch` reads."""
+        """How many blocks, then what the function of its kind loads."""
         values = [launch.arguments[name] for name in self._own(launch)]
         return [launch.grid[1], *(x.data_ptr() if isinstance(x, torch.Tensor) else x for x in values)]
 
