@@ -5,10 +5,10 @@
     mixture_of_logistics:  kernels/mixture.py
     encode:       out[f] = table[value, f]
 
-A program draws one image's value in float64, as the reference does: probabilities that are summed in float32 would move draws
-at the edges of the distribution function. It writes the value, adds its logarithm to the image's sum, and encodes it, so that
-a drawn sub-pixel is one launch. Values that are given (>= 0) are kept. Parameters that describe no distribution leave the
-lowest number of such a sub-pixel in `status`, in the order of drawing, images running fastest.
+Values are drawn in float64, as by the reference: probabilities that are summed in float32 would move draws at the edges of the
+distribution function. A program draws those of its items (of one image, where a draw is a launch), adds their logarithms to the
+images' sums, and encodes them. Values that are given (>= 0) are kept. Parameters that describe no distribution leave the lowest
+number of such a sub-pixel in `status`, in the order of drawing, images running fastest.
 
 More than `BLOCK_K` logits are read in blocks three times: for the largest, for the sum, for the search. Of a single block the
 compiler makes one reading, and one exponential of each logit.
@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 
 from ..program import Mixture
+from .bodies import alone
 from .expressions import SCALARS
 from .launch import Launch, power_of_two
 from .mixture import log_sigmoid, mixture_draw
@@ -32,44 +33,50 @@ from .operand import WORDS, addresses, running_items
 BLOCK_K = 1024
 """Logits that a program holds at a time, at most."""
 
+TILE = 2048
+"""Logits of several images that a program holds at a time, at most: twice as many spill with 256 threads."""
+
 FINE = 2**62
 """What `status` holds as long as all parameters describe distributions."""
 
 
 @triton.jit
-def logits(source, block, count, BLOCK_K: tl.constexpr):
-    """One block's numbers k and logits, in float64: -infinity, whose probability is 0, beyond the last."""
-    k = block * BLOCK_K + tl.arange(0, BLOCK_K)
-    return k, tl.load(source + k, mask=k < count, other=float("-inf")).to(tl.float64)
+def logits(source, live, block, count, BLOCK_K: tl.constexpr):
+    """One block's numbers k (1, K) and logits (I, K): -infinity, whose probability is 0, beyond the last."""
+    k = (block * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
+    return k, tl.load(source[:, None] + k, mask=live[:, None] & (k < count), other=float("-inf"))
 
 
 @triton.jit
-def categorical_draw(source, count, levels, uniform, heat, BLOCK_K: tl.constexpr, BLOCKS: tl.constexpr):
-    """A value, the logarithm of its probability, and whether (1) there is no distribution to draw from."""
-    top, bad = tl.full([], float("-inf"), tl.float64), 0
+def categorical_draw(source, live, count, levels, uniform, heat, BLOCK_K: tl.constexpr, BLOCKS: tl.constexpr):
+    """Values, the logarithms of their probabilities, and whether (1) there is no distribution to draw from: (I,) each.
+
+    Probabilities are not divided by their sum: the noise is multiplied with it, which takes a register for each of them less.
+    """
+    top, bad, cold = live.to(tl.float32) - float("inf"), live.to(tl.int32) * 0, 1.0 / heat
     for block in range(BLOCKS):
-        k, x = logits(source, block, count, BLOCK_K)
-        bad = tl.maximum(bad, tl.max(((x == float("inf")) | (x != x)).to(tl.int32), 0))
-        top = tl.maximum(top, tl.max(x, 0))
+        k, x = logits(source, live, block, count, BLOCK_K)
+        bad = tl.maximum(bad, tl.max(((x == float("inf")) | (x != x)).to(tl.int32), 1))
+        top = tl.maximum(top, tl.max(x, 1))
     bad = tl.maximum(bad, (top == float("-inf")).to(tl.int32))
-    whole = tl.full([], 0.0, tl.float64)
+    top, whole = top.to(tl.float64), tl.zeros_like(uniform)
     for block in range(BLOCKS):
-        k, x = logits(source, block, count, BLOCK_K)
-        whole += tl.sum(tl.exp((x - top) / heat), 0)
-    below, drawn = tl.full([], 0.0, tl.float64), 0
+        k, x = logits(source, live, block, count, BLOCK_K)
+        whole += tl.sum(tl.exp((x.to(tl.float64) - top[:, None]) * cold), 1)
+    edge, below, drawn = uniform * whole, tl.zeros_like(uniform), bad * 0
     for block in range(BLOCKS):
-        k, x = logits(source, block, count, BLOCK_K)
-        p = tl.exp((x - top) / heat) / whole
-        edges = below + tl.cumsum(p, 0)
-        drawn += tl.sum(((edges <= uniform) & (k < levels - 1)).to(tl.int32), 0)
-        below += tl.sum(p, 0)
-    return drawn, (tl.load(source + drawn).to(tl.float64) - top) / heat - tl.log(whole), bad
+        k, x = logits(source, live, block, count, BLOCK_K)
+        p = tl.exp((x.to(tl.float64) - top[:, None]) * cold)
+        drawn += tl.sum(((tl.cumsum(p, 1) <= (edge - below)[:, None]) & (k < levels - 1)).to(tl.int32), 1)
+        below += tl.sum(p, 1)
+    chosen = tl.load(source + drawn, mask=live, other=0.0).to(tl.float64)
+    return drawn, (chosen - top) * cold - tl.log(whole), bad
 
 
 @triton.jit
-def bernoulli_draw(source, uniform, heat, PROBABILITY: tl.constexpr):
-    """As `categorical_draw`, from one number: the probability of 1, or its logit."""
-    x = tl.load(source).to(tl.float64)
+def bernoulli_draw(source, live, uniform, heat, PROBABILITY: tl.constexpr):
+    """As `categorical_draw`, from one number each: the probability of 1, or its logit."""
+    x = tl.load(source, mask=live, other=0.5).to(tl.float64)
     if PROBABILITY:
         bad = ((x >= 0.0) & (x <= 1.0)).to(tl.int32) == 0
         x = tl.log(x / (1.0 - x))
@@ -80,65 +87,74 @@ def bernoulli_draw(source, uniform, heat, PROBABILITY: tl.constexpr):
     return drawn, log_sigmoid(tl.where(drawn > 0, x, -x)), bad.to(tl.int32)
 
 
-@triton.jit(do_not_specialize=SCALARS)
-def draw_kernel(
-    arena, operands, position, noise, values, parameters, log_prob, temperature, status,
-    first, images, height, width, channels, channel, levels, encodes, count,
+@triton.jit
+def draw_body(
+    arena, operands, noise, values, parameters, log_prob, temperature, status,
+    position, col, image, live, images, height, width, channels, channel, levels, encodes, count,
     HEAD: tl.constexpr, KEEP: tl.constexpr, BLOCK_K: tl.constexpr, BLOCKS: tl.constexpr, BLOCK_E: tl.constexpr,
-    COLOURS: tl.constexpr = 0, COMPONENTS: tl.constexpr = 0, MAJOR: tl.constexpr = False, LEAST: tl.constexpr = 0.0,
-    BLOCK_M: tl.constexpr = 1,
+    COLOURS: tl.constexpr, COMPONENTS: tl.constexpr, MAJOR: tl.constexpr, LEAST: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """Operands: source, then for each encode its output (count: features) and its table (levels, features).
 
     noise and values are (N, H, W, C), parameters (N, H, W, C, count) if KEEP; log_prob is (N,). The last five constants are
-    those of a mixture.
+    those of a mixture, of which a program draws one image.
     """
-    image = tl.program_id(0)
-    row, col = tl.load(position), tl.load(position + 1) + first
+    row = tl.load(position)
     pixel = ((image.to(tl.int64) * height + row) * width + col) * channels + channel
-    source = arena + addresses(operands, col, image, 1)
+    start = addresses(operands, col, image, 1)
+    source = arena + start
     heat = tl.load(temperature)
-    given = tl.load(values + pixel)
-    uniform = tl.load(noise + pixel).to(tl.float64)
-    if HEAD == "categorical":
-        drawn, logarithm, bad = categorical_draw(source, count, levels, uniform, heat, BLOCK_K, BLOCKS)
-    elif HEAD == "mixture_of_logistics":
-        drawn, logarithm, bad = mixture_draw(
-            source, values + pixel - channel, channel, levels, uniform, heat, COLOURS, COMPONENTS, MAJOR, LEAST, BLOCK_M
-        )
-        k, x = logits(source, 0, count, BLOCK_K)
-        bad = tl.maximum(bad, tl.max(((k < count) & ((tl.abs(x) < float("inf")) == 0)).to(tl.int32), 0))
-    else:
-        drawn, logarithm, bad = bernoulli_draw(source, uniform, heat, HEAD == "bernoulli_probability")
+    given = tl.load(values + pixel, mask=live, other=0)
+    uniform = tl.load(noise + pixel, mask=live, other=0.0).to(tl.float64)
     if KEEP:
         for block in range(BLOCKS):
-            k = block * BLOCK_K + tl.arange(0, BLOCK_K)
-            tl.store(parameters + pixel * count + k, tl.load(source + k, mask=k < count, other=0.0), mask=k < count)
-    if given < 0:
-        if bad > 0:
-            where = ((row.to(tl.int64) * width + col) * channels + channel) * images + image
-            tl.atomic_min(status, where)
-        tl.store(values + pixel, drawn)
-        tl.store(log_prob + image, tl.load(log_prob + image) + logarithm)
+            k = (block * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
+            there = live[:, None] & (k < count)
+            tl.store(parameters + pixel[:, None] * count + k, tl.load(source[:, None] + k, mask=there, other=0.0), mask=there)
+    if HEAD == "categorical":
+        drawn, logarithm, bad = categorical_draw(source, live, count, levels, uniform, heat, BLOCK_K, BLOCKS)
+    elif HEAD == "mixture_of_logistics":
+        # Its search goes other ways for other images: it takes numbers, not vectors of one.
+        drawn, logarithm, bad = mixture_draw(
+            arena + tl.sum(start, 0), values + tl.sum(pixel, 0) - channel, channel, levels, tl.sum(uniform, 0), heat,
+            COLOURS, COMPONENTS, MAJOR, LEAST, BLOCK_M,
+        )  # fmt: skip
+        k, x = logits(source, live, 0, count, BLOCK_K)
+        bad = tl.maximum(bad, tl.max(((k < count) & ((tl.abs(x) < float("inf")) == 0)).to(tl.int32), 1))
+    else:
+        drawn, logarithm, bad = bernoulli_draw(source, live, uniform, heat, HEAD == "bernoulli_probability")
+    free = live & (given < 0)
+    where = ((row.to(tl.int64) * width + col) * channels + channel) * images + image
+    tl.atomic_min(status + tl.zeros_like(image), where, mask=free & (bad > 0))
+    tl.store(values + pixel, drawn, mask=free)
+    tl.store(log_prob + image, tl.load(log_prob + image, mask=free, other=0.0) + logarithm, mask=free)
     value = tl.where(given < 0, drawn, given)
-    f = tl.arange(0, BLOCK_E)
+    f = tl.arange(0, BLOCK_E)[None, :]
     for encode in range(encodes):
         place = operands + (2 * encode + 1) * WORDS
         features = tl.load(place + 3)
+        coded = live[:, None] & (f < features)
         table = tl.load(place + WORDS) + value * features
-        code = tl.load(arena + table + f, mask=f < features, other=0.0)
-        tl.store(arena + addresses(place, col, image, 1) + f, code, mask=f < features)
+        code = tl.load(arena + table[:, None] + f, mask=coded, other=0.0)
+        tl.store(arena + addresses(place, col, image, 1)[:, None] + f, code, mask=coded)
+
+
+draw_kernel = alone(draw_body, "draw_kernel")
 
 
 def draw(
     arena: torch.Tensor, operands: torch.Tensor, position: torch.Tensor, noise: torch.Tensor, values: torch.Tensor,
     parameters: torch.Tensor | None, log_prob: torch.Tensor, temperature: torch.Tensor, status: torch.Tensor,
-    *, head: str, channel: int, levels: int, count: int, encoded: Sequence[int], mixture: Mixture | None = None,
+    *, head: str, channel: int, levels: int, count: int, encoded: Sequence[int], mixture: Mixture | None = None, own: int = 0,
 ) -> Launch:  # fmt: skip
     """Operands: source, then output and table of each encode, whose features `encoded` lists."""
     images, height, width, channels = values.shape
-    block = min(max(power_of_two(count), 2), BLOCK_K)
-    constants: dict[str, Any] = {"HEAD": head, "KEEP": parameters is not None, "BLOCK_K": block, "BLOCKS": -(-count // block)}
+    block, block_e = min(max(power_of_two(count), 2), BLOCK_K), power_of_two(max([1, *encoded]))
+    items = max(1, min(own, TILE // max(block, block_e))) if mixture is None else 1
+    constants: dict[str, Any] = {
+        "HEAD": head, "KEEP": parameters is not None, "BLOCK_I": items, "BLOCK_K": block, "BLOCKS": -(-count // block),
+        "BLOCK_E": block_e, "COLOURS": 0, "COMPONENTS": 0, "MAJOR": False, "LEAST": 0.0, "BLOCK_M": 1,
+    }  # fmt: skip
     if mixture is not None:
         constants |= {
             "COLOURS": channels, "COMPONENTS": mixture.components, "MAJOR": mixture.order == "mixture-major",
@@ -146,16 +162,17 @@ def draw(
         }  # fmt: skip
     return Launch(
         kernel=draw_kernel,
-        grid=(images,),
+        grid=(-(-images // items), 1),
         arguments={
             "arena": arena, "operands": operands, "position": position, "noise": noise, "values": values,
             "parameters": arena if parameters is None else parameters, "log_prob": log_prob, "temperature": temperature,
-            "status": status, "images": images, "height": height, "width": width, "channels": channels, "channel": channel,
-            "levels": levels, "encodes": len(encoded), "count": count,
+            "status": status, "columns": 1, "images": images, "height": height, "width": width, "channels": channels,
+            "channel": channel, "levels": levels, "encodes": len(encoded), "count": count,
         },
-        constants={**constants, "BLOCK_E": power_of_two(max([1, *encoded]))},
+        constants=constants,
         warps=warps(count, mixture),
         writes=("arena", "values", "parameters", "log_prob", "status"),
+        body=draw_body if mixture is None else None,
     )  # fmt: skip
 
 

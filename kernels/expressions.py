@@ -122,7 +122,7 @@ def lines(ops: Sequence[Any], names: Sequence[str], prefix: str = "v") -> list[s
 _known: dict[tuple[str, str], Any] = {}
 
 
-def compiled(source: str, name: str, functions: Sequence[Any] = ()) -> Any:
+def compiled(source: str, name: str, functions: Sequence[Any] = (), noinline: bool = False) -> Any:
     """The function `name` of a piece of source, under `triton.jit`, made once; `functions`: what else it calls."""
     if (name, source) not in _known:
         filename = f"<pixelfast kernel {name} {len(_known)}>"
@@ -131,7 +131,7 @@ def compiled(source: str, name: str, functions: Sequence[Any] = ()) -> Any:
         space: dict[str, Any] = {"__name__": "pixelfast.kernels.generated", "tl": tl, "WORDS": operand.WORDS}
         space |= {function.__name__: function for function in (*FUNCTIONS, *functions)}
         exec(compile(source, filename, "exec"), space)
-        _known[name, source] = triton.jit(do_not_specialize=SCALARS)(space[name])
+        _known[name, source] = triton.jit(do_not_specialize=SCALARS, noinline=noinline)(space[name])
     return _known[name, source]
 
 

@@ -19,6 +19,7 @@ class Launch:
         constants: by name, known when the kernel is compiled.
         warps: of 32 threads, for each program.
         writes: tensors among the arguments that the kernel stores to.
+        body: what each program runs (`bodies.py`), if a persistent kernel may run it as well.
     """
 
     kernel: Any
@@ -27,6 +28,7 @@ class Launch:
     constants: dict[str, Any]
     warps: int = 4
     writes: tuple[str, ...] = ("arena",)
+    body: Any = None
     label: str = field(default="", compare=False)
 
     def __call__(self, first: int = 0) -> None:

@@ -10,26 +10,26 @@ import torch
 import triton
 import triton.language as tl
 
-from .expressions import SCALARS
+from .bodies import alone
 from .launch import Launch, power_of_two
-from .operand import addresses, running_items
+from .operand import addresses
 
 
-@triton.jit(do_not_specialize=SCALARS)
-def lookup_kernel(
-    arena, values, places, operands, position, first, columns, images, features, taps, height, width, channels,
-    BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, ALIGN: tl.constexpr,
+@triton.jit
+def lookup_body(
+    arena, values, places, operands, position, col, image, live, block, features, taps, height, width, channels,
+    BLOCK_F: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Values are (N, H, W, C)."""
-    col, image, live = running_items(position, first, columns, images, BLOCK_I)
-    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+    f = block * BLOCK_F + tl.arange(0, BLOCK_F)
     mask = live[:, None] & (f < features)[None, :]
     out = arena + addresses(operands, col, image, ALIGN)[:, None] + f[None, :]
     total = tl.load(out, mask=mask, other=0.0)
     for tap in range(taps):
         place = places + tap * 4
         # A row for each item: a mask that is combined with a scalar comparison is none in Triton's interpreter.
-        r, c = tl.load(position) + tl.load(place).to(tl.int32) + tl.zeros_like(col), col + tl.load(place + 1).to(tl.int32)
+        r = tl.load(position) + tl.load(place).to(tl.int32) + tl.zeros_like(image)
+        c = col + tl.load(place + 1).to(tl.int32) + tl.zeros_like(image)
         inside = live & (r >= 0) & (r < height) & (c >= 0) & (c < width)
         pixel = ((image.to(tl.int64) * height + r) * width + c) * channels + tl.load(place + 2)
         value = tl.load(values + pixel, mask=inside, other=0)
@@ -38,21 +38,25 @@ def lookup_kernel(
     tl.store(out, total, mask=mask)
 
 
+lookup_kernel = alone(lookup_body, "lookup_kernel")
+
+
 def lookup(
     arena: torch.Tensor, values: torch.Tensor, places: torch.Tensor, operands: torch.Tensor, position: torch.Tensor,
-    *, columns: int, images: int, features: int, align: int,
+    *, columns: int, images: int, features: int, align: int, own: int = 0,
 ) -> Launch:  # fmt: skip
     """`places` is (taps, 4); the only operand is the output."""
-    items, block_f = columns * images, min(power_of_two(features), 128)
+    items, block_f = columns * (own or images), min(power_of_two(features), 128)
     block = min(power_of_two(items), max(1, 1024 // block_f))
     _, height, width, channels = values.shape
     return Launch(
         kernel=lookup_kernel,
-        grid=(-(-items // block), -(-features // block_f)),
+        grid=(-(-columns * images // block), -(-features // block_f)),
         arguments={
             "arena": arena, "values": values, "places": places, "operands": operands, "position": position,
             "columns": columns, "images": images, "features": features, "taps": places.shape[0], "height": height,
             "width": width, "channels": channels,
         },
         constants={"BLOCK_I": block, "BLOCK_F": block_f, "ALIGN": align},
+        body=lookup_body,
     )  # fmt: skip

@@ -13,9 +13,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .expressions import SCALARS
+from .bodies import alone
 from .launch import Launch, power_of_two
-from .operand import WORDS, addresses, running_items
+from .operand import WORDS, addresses
 
 MOST_FEATURES = 8192
 """Of a norm: they are held in registers."""
@@ -30,12 +30,8 @@ def normalised(x, there, features, eps, AXIS: tl.constexpr):
     return tl.div_rn(centred, tl.sqrt_rn(variance + eps))
 
 
-@triton.jit(do_not_specialize=SCALARS)
-def norm_kernel(
-    arena, operands, position, first, columns, images, features, eps,
-    BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, ALIGN: tl.constexpr,
-):  # fmt: skip
-    col, image, live = running_items(position, first, columns, images, BLOCK_I)
+@triton.jit
+def norm_body(arena, operands, col, image, live, features, eps, BLOCK_F: tl.constexpr, ALIGN: tl.constexpr):
     f = tl.arange(0, BLOCK_F)
     there = (f < features)[None, :]
     mask = live[:, None] & there
@@ -48,31 +44,34 @@ def norm_kernel(
     tl.store(arena + out[:, None] + f[None, :], y, mask=mask)
 
 
+norm_kernel = alone(norm_body, "norm_kernel")
+
+
 def norm(
     arena: torch.Tensor, operands: torch.Tensor, position: torch.Tensor, eps: float,
-    *, columns: int, images: int, features: int, align: int,
+    *, columns: int, images: int, features: int, align: int, own: int = 0,
 ) -> Launch:  # fmt: skip
     """Operands: output, source, scale, shift."""
-    items, width = columns * images, power_of_two(features)
+    items, width = columns * (own or images), power_of_two(features)
     block = min(power_of_two(items), max(1, 1024 // width))
     return Launch(
         kernel=norm_kernel,
-        grid=(-(-items // block),),
+        grid=(-(-columns * images // block), 1),
         arguments={
             "arena": arena, "operands": operands, "position": position, "columns": columns, "images": images,
             "features": features, "eps": float(eps),
         },
         constants={"BLOCK_I": block, "BLOCK_F": width, "ALIGN": align},
+        body=norm_body,
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=SCALARS)
-def reduce_kernel(
-    arena, operands, position, first, columns, images, chunks, features, divisor,
+@triton.jit
+def reduce_body(
+    arena, operands, col, image, live, chunks, features, divisor,
     KIND: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Operand 0 is the output, operands 1 .. chunks are runs of at most BLOCK_F features of the sources."""
-    col, image, live = running_items(position, first, columns, images, BLOCK_I)
     f = tl.arange(0, BLOCK_F)
     SMALLEST: tl.constexpr = KIND == "amin"
     EXTREME: tl.constexpr = (KIND == "amax") | (KIND == "amin") | (KIND == "logsumexp")
@@ -113,19 +112,23 @@ def reduce_kernel(
     tl.store(arena + out, result, mask=live)
 
 
+reduce_kernel = alone(reduce_body, "reduce_kernel")
+
+
 def reduce(
     arena: torch.Tensor, operands: torch.Tensor, position: torch.Tensor, kind: str, correction: float,
-    *, columns: int, images: int, features: int, width: int, align: int,
+    *, columns: int, images: int, features: int, width: int, align: int, own: int = 0,
 ) -> Launch:  # fmt: skip
     """Operands: output, then the sources in runs of at most `width` features, `features` in all."""
-    items = columns * images
+    items = columns * (own or images)
     block = min(power_of_two(items), max(1, 1024 // width))
     return Launch(
         kernel=reduce_kernel,
-        grid=(-(-items // block),),
+        grid=(-(-columns * images // block), 1),
         arguments={
             "arena": arena, "operands": operands, "position": position, "columns": columns, "images": images,
             "chunks": operands.shape[0] - 1, "features": features, "divisor": max(0.0, float(features - correction)),
         },
         constants={"KIND": kind, "BLOCK_I": block, "BLOCK_F": width, "ALIGN": align},
+        body=reduce_body,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from .bodies import alone, named
 from .expressions import compiled, lines, number
 from .launch import Launch, power_of_two
 from .norm import normalised
@@ -56,13 +57,12 @@ class Ending:
 
 
 TEMPLATE = """
-def pixel_stage(
-    arena, weights, operands, position, first, columns, images, features, chunks,
+def {name}(
+    arena, weights, operands, col, image, live, block, features, chunks,
     PITCH: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr,
     TAPS: tl.constexpr,
 ):
-    col, image, live = running_items(position, first, columns, images, BLOCK_I)
-    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+    f = block * BLOCK_F + tl.arange(0, BLOCK_F)
     k = tl.arange(0, BLOCK_K)
     there = (f < features)[:, None]
     mask = there & live[None, :]
@@ -76,8 +76,8 @@ def pixel_stage(
 """
 
 
-def source(ending: Ending) -> tuple[str, int]:
-    """The kernel of an ending, and how many operands come before those of the chunks.
+def source(ending: Ending) -> tuple[str, str, int]:
+    """The body of an ending, its name, and how many operands come before those of the chunks.
 
     They are: outputs of the parts, their biases, and for each step its operands and, if it is stored, its output.
     """
@@ -103,10 +103,11 @@ def source(ending: Ending) -> tuple[str, int]:
             body.append(f"p{place} = addresses(operands + {place} * WORDS, col, image, ALIGN)[None, :] + f[:, None]")
             stores.append(f"tl.store(arena + p{place}, z{index}, mask=mask)")
             place += 1
-    text = TEMPLATE.format(
-        start="\n    ".join(start), tail=place, multiply="\n        ".join(multiply), steps="\n    ".join(body + stores)
-    )
-    return text, place
+    text, name = named(
+        TEMPLATE, "pixel_stage", start="\n    ".join(start), tail=str(place), multiply="\n        ".join(multiply),
+        steps="\n    ".join(body + stores),
+    )  # fmt: skip
+    return text, name, place
 
 
 def _step(step: Step, result: str, place: int) -> tuple[list[str], int]:
@@ -138,16 +139,17 @@ def _step(step: Step, result: str, place: int) -> tuple[list[str], int]:
 
 def pixel_stage(
     arena: torch.Tensor, weights: torch.Tensor, operands: torch.Tensor, position: torch.Tensor, ending: Ending,
-    *, images: int, features: int, block: int, chunk: int, align: int, taps: int,
+    *, images: int, features: int, block: int, chunk: int, align: int, taps: int, own: int = 0,
 ) -> Launch:  # fmt: skip
     """`features` of each part, `block` of which a program computes; weights (rows, parts x width).
 
     `taps` and `align`: what the addresses of the taps, and of all other operands, are multiples of.
     """
-    text, tail = source(ending)
-    block_i = 8 if images <= 8 else 16 if images <= 256 else 32
+    text, name, tail = source(ending)
+    body = compiled(text, name, (gathered, normalised))
+    block_i = own or (8 if images <= 8 else 16 if images <= 256 else 32)
     return Launch(
-        kernel=compiled(text, "pixel_stage", (gathered, normalised)),
+        kernel=alone(body, "pixel_stage"),
         grid=(-(-images // block_i), -(-features // block)),
         arguments={
             "arena": arena, "weights": weights, "operands": operands, "position": position, "columns": 1, "images": images,
@@ -157,10 +159,14 @@ def pixel_stage(
             "PITCH": weights.shape[1], "BLOCK_I": block_i, "BLOCK_F": block, "BLOCK_K": chunk, "ALIGN": align, "TAPS": taps,
         },
         warps=8 if block * chunk >= 32 * 64 else 4,
+        body=body,
     )  # fmt: skip
 
 
-def feature_block(features: int, steps: Sequence[Step]) -> int:
-    """How many features a program computes: all of them for a norm, otherwise few, so that many programs read the weights."""
+def feature_block(features: int, steps: Sequence[Step], own: int = 0) -> int:
+    """How many features a program computes: all of them for a norm, otherwise few, so that many programs read the weights.
+
+    A persistent kernel's program computes all of them anyway, in as few blocks as its registers allow.
+    """
     whole = max(16, power_of_two(features))
-    return whole if any(isinstance(step, NormStep) for step in steps) else min(whole, 32)
+    return whole if any(isinstance(step, NormStep) for step in steps) else min(whole, 128 if own else 32)

@@ -13,16 +13,13 @@ from typing import Any
 
 import torch
 
+from .bodies import alone, named
 from .expressions import compiled, lines, number
 from .launch import Launch, power_of_two
 
 TEMPLATE = """
-def pointwise(
-    arena, operands, position, first, columns, images, features,
-    BLOCK_I: tl.constexpr, BLOCK_F: tl.constexpr, ALIGN: tl.constexpr,
-):
-    col, image, live = running_items(position, first, columns, images, BLOCK_I)
-    f = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+def {name}(arena, operands, col, image, live, block, features, BLOCK_F: tl.constexpr, ALIGN: tl.constexpr):
+    f = block * BLOCK_F + tl.arange(0, BLOCK_F)
     mask = live[:, None] & (f < features)[None, :]
     {body}
     out = addresses(operands, col, image, ALIGN)
@@ -30,8 +27,8 @@ def pointwise(
 """
 
 
-def source(leaves: Sequence[bool | float], ops: Sequence[Any]) -> str:
-    """The kernel of an expression: a leaf is a literal number, or an operand and whether it is broadcast over features."""
+def source(leaves: Sequence[bool | float], ops: Sequence[Any]) -> tuple[str, str]:
+    """The body of an expression and its name: a leaf is a literal number, or an operand and whether it is broadcast."""
     body, names, operands = [], [], 1
     for leaf in leaves:
         if not isinstance(leaf, bool):
@@ -46,7 +43,7 @@ def source(leaves: Sequence[bool | float], ops: Sequence[Any]) -> str:
         operands += 1
     steps = lines(ops, names)
     result = steps[-1].split(" = ")[0] if steps else names[-1]
-    return TEMPLATE.format(body="\n    ".join(body + steps), result=result)
+    return named(TEMPLATE, "pointwise", body="\n    ".join(body + steps), result=result)
 
 
 def pointwise(
@@ -60,16 +57,19 @@ def pointwise(
     images: int,
     features: int,
     align: int,
+    own: int = 0,
 ) -> Launch:
     """A launch: `operands` are those of the output, and of the leaves that are not literals, in their order."""
-    items, width = columns * images, min(power_of_two(features), 128)
+    items, width = columns * (own or images), min(power_of_two(features), 128)
     block = min(power_of_two(items), max(1, 1024 // width))
+    body = compiled(*source(leaves, ops))
     return Launch(
-        kernel=compiled(source(leaves, ops), "pointwise"),
-        grid=(-(-items // block), -(-features // width)),
+        kernel=alone(body, "pointwise"),
+        grid=(-(-columns * images // block), -(-features // width)),
         arguments={
             "arena": arena, "operands": operands, "position": position, "columns": columns, "images": images,
             "features": features,
         },
         constants={"BLOCK_I": block, "BLOCK_F": width, "ALIGN": align},
+        body=body,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -12,14 +13,15 @@ from test_attention import Case, program_of
 from torch import Tensor
 
 import pixelfast
-from pixelfast.engines import registry, triton
+from pixelfast.engines import registry, triton, triton_arrangement
 from pixelfast.engines.reference import run as reference
+from pixelfast.engines.triton_arrangement import Arrangement, arrange, wish
 from pixelfast.engines.triton_stages import Stage, stages
-from pixelfast.errors import EngineUnavailable
+from pixelfast.errors import EngineUnavailable, InvalidInput
 from pixelfast.heads import Bernoulli, Categorical, Head
 from pixelfast.mixture import MixtureOfLogistics
 from pixelfast.models import PixelCNN
-from pixelfast.program import Buffer, Draw, Lattice, Map, Mixture, Norm, Op, Product, Program, Rect, Slot
+from pixelfast.program import Buffer, Draw, Lattice, Lookup, Map, Mixture, Norm, Op, Product, Program, Rect, Reduce, Slot
 
 HERE = triton.available() is None
 
@@ -125,6 +127,57 @@ def test_what_a_launch_need_not_store() -> None:
     (stage,) = stages(dataclasses.replace(program, draws=(Draw(0, Slot(0, 7, 1)),)), step)
     assert isinstance(stage, Stage)
     assert stage.stored == ("y0",)
+
+
+HOST = torch.device("cpu")
+
+
+def test_small_nets_are_for_the_persistent_kernel_and_large_ones_for_graphs() -> None:
+    """By the estimates: weights of a step up to about a megabyte; images as long as each program has a processor of its own."""
+    builder = Builder(np.random.default_rng(0), (1, 2, 2), features=64)
+    program = builder.build()
+    for images, own in ((1, 8), (64, 8), (1000, 16), (2000, 16)):
+        found = arrange(program, images, "fp32", None, HOST)
+        assert (found.name, found.own) == ("persistent", own)
+        assert "us in a persistent kernel" in found.reason
+    assert arrange(program, 100_000, "fp32", None, HOST).name == "graph"
+    (step,) = program.steps
+    wide = tuple(
+        dataclasses.replace(work, weights=np.broadcast_to(np.float32(0), (20_000, 64))) if isinstance(work, Product) else work
+        for work in step
+    )
+    large = dataclasses.replace(program, steps=(wide,))
+    assert arrange(large, 1, "fp16", None, HOST).name == "graph"
+    assert arrange(large, 1, "fp16", "persistent", HOST) == Arrangement(8, "asked for")
+    assert arrange(program, 1, "fp32", "graph", HOST) == Arrangement(0, "asked for")
+
+
+def test_what_no_persistent_kernel_runs_is_a_graph_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = small()
+    monkeypatch.setattr(triton_arrangement, "WALKED", (Map, Lookup, Norm, Product))
+    reduce = Reduce(Slot(0, 0, 1), "mean", (Slot(0, 0, 1),), 0.0, Rect(0, 1, 0, 1), "means.0")
+    program = dataclasses.replace(program, steps=(tuple(i for i in program.steps[0] if not isinstance(i, Reduce)),))
+    refused = {
+        "the persistent kernel has no body for Reduce (means.0)": dataclasses.replace(program, steps=((reduce,),)),
+        "the persistent kernel has no body for draws from a custom head": dataclasses.replace(program, head="custom"),
+        "a draw in the persistent kernel holds at most 2048 logits, the head has 2049": dataclasses.replace(
+            program, parameters=2049
+        ),
+    }
+    for reason, other in refused.items():
+        assert arrange(other, 1, "fp32", None, HOST) == Arrangement(0, reason)
+        with pytest.raises(EngineUnavailable, match="cannot run this model persistently: " + re.escape(reason)):
+            arrange(other, 1, "fp32", "persistent", HOST)
+
+
+def test_an_arrangement_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wish(None) is None
+    assert wish("graph") == "graph"
+    monkeypatch.setenv("PIXELFAST_ARRANGEMENT", "persistent")
+    assert wish(None) == "persistent"
+    assert wish("graph") == "graph"
+    with pytest.raises(InvalidInput, match="there is no arrangement 'wave'"):
+        wish("wave")
 
 
 @pytest.mark.skipif(HERE, reason="it runs here")

@@ -55,12 +55,12 @@ def traced(name: str) -> Traced:
     return trace(module.eval(), module.config["shape"], module.head, cond)
 
 
-def launches(model: Traced, images: int, precision: str) -> list[Launch]:
+def launches(model: Traced, images: int, precision: str, arrangement: str) -> list[Launch]:
     """Each kernel in each variant once."""
     cond = torch.zeros(images, dtype=torch.int64) if model.compiled.field_specs else None
     call = model.request(images, 0, cond)
     program = model.compiled.program
-    session = Session(program, call, torch.device("cpu"), precision, {}, most=0, poison=False)
+    session = Session(program, call, torch.device("cpu"), precision, {}, 0, False, arrangement)
     found: dict[Any, Launch] = {}
     for row in program.rows:
         for known in {row < 0, True}:
@@ -85,7 +85,7 @@ def compiled(launch: Launch, folder: Path) -> Compiled:
 
 @pytest.mark.parametrize(("name", "images", "precision"), CASES)
 def test_compiles_within_the_machine(name: str, images: int, precision: str, tmp_path: Path) -> None:
-    listed = launches(traced(name), images, precision)
+    listed = launches(traced(name), images, precision, "graph")
     halves = 0
     for launch in listed:
         found = compiled(launch, tmp_path)
@@ -102,6 +102,30 @@ def test_compiles_within_the_machine(name: str, images: int, precision: str, tmp
         halves += weights != "*fp32"
     assert {launch.kernel.fn.__name__ for launch in listed} >= KERNELS | MORE.get((name, precision), set())
     assert (halves > 0) == (precision != "fp32")
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+@pytest.mark.parametrize(("images", "own"), [(1, 8), (64, 8), (1024, 16)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_persistent_row_compiles_within_the_machine(name: str, images: int, own: int, precision: str, tmp_path: Path) -> None:
+    """The kernel does not depend on how many images there are, but on how many a program owns."""
+    rows = [launch for launch in launches(traced(name), images, precision, "persistent") if "OWN" in launch.constants]
+    assert {launch.constants["OWN"] for launch in rows} == {own}
+    assert len({id(launch.kernel) for launch in rows}) == 1
+    found = compiled(rows[0], tmp_path)
+    assert found.spills == 0
+    assert found.shared <= SHARED
+    assert "tf32" not in found.ptx
+    assert "cp.async" not in found.ptx
+    assert (found.tensor_cores > 0) == (precision == "fp16")
+    # What a work stores, the next one loads: no interpreter would miss the barrier between them.
+    walk = found.ptx[found.ptx.index(".entry") :].split("// -- End function")[0]
+    assert "call.uni" in walk
+    assert "bar.sync" in walk
+    # State through a cache that is not coherent would be stale, and weights are read 16 bytes at a time.
+    assert "ld.global.nc" not in found.ptx
+    assert "ld.global.b16" not in found.ptx
+    assert "ld.global.v4.b32" in found.ptx
 
 
 def test_moves(tmp_path: Path) -> None:

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle import Traced, agree, first, trace
+from oracle import Traced, agree, first, spread_error, trace
 from torch import nn
 
 import pixelfast
+from pixelfast.conditions import Conditions
 from pixelfast.engines import cpu
 from pixelfast.engines.request import Result
 from pixelfast.engines.triton import TritonEngine, available, lacks
+from pixelfast.engines.triton_arrangement import OWNED, refuses
 from pixelfast.errors import NumericalError
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelSNAIL
+from pixelfast.precision import PRECISIONS
 
 MISSING = available() or ("TRITON_INTERPRET=1 is set" if os.environ.get("TRITON_INTERPRET") == "1" else None)
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(MISSING is not None, reason=f"no GPU to test on: {MISSING}")]
@@ -48,7 +51,7 @@ def test_what_the_naive_loop_and_the_native_engine_draw(case: tuple[Traced, Any]
     traced, cond = case
     few = first(cond, n)
     call = traced.request(n, 0, few)
-    found = TritonEngine(traced.compiled.program).run(call)
+    found = TritonEngine(traced.compiled.program, arrangement="graph").run(call)
     naive = traced.run("naive", call, few)
     assert agree(traced, found, naive, call, few, "triton") <= 1
     if cpu.available() is None:
@@ -60,12 +63,46 @@ def test_captured_graphs_and_plain_launches(case: tuple[Traced, Any], most: int)
     """Row by row, pixel by pixel, and called again when all graphs exist: the same bits."""
     traced, cond = case
     call = traced.request(5, 1, cond)
-    plain = TritonEngine(traced.compiled.program, most_issues=0).run(call)
-    engine = TritonEngine(traced.compiled.program, most_issues=most)
+    plain = TritonEngine(traced.compiled.program, most_issues=0, arrangement="graph").run(call)
+    engine = TritonEngine(traced.compiled.program, most_issues=most, arrangement="graph")
     for _ in range(3):
         same_bits(engine.run(call), plain)
     (session,) = engine._sessions.values()
     assert session._graphs
+
+
+@pytest.fixture
+def walked(case: tuple[Traced, Any]) -> tuple[Traced, Any]:
+    if (reason := refuses(case[0].compiled.program)) is not None:
+        pytest.skip(reason)
+    return case
+
+
+def test_a_persistent_kernel(walked: tuple[Traced, Any]) -> None:
+    """One program that owns all images and several; in graphs, and called again; the naive loop agrees."""
+    traced, cond = walked
+    call = traced.request(5, 1, cond)
+    naive = traced.run("naive", call, cond)
+    engine = TritonEngine(traced.compiled.program, arrangement="persistent")
+    found = engine.run(call)
+    assert agree(traced, found, naive, call, cond, "persistent") <= 1
+    for _ in range(2):
+        same_bits(engine.run(call), found)
+    same_bits(TritonEngine(traced.compiled.program, arrangement="persistent", most_issues=0).run(call), found)
+    n = 2 * OWNED[0] + 1
+    many = None if cond is None else torch.arange(n) % 3
+    call = traced.request(n, 1, many)
+    found = TritonEngine(traced.compiled.program, arrangement="persistent").run(call)
+    assert agree(traced, found, traced.run("naive", call, many), call, many, "persistent, several programs") <= 2
+
+
+def test_a_persistent_kernel_in_float16(walked: tuple[Traced, Any]) -> None:
+    """Against one forward in float32."""
+    traced, cond = walked
+    call = traced.request(5, 1, cond)
+    found = TritonEngine(traced.compiled.program, "fp16", arrangement="persistent").run(call)
+    forced = traced.oracle.parameters(torch.from_numpy(found.values).long(), Conditions.parse(cond)).numpy()
+    assert spread_error(found.parameters, forced) <= PRECISIONS["fp16"].tolerance
 
 
 def test_poison(case: tuple[Traced, Any]) -> None:

@@ -25,6 +25,7 @@ from ..heads import Head
 from ..lower import head_name
 from ..program import Attention, Lookup, Map, Norm, Product, Program, Reduce
 from .request import Request, Result, check
+from .triton_arrangement import Arrangement, arrange, wish
 
 if TYPE_CHECKING:  # imports Triton, which need not be there
     from .triton_session import Session
@@ -109,6 +110,10 @@ def _some(layers: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
+def _device() -> torch.device:
+    return torch.device("cpu") if interpreted() else torch.device("cuda", torch.cuda.current_device())
+
+
 class TritonEngine:
     """A program made ready for a GPU; calls from several threads wait for each other.
 
@@ -118,14 +123,18 @@ class TritonEngine:
             with float32 sums.
         most_issues: launches in one graph, at most; 0: no graphs, every kernel is launched by itself.
         poison: fill what is not computed yet with NaN, for tests.
+        arrangement: how the pixels of a row are run: "graph", a launch for each stage, or "persistent", one kernel for all.
+            None: what PIXELFAST_ARRANGEMENT says, or whichever is estimated to be faster (`triton_arrangement`).
 
     Raises:
         EngineUnavailable: there is no GPU, no Triton, no such precision on the GPU, or no kernel for something in the program.
+        InvalidInput: there is no such arrangement.
     """
 
     def __init__(
-        self, program: Program, precision: str = "fp32", most_issues: int = MOST_ISSUES, poison: bool = False
-    ) -> None:
+        self, program: Program, precision: str = "fp32", most_issues: int = MOST_ISSUES, poison: bool = False,
+        arrangement: str | None = None,
+    ) -> None:  # fmt: skip
         reason = available()
         if reason is not None:
             raise EngineUnavailable(f"the engine 'triton' cannot run here: {reason}")
@@ -139,10 +148,16 @@ class TritonEngine:
                 f"the engine 'triton' has no precision {precision!r} here: {reason}. Use precision='fp16' or 'fp32'"
             )
         self.program, self.precision = program, precision
-        self._most, self._poison = most_issues, poison
+        self._most, self._poison, self._wanted = most_issues, poison, wish(arrangement)
+        if self._wanted == "persistent":
+            self.arrangement(1)
         self._weights: dict[tuple[object, ...], torch.Tensor] = {}
         self._sessions: OrderedDict[object, Session] = OrderedDict()
         self._lock = threading.Lock()
+
+    def arrangement(self, images: int) -> Arrangement:
+        """How the pixels of so many images would be run on the current device, and why."""
+        return arrange(self.program, images, self.precision, self._wanted, _device())
 
     def run(self, request: Request) -> Result:
         """Sample, on the current device.
@@ -160,13 +175,15 @@ class TritonEngine:
     def _session(self, request: Request) -> Session:
         from .triton_session import Session
 
-        device = torch.device("cpu") if interpreted() else torch.device("cuda", torch.cuda.current_device())
+        device = _device()
         key = device, request.noise.shape, tuple(field.shape for field in request.fields), request.want_parameters
         session = self._sessions.pop(key, None)
         if session is None:
             while len(self._sessions) >= KEPT:
                 self._sessions.popitem(last=False)
-            session = Session(self.program, request, device, self.precision, self._weights, self._most, self._poison)
+            session = Session(
+                self.program, request, device, self.precision, self._weights, self._most, self._poison, self._wanted
+            )
         self._sessions[key] = session
         return session
 

@@ -61,10 +61,13 @@ class Launches:
 
     Args:
         weights: packed weights that other memories of the same program and device may already have.
+        own: how many images a program of a persistent kernel owns, which runs what `pixel` gives; 0: it is launched.
     """
 
-    def __init__(self, memory: Memory, state: State, precision: str, weights: dict[tuple[object, ...], Tensor]) -> None:
-        self.memory, self.state, self.precision, self.weights = memory, state, precision, weights
+    def __init__(
+        self, memory: Memory, state: State, precision: str, weights: dict[tuple[object, ...], Tensor], own: int = 0
+    ) -> None:
+        self.memory, self.state, self.precision, self.weights, self.own = memory, state, precision, weights, own
         self.program = memory.program
 
     def whole_row(self, instruction: Instruction) -> Launch:
@@ -74,6 +77,10 @@ class Launches:
     def pixel(self, work: Stage | Instruction) -> Launch:
         """At one column."""
         return self.stage(work) if isinstance(work, Stage) else self.instruction(work, 1)
+
+    def _own(self, columns: int) -> int:
+        """Several columns at once are always a launch of their own."""
+        return self.own if columns == 1 else 0
 
     def instruction(self, instruction: Instruction, columns: int) -> Launch:
         match instruction:
@@ -125,12 +132,12 @@ class Launches:
             if f"z{index}" in stage.stored:
                 rows.append(memory.slot(instruction.out))
                 used.append(rows[-1])
-        chunk, block = chunk_of(product), pixel_stage.feature_block(stage.features, steps)
+        chunk, block = chunk_of(product), pixel_stage.feature_block(stage.features, steps, self.own)
         taps = memory.runs(product.taps, chunk)
         return pixel_stage.pixel_stage(
             memory.arena, self.packed(product, chunk, count, block), memory.table(rows + taps), self.state.position,
             pixel_stage.Ending(count, add, tuple(steps), stage.stored), images=memory.images, features=stage.features,
-            block=block, chunk=chunk, align=alignment(used), taps=alignment(taps),
+            block=block, chunk=chunk, align=alignment(used), taps=alignment(taps), own=self.own,
         )  # fmt: skip
 
     def packed(self, product: Product, chunk: int, parts: int, block: int) -> Tensor:
@@ -152,7 +159,7 @@ class Launches:
         leaves = [_broadcast(leaf, map.out.count) if _operand(leaf) else leaf for leaf in map.leaves]
         return pointwise.pointwise(
             self.memory.arena, self.memory.table(rows), self.state.position, leaves, map.ops, columns=columns,  # type: ignore[arg-type]
-            images=self.memory.images, features=map.out.count, align=alignment(rows),
+            images=self.memory.images, features=map.out.count, align=alignment(rows), own=self._own(columns),
         )  # fmt: skip
 
     def clear(self, buffer: int, poison: bool, columns: int) -> Launch:
@@ -168,7 +175,7 @@ class Launches:
         out = memory.slot(lookup_.out)
         return lookup.lookup(
             memory.arena, self.state.values, torch.tensor(places).to(memory.device), memory.table([out]), self.state.position,
-            columns=columns, images=memory.images, features=features, align=alignment([out]),
+            columns=columns, images=memory.images, features=features, align=alignment([out]), own=self._own(columns),
         )  # fmt: skip
 
     def norm(self, norm_: Norm, columns: int) -> Launch:
@@ -176,7 +183,7 @@ class Launches:
         rows = [memory.slot(norm_.out), memory.slot(norm_.source), memory.vector(norm_.scale), memory.vector(norm_.shift)]
         return norm.norm(
             memory.arena, memory.table(rows), self.state.position, norm_.eps, columns=columns, images=memory.images,
-            features=norm_.out.count, align=alignment(rows[:2]),
+            features=norm_.out.count, align=alignment(rows[:2]), own=self._own(columns),
         )  # fmt: skip
 
     def reduce(self, reduce: Reduce, columns: int) -> Launch:
@@ -185,7 +192,7 @@ class Launches:
         rows = [memory.slot(reduce.out), *memory.runs(reduce.sources, width)]
         return norm.reduce(
             memory.arena, memory.table(rows), self.state.position, reduce.kind, reduce.correction, columns=columns,
-            images=memory.images, features=count, width=width, align=alignment(rows),
+            images=memory.images, features=count, width=width, align=alignment(rows), own=self._own(columns),
         )  # fmt: skip
 
     def attention(self, attention_: Attention, columns: int) -> Launch:
@@ -219,7 +226,7 @@ class Launches:
         return draw.draw(
             memory.arena, memory.table(rows), state.position, state.noise, state.values, state.parameters, state.log_prob,
             state.temperature, state.status, head=program.head, channel=drawn.channel, levels=program.levels,
-            count=drawn.source.count, encoded=[encode.out.count for encode in encodes], mixture=program.mixture,
+            count=drawn.source.count, encoded=[encode.out.count for encode in encodes], mixture=program.mixture, own=self.own,
         )  # fmt: skip
 
     def encode(self, encode: Encode, columns: int) -> Launch:

@@ -14,6 +14,7 @@ from itertools import groupby
 from math import lcm
 
 from ..kernels.launch import Launch
+from ..kernels.persistent_row import PersistentRow
 from ..program import Encode, Instruction, Program, Rect
 from .known_rows import known_order
 from .triton_launches import Launches
@@ -27,6 +28,8 @@ Kind = tuple[int, int, bool]
 
 class Rows:
     """The launches of one program.
+
+    The pixels of a row are launches one by one, or with `launches.own` all of them together one launch of a persistent kernel.
 
     Args:
         poison: fill what a row has still to compute with NaN, for tests: a wrong schedule then shows.
@@ -47,6 +50,7 @@ class Rows:
         rects = [*(instruction.rect for instruction in program.instructions()), *(b.domain for b in program.buffers)]
         self._borders = sorted({0, *(row for rect in rects for row in (rect.row0, rect.row1))})
         self._period = lcm(*(instruction.lattice.row_step for instruction in program.instructions()))
+        self._persistent = self._persistent_rows() if launches.own else {}
 
     def kind(self, row: int, known: bool) -> Kind:
         return bisect_right(self._borders, row), row % self._period, known and self.known_order is not None
@@ -56,6 +60,8 @@ class Rows:
         if kind[2]:
             return [*self.start(row), *self.known(row)]
         lo, hi = self.program.columns
+        if kind in self._persistent:
+            return [*self.start(row), (self._persistent[kind], lo)]
         return [*self.start(row), *((launch, col) for col in range(lo, hi) for launch in self.pixel(row, col))]
 
     def start(self, row: int) -> list[Issue]:
@@ -69,6 +75,16 @@ class Rows:
             else:
                 issues += [issue for instruction in together for issue in self._over(instruction, row)]
         return issues
+
+    def _persistent_rows(self) -> dict[Kind, Launch]:
+        """Each kind of row as one launch."""
+        lo, hi = self.program.columns
+        first = {self.kind(row, False): row for row in reversed(self.program.rows)}
+        pixels = {kind: [list(self.pixel(row, col)) for col in range(lo, hi)] for kind, row in first.items()}
+        every = (launch for row in pixels.values() for pixel in row for launch in pixel)
+        walked = PersistentRow(every, self.launches.memory.images, self.launches.own)
+        self._walked = walked  # works hold addresses of tensors that it refers to
+        return {kind: walked.row(self.launches.state.position, row) for kind, row in pixels.items()}
 
     def _over(self, instruction: Instruction, row: int) -> Iterator[Issue]:
         """An instruction over all its columns of a row."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..kernels.draw import FINE
 from ..program import Program
 from .request import Request, Result, numerical_error
+from .triton_arrangement import arrange
 from .triton_launches import Launches, State
 from .triton_memory import Memory, halves
 from .triton_rows import Issue, Rows
@@ -25,18 +26,21 @@ class Session:
         weights: packed weights, shared with other sessions.
         most: launches in one graph; rows of more go pixel by pixel. 0: nothing is captured.
         poison: see `Rows`.
+        wanted: "graph", "persistent", or None, which leaves it to `arrange`.
     """
 
     def __init__(
         self, program: Program, request: Request, device: torch.device, precision: str,
-        weights: dict[tuple[object, ...], Tensor], most: int, poison: bool,
+        weights: dict[tuple[object, ...], Tensor], most: int, poison: bool, wanted: str | None = None,
     ) -> None:  # fmt: skip
         images = request.noise.shape[0]
         self.program, self.most, self.captures = program, most, device.type == "cuda" and most > 0
         low = halves(program, precision)
         self.memory = Memory(program, images, [field.shape for field in request.fields], device, low)
         self.state = State.make(program, images, request.want_parameters, device)
-        self.rows = Rows(program, Launches(self.memory, self.state, precision, weights), poison)
+        self.arrangement = arrange(program, images, precision, wanted, device)
+        launches = Launches(self.memory, self.state, precision, weights, self.arrangement.own)
+        self.rows = Rows(program, launches, poison)
         self._graphs: dict[object, torch.cuda.CUDAGraph] = {}
         self._seen: set[object] = set()
         self._at: tuple[int, int] | None = None
@@ -67,7 +71,7 @@ class Session:
     def _run_row(self, row: int, known: bool) -> None:
         rows, kind = self.rows, self.rows.kind(row, known)
         lo, hi = self.program.columns
-        if self.most == 0 or kind[2] or (hi - lo) * sum(map(len, self.program.steps)) <= self.most:
+        if self.most == 0 or kind[2] or self.arrangement.own or (hi - lo) * sum(map(len, self.program.steps)) <= self.most:
             self._play(row, 0, ("row", kind), lambda: rows.whole(row, kind))
             return
         self._play(row, 0, ("start", kind), lambda: rows.start(row))

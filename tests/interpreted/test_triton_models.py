@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import nn
 
 import pixelfast
 from pixelfast.engines.triton import TritonEngine
+from pixelfast.engines.triton_arrangement import NAMES, refuses
+from pixelfast.errors import EngineUnavailable
 from pixelfast.heads import Bernoulli
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelRNN, PixelSNAIL
 from pixelfast.precision import PRECISIONS
@@ -36,15 +39,20 @@ def model(request: pytest.FixtureRequest) -> tuple[nn.Module, Any]:
     return module.eval(), cond
 
 
-def test_what_the_naive_loop_draws(model: tuple[nn.Module, Any]) -> None:
+@pytest.mark.parametrize("arrangement", NAMES)
+def test_what_the_naive_loop_draws(model: tuple[nn.Module, Any], arrangement: str) -> None:
     module, cond = model
     traced = trace(module, module.config["shape"], module.head, cond)
+    if arrangement == "persistent" and (reason := refuses(traced.compiled.program)) is not None:
+        with pytest.raises(EngineUnavailable, match=re.escape(reason)):
+            TritonEngine(traced.compiled.program, arrangement=arrangement)
+        return
     call = traced.request(3, 0, cond)
     naive = traced.run("naive", call, cond)
-    found = TritonEngine(traced.compiled.program, poison=True).run(call)
-    assert agree(traced, found, naive, call, cond, "triton") == 0
+    found = TritonEngine(traced.compiled.program, poison=True, arrangement=arrangement).run(call)
+    assert agree(traced, found, naive, call, cond, arrangement) == 0
     # In float16, judged against one forward in float32.
-    low = TritonEngine(traced.compiled.program, "fp16", poison=True).run(call)
+    low = TritonEngine(traced.compiled.program, "fp16", poison=True, arrangement=arrangement).run(call)
     values = torch.from_numpy(low.values).long()
     forced = traced.oracle.parameters(values, pixelfast.conditions.Conditions.parse(cond)).numpy()
     error = spread_error(low.parameters, forced)

@@ -14,8 +14,12 @@ from pixelfast.engines.known_rows import known_order
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.request import Request, Result
 from pixelfast.engines.triton import HEADS, TritonEngine
+from pixelfast.engines.triton_arrangement import HEADS as WALKED
+from pixelfast.engines.triton_arrangement import NAMES
 from pixelfast.errors import NumericalError
 from pixelfast.program import Mixture
+
+RUNS = [*((head, "graph") for head in HEADS), *((head, "persistent") for head in WALKED)]
 
 
 def builder_of(head: str, seed: int, shape: tuple[int, int, int], **options: int) -> Builder:
@@ -36,13 +40,13 @@ def compare(engine: TritonEngine, call: Request) -> Result:
     return found
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("head", "arrangement"), RUNS)
 @pytest.mark.parametrize(("images", "known"), [(1, 0.0), (3, 0.4)])
-def test_program(images: int, known: float, head: str) -> None:
+def test_program(images: int, known: float, head: str, arrangement: str) -> None:
     builder = builder_of(head, images, (2, 4, 3))
     program, fields = builder.build(), builder.field_values(images)
     call = request(program, np.random.default_rng(7), images, known=known, fields=fields, temperature=0.7)
-    compare(TritonEngine(program, poison=True), call)
+    compare(TritonEngine(program, poison=True, arrangement=arrangement), call)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 2), (1, 4, 1)])
@@ -66,7 +70,8 @@ def test_calls_do_not_see_each_other() -> None:
     assert len(engine._sessions) == 2
 
 
-def test_given_pixels_inside_rows_and_rows_handed_out() -> None:
+@pytest.mark.parametrize("arrangement", NAMES)
+def test_given_pixels_inside_rows_and_rows_handed_out(arrangement: str) -> None:
     builder = Builder(np.random.default_rng(12), (2, 4, 3))
     program, fields = builder.build(), builder.field_values(4)
     mask = np.random.default_rng(2).random((4, 4, 3, 2)) < 0.5
@@ -75,7 +80,7 @@ def test_given_pixels_inside_rows_and_rows_handed_out() -> None:
     call = request(program, np.random.default_rng(3), 4, known=mask, fields=fields)
     rows = []
     call = dataclasses.replace(call, on_row=lambda row, values: rows.append((row, values.copy())))
-    result = compare(TritonEngine(program, poison=True), call)
+    result = compare(TritonEngine(program, poison=True, arrangement=arrangement), call)
     np.testing.assert_array_equal(result.values[mask], call.given[mask])
     handed = rows[-4:]
     assert [row for row, _ in handed] == [0, 1, 2, 3]
@@ -83,26 +88,29 @@ def test_given_pixels_inside_rows_and_rows_handed_out() -> None:
         np.testing.assert_array_equal(values[:, : row + 1], result.values[:, : row + 1])
 
 
-def test_rows_whose_order_is_that_of_the_columns() -> None:
+@pytest.mark.parametrize("arrangement", NAMES)
+def test_rows_whose_order_is_that_of_the_columns(arrangement: str) -> None:
     program = recurrent(np.random.default_rng(0), 3, 4)
     assert known_order(program) is None
-    compare(TritonEngine(program, poison=True), request(program, np.random.default_rng(3), 2, known=0.5))
+    call = request(program, np.random.default_rng(3), 2, known=0.5)
+    compare(TritonEngine(program, poison=True, arrangement=arrangement), call)
 
 
-@pytest.mark.parametrize("sweep", [-1, 1])
-def test_sweeps(sweep: int) -> None:
+@pytest.mark.parametrize(("sweep", "arrangement"), [(-1, "persistent"), (1, "graph")])
+def test_sweeps(sweep: int, arrangement: str) -> None:
     program, call = swept(np.random.default_rng(2), 3, 4, sweep, 2)
-    compare(TritonEngine(program, poison=True), call)
+    compare(TritonEngine(program, poison=True, arrangement=arrangement), call)
 
 
-def test_lattices() -> None:
+@pytest.mark.parametrize("arrangement", NAMES)
+def test_lattices(arrangement: str) -> None:
     """A program cut by phases of rows and columns does what it did before."""
     builder = Builder(np.random.default_rng(3), (1, 3, 2), features=5)
     program, fields = builder.build(), builder.field_values(2)
     call = request(program, np.random.default_rng(1), 2, known=0.5, fields=fields)
     assert call.given is not None
-    expected = compare(TritonEngine(program, poison=True), call)
-    found = compare(TritonEngine(by_phases(program, 2, 3), poison=True), call)
+    expected = compare(TritonEngine(program, poison=True, arrangement=arrangement), call)
+    found = compare(TritonEngine(by_phases(program, 2, 3), poison=True, arrangement=arrangement), call)
     np.testing.assert_array_equal(found.values, expected.values)
 
 
@@ -111,7 +119,7 @@ def test_pixel_by_pixel() -> None:
     builder = Builder(np.random.default_rng(5), (2, 3, 2), features=5)
     program, fields = builder.build(), builder.field_values(2)
     call = request(program, np.random.default_rng(3), 2, known=0.5, fields=fields)
-    compare(TritonEngine(program, most_issues=1, poison=True), call)
+    compare(TritonEngine(program, most_issues=1, poison=True, arrangement="graph"), call)
 
 
 def test_no_images() -> None:
@@ -122,9 +130,9 @@ def test_no_images() -> None:
     assert result.log_prob.shape == (0,)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("head", "arrangement"), RUNS)
 @pytest.mark.parametrize("rows_handed_out", [False, True])
-def test_parameters_that_describe_no_distribution(head: str, rows_handed_out: bool) -> None:
+def test_parameters_that_describe_no_distribution(head: str, rows_handed_out: bool, arrangement: str) -> None:
     """The first of them in the order of drawing is named, as by the reference."""
     builder = builder_of(head, 5, (1, 3, 3), features=5)
     program, fields = builder.build(), builder.field_values(3)
@@ -133,7 +141,7 @@ def test_parameters_that_describe_no_distribution(head: str, rows_handed_out: bo
     with pytest.raises(NumericalError) as expected:
         reference(program, call)
     with pytest.raises(NumericalError, match="image 1, row 1, column 0") as found:
-        TritonEngine(program).run(call)
+        TritonEngine(program, arrangement=arrangement).run(call)
     assert found.value.position == expected.value.position
 
 
