@@ -26,7 +26,8 @@ from .operand import WORDS, addresses, running_items
 def gathered(arena, operand, col, image, live, BLOCK_K: tl.constexpr, ALIGN: tl.constexpr):
     """One chunk of the taps: (I, BLOCK_K), zeros beyond its features."""
     k = tl.arange(0, BLOCK_K)
-    there = live[:, None] & (k < tl.load(operand + 3))[None, :]
+    # A mask that changes inside of 16 bytes would make four loads of one.
+    there = live[:, None] & (k < tl.multiple_of(tl.load(operand + 3), ALIGN))[None, :]
     start = addresses(operand, col, image, ALIGN)
     return tl.load(arena + start[:, None] + k[None, :], mask=there, other=0.0)
 
@@ -63,7 +64,7 @@ def row_products(
 ) -> Launch:  # fmt: skip
     """Operands: output, bias, then one for each chunk of `chunk` rows of the weights (rows, width).
 
-    `align` and `taps`: what the addresses of the output and of the taps are multiples of.
+    `align` and `taps`: what the addresses of the output, and those of the taps and their counts, are multiples of.
     """
     items, width = columns * images, weights.shape[1]
     most_items, most_features, _ = tile(items, chunk)

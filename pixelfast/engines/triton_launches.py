@@ -108,7 +108,7 @@ class Launches:
         return row_products.row_products(
             memory.arena, self.packed(product, chunk, 1, block), memory.table(rows), self.state.position, add=add,
             columns=columns, images=memory.images, features=product.out.count, chunk=chunk, align=alignment([out]),
-            taps=alignment(taps),
+            taps=alignment(taps, counts=True),
         )  # fmt: skip
 
     def stage(self, stage: Stage) -> Launch:
@@ -137,7 +137,7 @@ class Launches:
         return pixel_stage.pixel_stage(
             memory.arena, self.packed(product, chunk, count, block), memory.table(rows + taps), self.state.position,
             pixel_stage.Ending(count, add, tuple(steps), stage.stored), images=memory.images, features=stage.features,
-            block=block, chunk=chunk, align=alignment(used), taps=alignment(taps), own=self.own,
+            block=block, chunk=chunk, align=alignment(used), taps=alignment(taps, counts=True), own=self.own,
         )  # fmt: skip
 
     def packed(self, product: Product, chunk: int, parts: int, block: int) -> Tensor:

@@ -161,9 +161,9 @@ class Memory:
         ]
 
 
-def alignment(rows: Sequence[Row], most: int = ALIGNMENT) -> int:
-    """What every address of these operands is a multiple of, in numbers: `most` or 1."""
-    numbers = (row[i] for row in rows for i in (1, 2, 4, 7))
+def alignment(rows: Sequence[Row], most: int = ALIGNMENT, counts: bool = False) -> int:
+    """What every address of these operands is a multiple of, in numbers, and with `counts` how many there are: `most` or 1."""
+    numbers = (row[i] for row in rows for i in (1, 2, 4, 7, *([3] if counts else [])))
     return most if all(n % most == 0 for n in numbers) else 1
 
 
