@@ -1,8 +1,10 @@
 # make demo   set up .venv and run the demonstration
-# make test   set up .venv and run every check, as continuous integration does
+# make test   set up .venv and run every check; continuous integration runs make triton36, too
 # make fuzz   random architectures against the naive loop, 10,000 of them
 # make asan   the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer; make tsan: with ThreadSanitizer
 # make emulated   the native engine's tests with every instruction set, those that this machine lacks emulated by SIMDe
+# make triton36   the Triton kernels compiled ahead of time by Triton 3.6, the oldest that is supported
+# make gpu-check  everything that a session with a GPU should find out, into build/gpu-check/
 # make bench  the speed report, some minutes; bench-quick: under a minute; bench-micro: the engine's operations one by one
 #
 # Needs Python (3.10 or later, with venv) and, for the native engine, a C++17 compiler.
@@ -17,12 +19,13 @@ STAMP := $(VENV)/.installed
 NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h csrc/cuda/*)
 PACKAGE := $(shell find pixelfast kernels -name '*.py')
 SIMDE ?= /usr/include
+OLDEST_TRITON := 3.6.0
 ENGINE_TESTS := $(patsubst %,tests/test_%.py,instructions programs arrangements draws mixture_draws attention lattices running \
 	streams fast_products fusing)
 comma := ,
 RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)
 
-.PHONY: setup demo test lint pytest fuzz asan tsan emulated bench bench-quick bench-micro clean
+.PHONY: setup demo test lint pytest fuzz asan tsan emulated triton36 gpu-check bench bench-quick bench-micro clean
 
 setup: $(STAMP)
 
@@ -71,6 +74,22 @@ build/emulated/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
 
 emulated: build/emulated/.installed
 	PYTHONPATH=build/emulated $(BIN)/pytest $(ENGINE_TESTS) tests/test_precision.py tests/test_bf16.py
+
+# Beside the newest Triton that .venv has, and before it on the path. Its compiler alone: its interpreter wants an older NumPy.
+build/triton-$(OLDEST_TRITON)/.installed: $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --target $(@D) triton==$(OLDEST_TRITON) || { \
+		echo "make triton36: Triton $(OLDEST_TRITON) cannot be installed here, so nothing was checked with it: it needs Linux on" \
+			"x86-64, a Python that it has wheels for, and a package index" >&2; exit 1; }
+	@touch $@
+
+triton36: build/triton-$(OLDEST_TRITON)/.installed
+	@PYTHONPATH=$(<D) $(BIN)/python -c "import triton; found = triton.__version__; \
+		assert found == '$(OLDEST_TRITON)', f'Triton {found} is found instead of $(OLDEST_TRITON)'; print('Triton', found)"
+	PYTHONPATH=$(<D) $(BIN)/pytest $(wildcard tests/test_*_compiled.py)
+
+gpu-check: $(STAMP)
+	PYTHON=$(BIN)/python benchmarks/gpu_check.sh build/gpu-check
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)

@@ -8,6 +8,7 @@ machine lacks with emulated intrinsics, for tests.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -51,6 +52,24 @@ def emulation() -> list[str]:
     return ["-DPIXELFAST_EMULATE", f"-I{folder}"] if folder else []
 
 
+def pybind11_headers() -> str:
+    """Where pybind11's headers are: its own package's, or the copy that PyTorch brings.
+
+    Raises:
+        ImportError: there is neither.
+    """
+    try:
+        import pybind11
+
+        return str(pybind11.get_include())
+    except ImportError:
+        torch = importlib.util.find_spec("torch")
+        folder = Path(torch.origin).parent / "include" if torch and torch.origin else None
+        if folder is None or not (folder / "pybind11" / "pybind11.h").is_file():
+            raise
+        return str(folder)
+
+
 def runs_here(options: list[str]) -> bool:
     """Whether this processor has the instruction sets of these options, as far as the system tells."""
     try:
@@ -87,19 +106,16 @@ class BuildEngine(build_ext):
 
     def compile_by_nvcc(self, ext: Extension) -> None:
         """With CUDA's run time inside, so that the module imports where there is neither CUDA nor a driver."""
-        import pybind11
-
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        includes = [f"-I{folder}" for folder in (pybind11.get_include(), sysconfig.get_path("include"))]
+        includes = [f"-I{folder}" for folder in (pybind11_headers(), sysconfig.get_path("include"))]
         options = ["-arch=sm_90a", "-std=c++17", "-O3", "--threads=0", "-cudart=static", "-shared"]
         subprocess.run(
             [NVCC, *options, "-Xcompiler=-fPIC,-fvisibility=hidden", *includes, "-o", str(target), *ext.sources], check=True
         )
 
     def compile_and_link(self, ext: Extension) -> None:
-        import pybind11
-
+        headers = pybind11_headers()
         unix = self.compiler.compiler_type == "unix"
         x86 = unix and platform.machine().lower() in ("x86_64", "amd64")
         common = [*COMMON, *QUIET, "-pthread", *sanitizers()] if unix else ["/std:c++17", "/O2", "/EHsc"]
@@ -109,7 +125,7 @@ class BuildEngine(build_ext):
                 self.compiler.compile,
                 [source],
                 output_dir=self.build_temp,
-                include_dirs=[*self.compiler.include_dirs, pybind11.get_include()],
+                include_dirs=[*self.compiler.include_dirs, headers],
                 depends=ext.depends,
             )
             try:

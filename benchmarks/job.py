@@ -31,6 +31,8 @@ class Job:
         verified: how many of the images are verified; the rest are drawn by the same call.
         sweep: the cells belong to a sweep.
         peak_seconds: for each measurement of the machine's peak.
+        device: where engines and the module run, "cpu" or "cuda".
+        limit: seconds of the whole job, on a GPU: what has not begun by then is left out. None: as long as it takes.
     """
 
     model: str
@@ -46,6 +48,8 @@ class Job:
     verified: int = 1 << 30
     sweep: bool = False
     peak_seconds: float = machine.PEAK_SECONDS
+    device: str = "cpu"
+    limit: float | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

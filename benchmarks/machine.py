@@ -13,6 +13,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,26 @@ def available_memory() -> int:
         return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
     except (OSError, StopIteration, ValueError):
         return 4 << 30
+
+
+def gpu_facts(threads: int) -> dict[str, Any]:
+    """What belongs beside a number of the current CUDA device; of the processor, its name."""
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    gpu = f"{properties.name}, {properties.multi_processor_count} multiprocessors, {properties.total_memory / 2**30:.0f} GiB"
+    triton = find_spec("triton") and version("triton")
+    busy = processors_in_use()
+    return {
+        **conditions(threads),
+        "processor": properties.name,
+        "gpu": f"{gpu}, compute capability {properties.major}.{properties.minor}; CUDA {torch.version.cuda}, Triton {triton}",
+        "threads": threads,
+        "instruction_set": cpu.native().isas()[0] if cpu.available() is None else "not built",
+        "torch_capability": torch.backends.cpu.get_cpu_capability(),
+        "peak_flops": None,
+        "bandwidth": {},
+        "peak_note": "the processor's is not measured beside a GPU",
+        "busy_processors": None if math.isnan(busy) else busy,
+    }
 
 
 def facts(threads: int) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from results import Times
 
 LEAST = 3
@@ -67,6 +69,26 @@ def timed(task: Task) -> tuple[float, float]:
     whole = task()
     took = time.perf_counter() - begin
     return (took if whole is None else whole), took
+
+
+def wait(device: torch.device) -> None:
+    """Until a device has done what it was given: a GPU works on while the program that gave it work goes on."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether cuDNN's convolutions may round float32 inputs to TF32; by default they may.
+
+    Not by `torch.backends.cudnn.flags`, which turns cuDNN off unless it is told not to.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @dataclass(frozen=True)

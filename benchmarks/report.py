@@ -40,6 +40,7 @@ LEGEND = """\
 def heading(facts: dict[str, Any]) -> str:
     """Machine, versions, commit, date, and what the machine can do."""
     lines = [f"{name}: {facts[name]}" for name in ("machine", "versions", "commit", "date")]
+    lines += [f"GPU: {facts['gpu']}"] if "gpu" in facts else []
     lines.append(f"instruction set: {facts['instruction_set']} (pixelfast), {facts['torch_capability']} (torch)")
     peak, rates = facts["peak_flops"], facts["bandwidth"]
     if peak:

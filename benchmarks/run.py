@@ -1,6 +1,7 @@
 """The speed report: every kind of model, sampled in every way there is, with correctness beside speed.
 
     python benchmarks/run.py [--quick] [--models a,b] [--engines naive,cpu] [--n 1,16] [--baseline results.json]
+    python benchmarks/run.py --device cuda [--models a,b,c,d] [--limit 60]
 
 For each model and each number of images it measures the usual loop (some steps of it; the rest is extrapolated and marked ~),
 every engine of the package, NetKet where it has the same network, and one eager forward of the module over the same images, as
@@ -31,7 +32,9 @@ import models
 import report
 import rows
 import sweeps
+import torch
 import worker
+from gpu_worker import VERIFIED
 from job import Job
 from results import Cell, Row, Run, cell_from, run_from, to_json
 from surroundings import BUSY
@@ -44,6 +47,12 @@ BUDGET, QUICK_BUDGET = 120.0, 3.0
 """Seconds for the runs of one number of images of one model, as it comes and tuned each."""
 QUICK_STEPS = 2
 QUICK_IMAGES = (4,)
+ON_GPU, GPU_IMAGES, GPU_RUNS, GPU_BUDGET = ("a", "b", "c", "d"), (64, 1, 1024), 5, 6.0
+"""Models and numbers of images on a GPU, those that matter most first, and what is spent on each measurement."""
+KILLED_AFTER = 15.0
+"""Seconds beyond its limit after which a measuring process is taken to hang."""
+POLL = 0.5
+"""Seconds between looks at what a measuring process has saved."""
 
 Start = Callable[[Job], list[Cell]]
 
@@ -53,18 +62,22 @@ def main(argv: Sequence[str] | None = None, start: Start | None = None) -> int:
     parser = arguments()
     args = parser.parse_args(argv)
     try:
-        names, engines = models.find(args.models, args.quick), rows.find(args.engines, args.quick)
+        if args.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda: PyTorch finds no CUDA device; without --device, the processor is measured")
+        asked = args.models or (list(ON_GPU) if args.device == "cuda" and not args.quick else None)
+        names, engines = models.find(asked, args.quick), rows.find(args.engines, args.quick, args.device)
         before = None if args.baseline is None else read_baseline(args.baseline)
     except ValueError as error:
         parser.error(str(error))
     common = common_job(args)
     todo = jobs(args, names, engines, common)
     begin = time.perf_counter()
-    facts = machine.facts(common.threads)
+    facts = machine.gpu_facts(common.threads) if args.device == "cuda" else machine.facts(common.threads)
     print(report.heading(facts), flush=True)
     if (facts["busy_processors"] or 0) > BUSY:
         print(f"OTHER PROGRAMS USE {facts['busy_processors']:.1f} PROCESSORS: the times below are not to be trusted")
-    cells, notes = [], notes_for()
+    folder = args.out or RESULTS / folder_name(facts)
+    cells, notes = [], notes_for(args.device)
     for job in todo:
         for cell in (start or in_process)(job):
             cells.append(cell)
@@ -81,7 +94,6 @@ def main(argv: Sequence[str] | None = None, start: Start | None = None) -> int:
         "seconds": time.perf_counter() - begin,
     }
     run = Run(facts, options, tuple(cells), tuple(notes))
-    folder = args.out or RESULTS / folder_name(facts)
     write(folder, run, before, pictures=not args.no_plots)
     if before is not None:
         print(f"\n{baseline.text(before, run)}")
@@ -111,6 +123,10 @@ def arguments() -> argparse.ArgumentParser:
         help=f"of runs for each table, and again for its tuned columns; {measure.LEAST} are made even if it is spent; "
         f"default: {BUDGET:.0f}, with --quick {QUICK_BUDGET:.0f}",
     )
+    parser.add_argument("--device", choices=rows.DEVICES, default="cpu", help="default: cpu")
+    parser.add_argument(
+        "--limit", type=positive, metavar="SECONDS", help="of each model, with --device cuda: what was measured by then is kept"
+    )
     parser.add_argument("--out", type=Path, help="folder; default: benchmarks/results/<date>-<processor>-<commit>")
     parser.add_argument("--no-plots", action="store_true", help="leave the pictures out")
     parser.add_argument(
@@ -139,6 +155,11 @@ def common_job(args: argparse.Namespace) -> Job:
     """What all jobs have in common."""
     threads = args.threads or (1 if args.quick else usable_threads())  # threads that share tiny tensors wait for each other
     job = Job("", (1, 1, 1), (), (), args.runs or RUNS, threads, args.budget or BUDGET)
+    if args.device == "cuda":
+        job = replace(
+            job, threads=args.threads or usable_threads(), runs=args.runs or GPU_RUNS, budget=args.budget or GPU_BUDGET,
+            device="cuda", limit=args.limit, yardstick="default",
+        )  # fmt: skip
     if not args.quick:
         return job
     return replace(job, runs=args.runs or QUICK_RUNS, budget=args.budget or QUICK_BUDGET, steps=QUICK_STEPS, peak_seconds=0.01)
@@ -147,7 +168,8 @@ def common_job(args: argparse.Namespace) -> Job:
 def jobs(args: argparse.Namespace, names: list[str], engines: list[str], common: Job) -> list[Job]:
     """What is to be measured, one job for each process."""
     own = [name for name in engines if name != rows.NETKET]
-    lower = [name for name in rows.LOWER if rows.runs_here(name) and args.engines is None]
+    gpu = args.device == "cuda"
+    lower = [name for name in rows.LOWER if rows.on("cpu", name) and rows.runs_here(name) and args.engines is None and not gpu]
     found = []
     for name in names:
         entry = models.MODELS[name]
@@ -155,30 +177,73 @@ def jobs(args: argparse.Namespace, names: list[str], engines: list[str], common:
             common,
             model=name,
             shape=entry.quick_shape() if args.quick else entry.shape,
-            images=args.n or (QUICK_IMAGES if args.quick else entry.images),
+            images=images_of(args, entry.images),
         )
         if own:
             here = replace(here, lower=entry.lower) if lower else here
             found.append(replace(here, rows=tuple(rows.in_order([*own, *lower] if entry.lower else own))))
         if rows.NETKET in engines and entry.netket:
             found.append(replace(here, rows=(rows.NETKET,)))
-    length = args.sweep or ("none" if args.quick else "short")
+    length = args.sweep or ("none" if args.quick or gpu else "short")
     return found + sweeps.jobs(length, common, names, engines, found)
 
 
-def in_process(job: Job) -> list[Cell]:
-    """The cells of a job, from a process of its own; one that dies gives failed rows."""
+def images_of(args: argparse.Namespace, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """How many images are drawn; on a GPU in the order of what matters most."""
+    if args.device == "cuda":
+        asked = args.n or (QUICK_IMAGES if args.quick else GPU_IMAGES)
+        return tuple(sorted(asked, key=lambda n: (*(known != n for known in GPU_IMAGES), n)))
+    return args.n or (QUICK_IMAGES if args.quick else usual)
+
+
+def in_process(job: Job, saved: Callable[[list[Cell]], None] = lambda cells: None) -> list[Cell]:
+    """The cells of a job, from a process of its own; one that dies or hangs gives failed rows, but for what it had saved.
+
+    `saved` is called with the cells so far, whenever the process has saved some.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "cells.json"
-        command = [sys.executable, str(Path(worker.__file__)), str(target)]
-        paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        target, todo = Path(folder) / "cells.json", Path(folder) / "job.json"
+        todo.write_text(job.to_json(), encoding="utf-8")
+        # The same package as here; where none is installed, the one beside this folder.
+        paths = [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[1])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        ended = subprocess.run(command, input=job.to_json(), text=True, env=environment, check=False)
-        if ended.returncode == 0 and target.exists():
-            return [cell_from(data) for data in json.loads(target.read_text(encoding="utf-8"))]
-    reason = f"the measuring process ended with code {ended.returncode}"
-    lost = tuple(Row(name, "failed", reason) for name in job.rows)
-    return [Cell(job.model, job.shape, images, lost, sweep=job.sweep) for images in job.images]
+        command = [sys.executable, str(Path(worker.__file__)), str(target)]
+        with todo.open(encoding="utf-8") as given, subprocess.Popen(command, stdin=given, env=environment) as process:
+            reason = watched(process, target, job.limit, saved)
+        found = cells_of(target)
+    return found if process.returncode == 0 else with_lost(job, found, reason)
+
+
+def watched(process: subprocess.Popen[bytes], target: Path, limit: float | None, saved: Callable[[list[Cell]], None]) -> str:
+    """Wait for a measuring process, and kill it if it hangs; how it ended."""
+    begin, seen = time.perf_counter(), None
+    while True:
+        try:
+            return f"the measuring process ended with code {process.wait(POLL)}"
+        except subprocess.TimeoutExpired:
+            pass
+        if target.exists() and (now := target.stat().st_mtime_ns) != seen:
+            seen = now
+            saved(cells_of(target))
+        if limit is not None and (took := time.perf_counter() - begin) > limit + KILLED_AFTER:
+            process.kill()
+            return f"the measuring process was killed after {took:.0f} s"
+
+
+def cells_of(target: Path) -> list[Cell]:
+    """What a measuring process has saved."""
+    return [cell_from(data) for data in json.loads(target.read_text(encoding="utf-8"))] if target.exists() else []
+
+
+def with_lost(job: Job, found: Sequence[Cell], reason: str) -> list[Cell]:
+    """All cells of a job whose process ended early, with failed rows for what it had not saved."""
+    cells = {cell.images: cell for cell in found}
+    for images in job.images:
+        cell = cells.get(images, Cell(job.model, job.shape, images, (), sweep=job.sweep))
+        had = {row.name: row for row in cell.rows}
+        rest = tuple(had.get(name) or Row(name, "failed", reason) for name in job.rows)
+        cells[images] = replace(cell, rows=rest)
+    return [cells[images] for images in job.images]
 
 
 def merged(cells: Sequence[Cell]) -> list[Cell]:
@@ -194,8 +259,14 @@ def merged(cells: Sequence[Cell]) -> list[Cell]:
     return list(found.values())
 
 
-def notes_for() -> list[str]:
+def notes_for(device: str) -> list[str]:
     """What the reader should know beforehand."""
+    if device == "cuda":
+        return [
+            f"on a GPU: at most {VERIFIED} images of a row are verified; `compile` holds tracing, the kernels' compilation (or "
+            "finding it on disk) and the capture of graphs; `memory` is PyTorch's on the GPU; one forward and the usual loop "
+            "are PyTorch as it comes, with TF32 in convolutions"
+        ]
     notes = []
     if isinstance(reason := machine.compiled(), str):
         notes.append(f"no fraction of the peak: {reason}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measure import wait
 from results import extrapolate
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from pixelfast.heads import Head
 from pixelfast.trace.output import OutputLayout
 
 Forward = Callable[..., Any]
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -33,6 +35,7 @@ class UsualLoop:
         conditions: of the images.
         noise: float32 (N, H, W, C).
         crop: forward only the rows up to the one that is being drawn.
+        device: where the module is.
     """
 
     forward: Forward
@@ -41,9 +44,10 @@ class UsualLoop:
     conditions: Conditions
     noise: np.ndarray
     crop: bool = False
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
-        self.uniform = torch.from_numpy(self.noise)
+        self.uniform = torch.from_numpy(self.noise).to(self.device)
         # Finished images of any values: what a step costs does not depend on them.
         self.values = (self.uniform * self.head.levels).long().permute(0, 3, 1, 2).contiguous()  # (N, C, H, W)
 
@@ -69,8 +73,10 @@ class UsualLoop:
         places = spread(steps, height, width, channels)
         took = []
         for place in places:
+            wait(self.device)
             begin = time.perf_counter()
             self.step(*place)
+            wait(self.device)
             took.append(time.perf_counter() - begin)
         return extrapolate([row for row, _, _ in places], took, height, width * channels)
 

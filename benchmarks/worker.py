@@ -132,8 +132,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do the job that comes as JSON on the standard input; the cells go to the file that is named."""
     target = Path((sys.argv[1:] if argv is None else argv)[0])
     job = Job.from_json(sys.stdin.read())
-    cells = measure_netket(job) if job.rows == (row_names.NETKET,) else Worker(job).run()
-    target.write_text(json.dumps([to_json(cell) for cell in cells]), encoding="utf-8")
+
+    def save(cells: list[Cell]) -> None:
+        beside = target.with_suffix(".part")
+        beside.write_text(json.dumps([to_json(cell) for cell in cells]), encoding="utf-8")
+        beside.replace(target)  # whoever reads it never sees a half
+
+    if job.device == "cuda":
+        from gpu_worker import GpuWorker
+
+        save(GpuWorker(job, save).run())
+    else:
+        save(measure_netket(job) if job.rows == (row_names.NETKET,) else Worker(job).run())
     return 0
 
 

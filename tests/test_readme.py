@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -111,6 +112,8 @@ def test_commands_exist(document: Path) -> None:
             assert set(words[1:]) <= targets, words
         elif words[0] == "pixelfast":
             assert callable(cli.build_parser().parse_args(words[1:]).run)
+        elif words[0].endswith(".sh"):
+            assert os.access(ROOT / words[0], os.X_OK), words
         else:
             assert words[0].startswith(".venv/bin/"), f"a command that no test knows: {words}"
             scripts = [word for word in words[1:] if word.endswith(".py")]

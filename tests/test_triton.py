@@ -97,6 +97,25 @@ def test_what_is_a_launch_of_its_own(name: str) -> None:
     assert [type(work) for work in stages(program, step)] == [Stage, type(step[1])]
 
 
+def test_what_attention_reads_is_stored() -> None:
+    image, cache = Rect(0, 2, 0, 2), Slot(2, 0, 8)
+    buffers = tuple(Buffer(f"b{i}", 10, 2, (0, 3), image) for i in range(4))
+    copy = Map(cache, (WHOLE,), (), image)
+    seen = pixelfast.program.Keys.of(np.tri(4, k=-1, dtype=bool))
+    caches = pixelfast.program.Cache(2, 0, 4, 0, 0), pixelfast.program.Cache(2, 4, 4, 0, 0)
+    step = (
+        product(WHOLE, OTHER), copy,
+        pixelfast.program.Attention(Slot(3, 0, 4), HALF, *caches, 1, 1.0, seen, None, image),
+    )  # fmt: skip
+    program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(3, 0, 4)),))
+    stage, *_ = stages(program, step)
+    assert isinstance(stage, Stage)
+    assert stage.stored == ("y0", "z0")
+    stage, *rest = stages(program, step, alone={2})
+    assert isinstance(stage, Stage)
+    assert (stage.stored, rest) == (("y0",), list(step[1:]))
+
+
 def test_what_a_launch_need_not_store() -> None:
     image = Rect(0, 2, 0, 2)
     buffers = tuple(Buffer(f"b{i}", 10, 1, (0, 3), image) for i in range(3))

@@ -26,9 +26,13 @@ constexpr int kEnoughSums = Vec::width < 16 ? 8 : 4;
 
 // Weights beyond the second-level cache are wanted before the processor's own prefetcher has seen that they will be: the first
 // block of rows would wait for them, while the others find them at hand. So each block fetches some of the next panel's: a
-// cache line of every row of it.
+// cache line of every row of it. Weights in fewer bytes are for few images, which are one block.
 constexpr ptrdiff_t kCacheLine = 64;
 constexpr int kFetchingRows = 3;  // one or two lose
+template <class W>
+constexpr bool kFetches = false;
+template <>
+constexpr bool kFetches<float> = true;
 
 // Sums of each output: number k mod sets of a tap goes to sum k mod sets. Narrow panels may have no neighbours.
 constexpr int sets_of_sums(int nv) { return nv == 1 ? 4 : nv == 2 && kMostVectors > 2 ? 2 : 1; }
@@ -212,7 +216,7 @@ constexpr Blocks blocks() {
   else {
     Blocks found{Panels, {}, nullptr};
     if constexpr (Panels < panels_at_once(MR, NV)) found = blocks<W, MR, NV, Panels + 1>();
-    if constexpr (MR >= kFetchingRows) found.fetching = run_block<W, MR, NV, 1, true>;
+    if constexpr (MR >= kFetchingRows && kFetches<W>) found.fetching = run_block<W, MR, NV, 1, true>;
     found.with[Panels - 1] = run_block<W, MR, NV, Panels>;
     return found;
   }

@@ -111,8 +111,9 @@ def check_labels(x: Tensor, h: Tensor | None, classes: int) -> Tensor:
 
 def check_range(name: str, values: Tensor, levels: int, wanted: str) -> None:
     """InvalidInput unless integer values lie in 0 .. levels-1."""
-    # While a graph is traced, tensors are stand-ins without values.
-    if type(values) is Tensor and not torch.compiler.is_compiling() and values.numel():
+    # While a graph is traced, tensors are stand-ins without values; while a CUDA graph is captured, nothing can be looked at.
+    captured = values.is_cuda and torch.cuda.is_current_stream_capturing()
+    if type(values) is Tensor and not torch.compiler.is_compiling() and not captured and not values.is_meta and values.numel():
         low, high = int(values.min()), int(values.max())
         if low < 0 or high >= levels:
             raise InvalidInput(f"{wanted}, got {name} from {low} to {high}")

@@ -20,19 +20,19 @@ from pixelfast.errors import EngineUnavailable
 from pixelfast.mixture import ORDERS
 from pixelfast.program import Buffer, Draw, Encode, Field, FieldSlot, Map, Program, Rect, Slot
 
-PIXELS = 12
+PIXELS = 9
 
 
-@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("width", [0.3, 30.0, 1000.0])
 @pytest.mark.parametrize(
-    ("channels", "levels", "mixtures", "temperature"),
+    ("channels", "levels", "mixtures", "temperature", "order"),
     [
-        (1, 256, 10, 1.0), (3, 256, 10, 1.0), (3, 256, 5, 0.5), (3, 2, 3, 1.0), (3, 17, 1, 1.0), (3, 17, 1, 3.0),
-        (1, 5000, 2, 1.0), (3, 33, 40, 1.0), (3, 33, 40, 3.0),
+        (1, 256, 10, 1.0, "colour-major"), (3, 256, 10, 1.0, "colour-major"), (3, 256, 5, 0.5, "mixture-major"),
+        (3, 2, 3, 1.0, "mixture-major"), (3, 17, 1, 1.0, "colour-major"), (3, 17, 1, 3.0, "colour-major"),
+        (1, 5000, 2, 1.0, "mixture-major"), (3, 33, 40, 1.0, "mixture-major"), (3, 33, 40, 3.0, "colour-major"),
     ],
 )  # fmt: skip
-def test_mixtures(channels: int, levels: int, mixtures: int, temperature: float, width: float, order: str) -> None:
+def test_mixtures(channels: int, levels: int, mixtures: int, temperature: float, order: str, width: float) -> None:
     """Every value is that of the formulas, or its noise lies at an edge of their distribution; so is its log-probability."""
     head = MixtureOfLogistics(levels, mixtures, channels, order)  # type: ignore[arg-type]
     parameters = some_parameters(head, PIXELS, width)
@@ -55,7 +55,7 @@ def test_mixtures(channels: int, levels: int, mixtures: int, temperature: float,
 
 
 @pytest.mark.parametrize("log_scale", [-1000.0, -7.0, 0.0, 20.0, 100.0, 1000.0])
-@pytest.mark.parametrize("mean", [-1000.0, -1.0, 0.1, 1.0, 1000.0])
+@pytest.mark.parametrize("mean", [-1000.0, 0.1, 1.0])
 def test_extremes(mean: float, log_scale: float) -> None:
     """Scales that underflow, means far beyond the image, and a red value that all components but exclude."""
     head = MixtureOfLogistics(256, 2, 3)

@@ -1,0 +1,85 @@
+"""What this machine is and has: the processor, the GPU, versions, tools. Nothing that is missing is an error here."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from records import emit
+
+PACKAGES = {
+    "torch": "without it, nothing runs",
+    "triton": "without it, no Triton kernels",
+    "numpy": "without it, nothing runs",
+    "safetensors": "without it, pixelfast cannot be imported",
+    "setuptools": "without it, no native engine is built",
+    "pybind11": "without it, PyTorch's copy of its headers is used",
+    "pytest": "without it, no tests run",
+    "hypothesis": "the GPU tests do without",
+    "pytest-xdist": "without it, tests run one after another",
+}
+"""What the check uses, and what becomes of it without."""
+
+
+def output(*command: str) -> str | None:
+    """What a command prints; None: there is none such, or it fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def device() -> tuple[str | None, str]:
+    """The CUDA device, or None and why there is none."""
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        return None, f"PyTorch cannot be imported: {error}"
+    if not torch.cuda.is_available():
+        return None, "no CUDA device"
+    p = torch.cuda.get_device_properties(0)
+    l2 = getattr(p, "L2_cache_size", 0) / 2**20
+    return (
+        f"{p.name}, {p.multi_processor_count} multiprocessors, {p.total_memory / 2**30:.0f} GiB, L2 {l2:.0f} MiB, "
+        f"compute capability {p.major}.{p.minor}, CUDA {torch.version.cuda}"
+    ), ""
+
+
+def main() -> int:
+    emit("fact", name="machine", value=f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}")
+    emit("fact", name="Python", value=f"{platform.python_version()} at {sys.executable}")
+    for name, without in PACKAGES.items():
+        try:
+            emit("fact", name=name, value=version(name))
+        except PackageNotFoundError:
+            emit("fact", name=name, value=None, note=f"missing: {without}")
+    for tool, without in {"nvcc": "no CUDA engine, no latencies", "g++": "no native engine", "git": "no commit"}.items():
+        found = shutil.which(tool)
+        said = output(tool, "--version") if found else None
+        value = None if said is None else f"{said.splitlines()[-1 if tool == 'nvcc' else 0]}, {found}"
+        emit("fact", name=tool, value=value, **({} if value else {"note": f"missing: {without}"}))
+    commit = output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
+    emit("fact", name="commit", value=commit or os.environ.get("COMMIT"))
+    query = "--query-gpu=name,driver_version,clocks.sm,clocks.mem"
+    emit("fact", name="nvidia-smi", value=output("nvidia-smi", query, "--format=csv,noheader"))
+    value, reason = device()
+    emit("fact", name="device", value=value, **({"note": reason} if reason else {}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
