@@ -88,6 +88,15 @@ def bernoulli_draw(source, live, uniform, heat, PROBABILITY: tl.constexpr):
 
 
 @triton.jit
+def keep(source, live, parameters, count, BLOCK_K: tl.constexpr, BLOCKS: tl.constexpr):
+    """Copy the logits, or whatever describes the distributions."""
+    for block in range(BLOCKS):
+        k = (block * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
+        there = live[:, None] & (k < count)
+        tl.store(parameters[:, None] + k, tl.load(source[:, None] + k, mask=there, other=0.0), mask=there)
+
+
+@triton.jit
 def draw_body(
     arena, operands, noise, values, parameters, log_prob, temperature, status,
     position, col, image, live, images, height, width, channels, channel, levels, encodes, count,
@@ -106,11 +115,10 @@ def draw_body(
     heat = tl.load(temperature)
     given = tl.load(values + pixel, mask=live, other=0)
     uniform = tl.load(noise + pixel, mask=live, other=0.0).to(tl.float64)
-    if KEEP:
-        for block in range(BLOCKS):
-            k = (block * BLOCK_K + tl.arange(0, BLOCK_K))[None, :]
-            there = live[:, None] & (k < count)
-            tl.store(parameters + pixel[:, None] * count + k, tl.load(source[:, None] + k, mask=there, other=0.0), mask=there)
+    # Before a search that holds all logits, after one that holds other numbers: the other way, registers spill.
+    MANY: tl.constexpr = HEAD == "categorical"
+    if KEEP and MANY:
+        keep(source, live, parameters + pixel * count, count, BLOCK_K, BLOCKS)
     if HEAD == "categorical":
         drawn, logarithm, bad = categorical_draw(source, live, count, levels, uniform, heat, BLOCK_K, BLOCKS)
     elif HEAD == "mixture_of_logistics":
@@ -123,6 +131,8 @@ def draw_body(
         bad = tl.maximum(bad, tl.max(((k < count) & ((tl.abs(x) < float("inf")) == 0)).to(tl.int32), 1))
     else:
         drawn, logarithm, bad = bernoulli_draw(source, live, uniform, heat, HEAD == "bernoulli_probability")
+    if KEEP and not MANY:
+        keep(source, live, parameters + pixel * count, count, BLOCK_K, BLOCKS)
     free = live & (given < 0)
     where = ((row.to(tl.int64) * width + col) * channels + channel) * images + image
     tl.atomic_min(status + tl.zeros_like(image), where, mask=free & (bad > 0))
