@@ -11,14 +11,15 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @contextmanager
-def importable() -> Iterator[None]:
-    """benchmarks/ on the path; afterwards nothing of it stays imported."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCHMARKS))
+def importable(*folders: str) -> Iterator[None]:
+    """benchmarks/ on the path, and these folders in it; afterwards nothing of it stays imported."""
+    before, paths = set(sys.modules), [str(BENCHMARKS), *(str(BENCHMARKS / folder) for folder in folders)]
+    sys.path[:0] = paths
     try:
         yield
     finally:
-        sys.path.remove(str(BENCHMARKS))
+        for path in paths:
+            sys.path.remove(path)
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None)
             if file is not None and BENCHMARKS in Path(file).parents:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scripts import importable
 from torch import nn
 
 import pixelfast
@@ -21,22 +22,11 @@ from pixelfast import Categorical
 from pixelfast.engines import cpu
 from pixelfast.engines.reference import run as interpret
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture(scope="module", autouse=True)
 def path() -> Iterator[None]:
-    """The files of benchmarks/ import each other by name, as they do when `run.py` is called."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCHMARKS))
-    sys.path.insert(0, str(BENCHMARKS / "micro"))
-    yield
-    sys.path.remove(str(BENCHMARKS))
-    sys.path.remove(str(BENCHMARKS / "micro"))
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file is not None and BENCHMARKS in Path(file).parents:
-            del sys.modules[name]
+    with importable("micro"):
+        yield
 
 
 @pytest.fixture
