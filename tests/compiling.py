@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
 import subprocess
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,3 +71,23 @@ def compile_kernel(kernel: Any, arguments: Mapping[str, Any], warps: int, stages
 def _output(tool: Path, *arguments: object, path: Path) -> str:
     command = [str(tool), *map(str, arguments)]
     return subprocess.run(command, env={"PATH": f"{path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True).stdout
+
+
+_shared: tuple[Callable[[Any], Any], Sequence[Any]]
+
+
+def side_by_side(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """What `function` gives for each item, on all processors: compiling takes minutes. Kernels are inherited, not sent."""
+    global _shared
+    _shared = function, items
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's threads stay behind: nobody computes here
+        with multiprocessing.get_context("fork").Pool(min(len(items), os.cpu_count() or 1)) as pool:
+            return pool.map(_shared_item, range(len(items)), chunksize=1)
+
+
+def _shared_item(index: int) -> Any:
+    function, items = _shared
+    return function(items[index])

@@ -6,13 +6,14 @@ Widths and numbers of images are those of benchmarks/models.py; further layers a
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from compiling import SHARED, Compiled, compile_kernel
+from compiling import SHARED, Compiled, compile_kernel, side_by_side
 from oracle import Traced, trace
 
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelSNAIL
@@ -72,23 +73,32 @@ def launches(model: Traced, images: int, precision: str, arrangement: str) -> li
 _compiled: dict[str, Compiled] = {}
 
 
-def compiled(launch: Launch, folder: Path) -> Compiled:
+def key_of(launch: Launch) -> str:
     """Models and numbers of images share many variants."""
-    # A string among the constants would be taken for a type.
-    constants = {k: tl.constexpr(v) if isinstance(v, str) else v for k, v in launch.constants.items()}
-    arguments = {key: constants.get(key, kind) for key, kind in launch.signature().items()}
-    key = f"{id(launch.kernel)} {launch.constants} {launch.signature()} {launch.warps}"
-    if key not in _compiled:
-        _compiled[key] = compile_kernel(launch.kernel, arguments, launch.warps, 1, folder)
-    return _compiled[key]
+    return f"{id(launch.kernel)} {launch.constants} {launch.signature()} {launch.warps}"
+
+
+def compiled(listed: Sequence[Launch], folder: Path) -> list[Compiled]:
+    new = list({key_of(launch): launch for launch in listed if key_of(launch) not in _compiled}.values())
+
+    def compile_one(item: tuple[int, Launch]) -> Compiled:
+        number, launch = item
+        # A string among the constants would be taken for a type.
+        constants = {k: tl.constexpr(v) if isinstance(v, str) else v for k, v in launch.constants.items()}
+        arguments = {name: constants.get(name, kind) for name, kind in launch.signature().items()}
+        own = folder / str(number)
+        own.mkdir()
+        return compile_kernel(launch.kernel, arguments, launch.warps, 1, own)
+
+    _compiled.update(zip(map(key_of, new), side_by_side(compile_one, list(enumerate(new))), strict=True))
+    return [_compiled[key_of(launch)] for launch in listed]
 
 
 @pytest.mark.parametrize(("name", "images", "precision"), CASES)
 def test_compiles_within_the_machine(name: str, images: int, precision: str, tmp_path: Path) -> None:
     listed = launches(traced(name), images, precision, "graph")
     halves = 0
-    for launch in listed:
-        found = compiled(launch, tmp_path)
+    for launch, found in zip(listed, compiled(listed, tmp_path), strict=True):
         what = f"{launch.kernel.fn.__name__}, {launch.constants}, {launch.signature()}"
         assert found.spills == 0, what
         assert found.shared <= SHARED, what
@@ -105,27 +115,32 @@ def test_compiles_within_the_machine(name: str, images: int, precision: str, tmp
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-@pytest.mark.parametrize(("images", "own"), [(1, 8), (64, 8), (1024, 16)])
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_persistent_row_compiles_within_the_machine(name: str, images: int, own: int, precision: str, tmp_path: Path) -> None:
+def test_a_persistent_row_compiles_within_the_machine(name: str, tmp_path: Path) -> None:
     """The kernel does not depend on how many images there are, but on how many a program owns."""
+    cases = [(images, own, precision) for images, own in ((1, 8), (64, 8), (1024, 16)) for precision in ("fp32", "fp16")]
+    rows = [walking(name, images, own, precision) for images, own, precision in cases]
+    for case, found in zip(cases, compiled(rows, tmp_path), strict=True):
+        assert found.spills == 0, case
+        assert found.shared <= SHARED, case
+        assert "tf32" not in found.ptx, case
+        assert "cp.async" not in found.ptx, case
+        assert (found.tensor_cores > 0) == (case[2] == "fp16"), case
+        # What a work stores, the next one loads: no interpreter would miss the barrier between them.
+        walk = found.ptx[found.ptx.index(".entry") :].split("// -- End function")[0]
+        assert "call.uni" in walk, case
+        assert "bar.sync" in walk, case
+        # State through a cache that is not coherent would be stale, and weights are read 16 bytes at a time.
+        assert "ld.global.nc" not in found.ptx, case
+        assert "ld.global.b16" not in found.ptx, case
+        assert "ld.global.v4.b32" in found.ptx, case
+
+
+def walking(name: str, images: int, own: int, precision: str) -> Launch:
+    """The persistent row of a model, of which there is one kernel."""
     rows = [launch for launch in launches(traced(name), images, precision, "persistent") if "OWN" in launch.constants]
     assert {launch.constants["OWN"] for launch in rows} == {own}
     assert len({id(launch.kernel) for launch in rows}) == 1
-    found = compiled(rows[0], tmp_path)
-    assert found.spills == 0
-    assert found.shared <= SHARED
-    assert "tf32" not in found.ptx
-    assert "cp.async" not in found.ptx
-    assert (found.tensor_cores > 0) == (precision == "fp16")
-    # What a work stores, the next one loads: no interpreter would miss the barrier between them.
-    walk = found.ptx[found.ptx.index(".entry") :].split("// -- End function")[0]
-    assert "call.uni" in walk
-    assert "bar.sync" in walk
-    # State through a cache that is not coherent would be stale, and weights are read 16 bytes at a time.
-    assert "ld.global.nc" not in found.ptx
-    assert "ld.global.b16" not in found.ptx
-    assert "ld.global.v4.b32" in found.ptx
+    return rows[0]
 
 
 def test_moves(tmp_path: Path) -> None:
