@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional as F
 
 from .errors import InvalidInput
@@ -64,7 +64,7 @@ def direction(offsets: Sequence[Offset]) -> int | None:
     return beside.pop() if beside else 0
 
 
-@torch.library.custom_op("pixelfast::lstm_scan", mutates_args=())
+@library.custom_op("pixelfast::lstm_scan", mutates_args=())
 def _operator(gates: Tensor, weights: Tensor, offsets: Sequence[int], cell: Sequence[int]) -> Tensor:
     """`lstm_scan` with the offsets one after another: row, column, row, column, .."""
     return _scan(gates, weights, list(zip(offsets[::2], offsets[1::2], strict=True)), (cell[0], cell[1]))

@@ -150,10 +150,7 @@ def test_draws_of_the_native_engine(
         np.testing.assert_allclose(found.log_prob[0], float(expected), rtol=1e-8, atol=1e-8)
 
 
-@needs_engine
-@pytest.mark.parametrize("log_scale", [-1000.0, -7.0, 0.0, 20.0, 100.0, 1000.0])
-@pytest.mark.parametrize("mean", [-1000.0, -1.0, 0.1, 1.0, 1000.0])
-def test_extremes(mean: float, log_scale: float) -> None:
+def extremes(mean: float, log_scale: float) -> tuple[Program, list[Request]]:
     """Scales that underflow, means far beyond the image, and a red value that all components but exclude."""
     head = MixtureOfLogistics(256, 2, 3)
     parameters = torch.zeros(1, 1, 1, 20)
@@ -162,11 +159,20 @@ def test_extremes(mean: float, log_scale: float) -> None:
     given = np.array([[[[200, -1, -1]]]], np.int32)
     noise = np.array([[[[0.1, 0.3, 0.6]]]], np.float32)
     program, fields = pixel_program(head, 1), (parameters.numpy(),)
-    for call in (
+    calls = [
         Request(noise, None, fields, want_log_prob=True),
         Request(noise, given, fields, want_log_prob=True),
         Request(noise, given, fields, 2.0, want_log_prob=True),
-    ):
+    ]
+    return program, calls
+
+
+@needs_engine
+@pytest.mark.parametrize("log_scale", [-1000.0, -7.0, 0.0, 20.0, 100.0, 1000.0])
+@pytest.mark.parametrize("mean", [-1000.0, -1.0, 0.1, 1.0, 1000.0])
+def test_extremes(mean: float, log_scale: float) -> None:
+    program, calls = extremes(mean, log_scale)
+    for call in calls:
         found, expected = CpuEngine(program).run(call), reference.run(program, call)
         np.testing.assert_array_equal(found.values, expected.values)
         np.testing.assert_allclose(found.log_prob, expected.log_prob, rtol=1e-9)

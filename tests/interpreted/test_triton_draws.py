@@ -10,7 +10,7 @@ import pytest
 import torch
 from native import close
 from programs import request
-from test_mixture_draws import pixel_program, some_parameters
+from test_mixture_draws import extremes, pixel_program, some_parameters
 
 from pixelfast import MixtureOfLogistics, NumericalError
 from pixelfast.engines.reference import run as reference
@@ -57,19 +57,8 @@ def test_mixtures(channels: int, levels: int, mixtures: int, temperature: float,
 @pytest.mark.parametrize("log_scale", [-1000.0, -7.0, 0.0, 20.0, 100.0, 1000.0])
 @pytest.mark.parametrize("mean", [-1000.0, 0.1, 1.0])
 def test_extremes(mean: float, log_scale: float) -> None:
-    """Scales that underflow, means far beyond the image, and a red value that all components but exclude."""
-    head = MixtureOfLogistics(256, 2, 3)
-    parameters = torch.zeros(1, 1, 1, 20)
-    parameters[..., 2:4] = torch.tensor([mean, -mean])
-    parameters[..., 4:6] = log_scale
-    given = np.array([[[[200, -1, -1]]]], np.int32)
-    noise = np.array([[[[0.1, 0.3, 0.6]]]], np.float32)
-    program, fields = pixel_program(head, 1), (parameters.numpy(),)
-    for call in (
-        Request(noise, None, fields, want_log_prob=True),
-        Request(noise, given, fields, want_log_prob=True),
-        Request(noise, given, fields, 2.0, want_log_prob=True),
-    ):
+    program, calls = extremes(mean, log_scale)
+    for call in calls:
         found, expected = TritonEngine(program).run(call), reference(program, call)
         np.testing.assert_array_equal(found.values, expected.values)
         np.testing.assert_allclose(found.log_prob, expected.log_prob, rtol=1e-9)
