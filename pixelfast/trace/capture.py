@@ -11,6 +11,7 @@ The order of the steps matters, and each is there because a published model need
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import logging
 import operator
@@ -238,13 +239,22 @@ def _functional(exported: fx.GraphModule) -> fx.GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     inputs = [node.meta["val"] for node in exported.graph.nodes if node.op == "placeholder"]
-    table: Any = torch.export.default_decompositions()
     with fx.traceback.preserve_node_meta():  # the layers' names
-        traced = make_fx(torch.func.functionalize(fx.Interpreter(exported).run), table, tracing_mode="fake")(*inputs)
+        functional = torch.func.functionalize(fx.Interpreter(exported).run)
+        traced = make_fx(functional, _decompositions(), tracing_mode="fake")(*inputs)
     for node in traced.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
         if node.args[0].op == "placeholder":  # the forward wrote that into weights and buffers when it ran eagerly, too
             traced.graph.erase_node(node)
     return traced
+
+
+@functools.cache
+def _decompositions() -> dict[Any, Any]:
+    """PyTorch's table, which it makes anew at every call: a tenth of the time to compile a small model.
+
+    An operation that is registered later is missing in it, so it is not core, and its graph goes through `run_decompositions`.
+    """
+    return dict(torch.export.default_decompositions())
 
 
 def _is_aten(node: fx.Node) -> bool:
