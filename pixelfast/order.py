@@ -25,13 +25,18 @@ class Order:
 
     def turned(self, array: np.ndarray, rows: int) -> np.ndarray:
         """A view with lines and pixels at the axes `rows` and `rows + 1`, where the array has rows and columns."""
-        flipped = np.flip(array, (rows,) * self.up + (rows + 1,) * self.left)
+        flipped = self._flipped(array, rows)
         return flipped.swapaxes(rows, rows + 1) if self.columns else flipped
 
     def restored(self, array: np.ndarray, rows: int) -> np.ndarray:
         """`turned` undone."""
         straight = array.swapaxes(rows, rows + 1) if self.columns else array
-        return np.flip(straight, (rows,) * self.up + (rows + 1,) * self.left)
+        return self._flipped(straight, rows)
+
+    def _flipped(self, array: np.ndarray, rows: int) -> np.ndarray:
+        """An axis of length 1 keeps its stride: NumPy takes such an array for contiguous, PyTorch refuses a negative stride."""
+        axes = ((rows, self.up), (rows + 1, self.left))
+        return np.flip(array, tuple(axis for axis, flip in axes if flip and array.shape[axis] > 1))
 
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Channels, lines, and pixels of a line, of images (C, H, W)."""

@@ -138,6 +138,15 @@ def test_masks_may_lie_in_an_order(order: str) -> None:
     assert compare(traced, 3, seed=3, cond=cond) == 0
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 5), (1, 4, 1), (2, 1, 1)], ids=str)
+@pytest.mark.parametrize("order", OTHERS)
+def test_one_row_or_column_with_a_condition(order: str, shape: tuple[int, int, int]) -> None:
+    """NumPy takes a flipped axis of length 1 for contiguous, and PyTorch refuses its negative stride."""
+    cond = torch.randn(2, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    traced = trace(lively(Corner(order, shape[0])), shape, Categorical(4, layout="N(CK)HW"), cond, order=order)
+    assert compare(traced, 2, seed=3, cond=cond) == 0
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two graphs, or parts of graphs, say the same."""
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
