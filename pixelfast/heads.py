@@ -8,13 +8,16 @@ probabilities are then taken from these.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .contents import Contents, contents
 from .errors import InvalidInput
 
 Encode = str | tuple[float, float] | Tensor | Sequence[float] | Callable[[Tensor], Tensor]
@@ -24,6 +27,9 @@ ENCODINGS = '"integer", "unit", "symmetric", (scale, offset), a table of K value
 
 class Head(ABC):
     """A distribution over the integers 0 .. levels-1 for every sub-pixel.
+
+    Heads are values: two are equal if all that they hold is, tables by content and functions by their code and what that uses.
+    A function that cannot be looked into is equal to itself only.
 
     Args:
         levels: how many values a sub-pixel can take (K).
@@ -39,6 +45,7 @@ class Head(ABC):
     """
 
     shared: bool = False
+    _frozen_table: Tensor | None = None
 
     def __init__(self, levels: int, parameters: int, encode: Encode, layout: str | None) -> None:
         self.levels, self.parameters, self.encode, self.layout = levels, parameters, encode, layout
@@ -46,6 +53,36 @@ class Head(ABC):
     def __repr__(self) -> str:
         layout = "" if self.layout is None else f", layout={self.layout!r}"
         return f"{type(self).__name__}({self.levels} levels, encode={self.encode!r}{layout})"
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Head) or type(self) is not type(other):
+            return False
+        own, its = self.contents(), other.contents()
+        return own.certain and its.certain and own == its
+
+    def __hash__(self) -> int:
+        # Only what `encode` and functions do not change: a head may be changed while it is a key.
+        return hash((type(self), self.levels, self.parameters))
+
+    def contents(self) -> Contents:
+        """What the head holds; a table of values counts by the numbers in it, whatever it was given as."""
+        held = {**vars(self), "encode": self.encode, "_frozen_table": None}
+        if self._frozen_table is not None:
+            held["encode"] = self._frozen_table
+        elif _is_affine(self.encode):
+            held["encode"] = self._read_numbers(self.encode)
+        elif not isinstance(self.encode, str) and not callable(self.encode):
+            held["encode"] = self._read_table()
+        return contents(type(self), held)
+
+    def frozen(self, shape: Sequence[int]) -> Head:
+        """A copy for images of a shape (C, H, W) whose encoding stays as it is, whatever happens to a table or function."""
+        clone, table = copy.copy(self), self.table(shape)
+        if not isinstance(self.encode, str) and not _is_affine(self.encode):
+            clone._frozen_table = table.clone()
+        return clone
 
     def conditional(self, parameters: Tensor, earlier: Tensor) -> Tensor:
         """A sub-pixel's own parameters, given the pixel's earlier channels: (..., P), int64 (..., c) -> (..., P').
@@ -105,6 +142,8 @@ class Head(ABC):
             InvalidInput: the encoding is unknown, has the wrong size, or looks at more than one value at a time.
         """
         channels, levels = shape[0], self.levels
+        if self._frozen_table is not None and len(self._frozen_table) == channels:
+            return self._frozen_table
         values = torch.arange(levels)
         encode = self.encode
         if isinstance(encode, str):
@@ -116,12 +155,10 @@ class Head(ABC):
             return (unit if encode == "unit" else 2 * unit - 1).repeat(channels, 1)
         if callable(encode) and not isinstance(encode, Tensor):
             return _tabulate(encode, tuple(shape), levels)
-        if isinstance(encode, tuple) and len(encode) == 2:
-            return (values * float(encode[0]) + float(encode[1])).float().repeat(channels, 1)
-        try:
-            table = torch.as_tensor(encode, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidInput(f"encode={encode!r} is no encoding: it takes {ENCODINGS}") from error
+        if _is_affine(encode):
+            scale, offset = self._read_numbers(encode)
+            return (values * scale + offset).float().repeat(channels, 1)
+        table = self._read_table()
         if table.shape == (levels,):
             return table.repeat(channels, 1)
         if table.shape == (channels, levels):
@@ -130,6 +167,18 @@ class Head(ABC):
             f"the encoding table has shape {tuple(table.shape)}, but {levels} levels and {channels} channels need "
             f"({levels},) or ({channels}, {levels})"
         )
+
+    def _read_table(self) -> Tensor:
+        try:
+            return torch.as_tensor(self.encode, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidInput(f"encode={self.encode!r} is no encoding: it takes {ENCODINGS}") from error
+
+    def _read_numbers(self, encode: tuple[float, float]) -> tuple[float, float]:
+        try:
+            return float(encode[0]), float(encode[1])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidInput(f"encode={encode!r} is no encoding: it takes {ENCODINGS}") from error
 
 
 class Categorical(Head):
@@ -179,6 +228,11 @@ class Bernoulli(Head):
     def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
         logit = self._logit(parameters, temperature)
         return F.logsigmoid(torch.where(values.bool(), logit, -logit))
+
+
+def _is_affine(encode: Encode) -> TypeGuard[tuple[float, float]]:
+    """Whether an encoding is (scale, offset)."""
+    return isinstance(encode, tuple) and len(encode) == 2
 
 
 def _tabulate(encode: Callable[[Tensor], Tensor], shape: tuple[int, ...], levels: int) -> Tensor:

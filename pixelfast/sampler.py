@@ -67,8 +67,8 @@ class Sampler:
         on_cuda = any(tensor.is_cuda for tensor in module.parameters())
         self.engine, self.precision = registry.choose(engine, precision, head, on_cuda), precision
         self._chosen = engine == "auto"
-        self.shape, self.head, self.self_check, self.order = shape, head, self_check, order
-        self.head.table(shape)  # refuses a wrong encoding before anything else happens
+        self.shape, self.self_check, self.order = shape, self_check, order
+        self.head = head.frozen(shape)  # refuses a wrong encoding before anything else happens
         self._module = frozen_copy(module)
         self._compiled: dict[tuple[object, ...], tuple[Compiled, registry.Engine | None]] = {}
         self._naive: dict[tuple[object, ...], NaiveEngine] = {}

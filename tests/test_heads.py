@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from oracle import ENGINES
+from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import Bernoulli, Categorical, InvalidInput, noise
+from pixelfast import Bernoulli, Categorical, CustomHead, InvalidInput, MixtureOfLogistics, noise
+from pixelfast.heads import Head
 
 DRAWS = 20_000
 
@@ -146,3 +151,103 @@ def test_wrong_levels_are_refused(levels: object) -> None:
 def test_values_outside_the_levels_are_refused() -> None:
     with pytest.raises(InvalidInput, match=r"hold values -1 \.\. 3, but the head has levels 0 \.\. 3"):
         Categorical(4).encode_images(torch.tensor([-1, 3]).view(1, 1, 1, 2))
+
+
+# -------------------------------------------------------------------- heads are values
+
+
+def scaled(scale: float) -> Callable[[Tensor], Tensor]:
+    return lambda images: images * scale
+
+
+def counted(step: list[float]) -> Callable[[Tensor], Tensor]:
+    return lambda images: images * step[0]
+
+
+GAIN = 0.5
+
+
+def by_a_global(images: Tensor) -> Tensor:
+    return images * GAIN
+
+
+def softmax(parameters: Tensor) -> Tensor:
+    return parameters.softmax(-1)
+
+
+EQUAL: dict[str, Callable[[], Head]] = {
+    "a name": lambda: Categorical(4, encode="unit"),
+    "another name": lambda: Categorical(4, encode="symmetric"),
+    "other levels": lambda: Categorical(5, encode="unit"),
+    "a layout": lambda: Categorical(4, encode="unit", layout="N(KC)HW"),
+    "scale and offset": lambda: Categorical(4, encode=(0.5, 1.0)),
+    "a table": lambda: Categorical(4, encode=[0.0, 1.0, 2.0, 3.0]),
+    "a long table": lambda: Categorical(4096, encode=torch.arange(4096) * 1.0),
+    "a long table, one number changed": lambda: Categorical(4096, encode=torch.arange(4096.0) * (torch.arange(4096) != 7)),
+    "a function": lambda: Categorical(4, encode=scaled(2.0)),
+    "the same code with another number": lambda: Categorical(4, encode=scaled(3.0)),
+    "a function that holds a list": lambda: Categorical(4, encode=counted([2.0])),
+    "a function of a global": lambda: Categorical(4, encode=by_a_global),
+    "bernoulli": lambda: Bernoulli(),
+    "bernoulli by probability": lambda: Bernoulli(probability=True),
+    "a mixture": lambda: MixtureOfLogistics(4, 2, 1),
+    "a mixture of another order": lambda: MixtureOfLogistics(4, 2, 1, order="mixture-major"),
+    "functions of one's own": lambda: CustomHead(4, 4, softmax),
+    "another function of one's own": lambda: CustomHead(4, 4, lambda parameters: parameters.softmax(-1).flip(-1)),
+}
+
+
+def test_heads_are_equal_by_what_they_hold() -> None:
+    made, again = ([make() for make in EQUAL.values()] for _ in range(2))
+    for i, one in enumerate(made):
+        assert [i == j for j in range(len(again))] == [one == other for other in again]
+        assert hash(one) == hash(again[i])
+    tables = [0.0, 1.0, 2.0, 3.0], (0, 1, 2, 3), np.arange(4.0), torch.arange(4)
+    assert all(Categorical(4, encode=table) == Categorical(4, encode=[0, 1, 2, 3]) for table in tables)
+
+
+def test_a_changed_head_is_another_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = [2.0]
+    heads = Categorical(4, encode=counted(step)), Categorical(4, encode=counted([2.0]))
+    assert heads[0] == heads[1]
+    step[0] = 3.0
+    assert heads[0] != heads[1]
+    named = Categorical(4, encode="unit")
+    named.encode = "symmetric"
+    assert named == Categorical(4, encode="symmetric") != Categorical(4, encode="unit")
+    before = Categorical(4, encode=by_a_global).contents()
+    monkeypatch.setattr(sys.modules[__name__], "GAIN", 0.75)
+    assert before != Categorical(4, encode=by_a_global).contents()
+    head = CustomHead(4, 4, Opaque())
+    assert [head == other for other in (head, CustomHead(4, 4, Opaque()))] == [True, False]
+
+
+class Opaque:
+    """A function that Python cannot look into."""
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        return parameters.softmax(-1)
+
+    def __reduce__(self) -> str:
+        raise TypeError("not for pickles")
+
+
+def test_a_sampler_keeps_the_encoding_that_it_was_compiled_with() -> None:
+    """Table, function and name may change afterwards: sampling, verifying and scoring go on with what was compiled."""
+    step, table = [1.0], torch.tensor([0.0, 1.0])
+    named = Categorical(2, encode="unit")
+    changes: list[tuple[Head, Callable[[], Any]]] = [
+        (Categorical(2, encode=counted(step)), lambda: step.append(step.pop() * 9)),
+        (Categorical(2, encode=table), lambda: table.mul_(9.0)),
+        (named, lambda: setattr(named, "encode", "symmetric")),
+    ]
+    for head, change in changes:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.ZeroPad2d((1, -1, 0, 0)), nn.Conv2d(1, 2, 1))
+        sampler = pixelfast.compile(model, (1, 3, 5), head, engine="reference")
+        images = sampler.sample(3, seed=0)
+        scores = sampler.log_prob(images)
+        change()
+        assert torch.equal(sampler.sample(3, seed=0), images)
+        assert sampler.verify(images, seed=0).ok
+        assert torch.equal(sampler.log_prob(images), scores)

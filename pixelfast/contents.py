@@ -1,0 +1,281 @@
+"""What a Python value holds, as tokens: two values, or one at two times, are compared without trusting `==` or `repr`.
+
+Numbers, texts, tensors and arrays count by content; containers, modules and objects by what they hold; a function by its code,
+defaults, closure, and the global names that its code reads; a class by the code that can be reached from a forward. What
+cannot be looked into (objects of C extensions that cannot be pickled) leaves the result uncertain. Not followed are the
+internals of PyTorch, of the standard library and of installed packages, and what lies outside of Python: files, clocks,
+environment variables.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import hashlib
+import sys
+import types
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+LIMIT = 200_000
+"""So many tokens at most: what holds more leads out of the value, into a whole program."""
+
+NOT_FORWARD = frozenset(
+    {"training", "_non_persistent_buffers_set", "_is_full_backward_hook", "_compiled_call_impl", "_modules_to_load_memory"}
+    | {"_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"}
+    | {"_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_forward_hooks_with_kwargs"}
+    | {"_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"}
+)
+"""Attributes of every module that its forward in eval mode does not look at, or that belong to a hook beside them."""
+
+HOOKS = {"_forward_hooks": "_forward_hooks_with_kwargs", "_forward_pre_hooks": "_forward_pre_hooks_with_kwargs"}
+
+OF_CLASSES_ONLY = frozenset(
+    {"__init__", "__new__", "__doc__", "__module__", "__dict__", "__weakref__", "__annotations__", "__repr__", "__str__"}
+    | {"__init_subclass__", "__class_getitem__", "__firstlineno__", "__static_attributes__", "__parameters__"}
+    | {"__orig_bases__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__del__", "__abstractmethods__"}
+)
+"""Names of a class that no forward of an instance runs."""
+
+BY_VALUE = (str, bytes, int, bool, type(None), type(Ellipsis), type(NotImplemented), types.CodeType, range)
+CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, np.dtype)
+DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType, types.MethodDescriptorType)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Tokens of a value: equal tokens mean the same value, if both are certain."""
+
+    tokens: tuple[object, ...]
+    certain: bool
+
+
+def contents(*values: object) -> Contents:
+    """What some values hold. They are not changed, and nothing keeps them alive."""
+    walk = _Walk()
+    walk.follow(values)
+    return Contents(tuple(walk.tokens), walk.certain)
+
+
+def module_contents(module: nn.Module) -> Contents:
+    """What a module computes with in eval mode, PyTorch's hooks for all modules included."""
+    return contents(module, *(list(vars(torch_module)[name].values()) for name in GLOBAL_HOOKS))
+
+
+GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
+
+
+class _Walk:
+    """A walk through values, depth first. What has been met is named by the number of its first meeting."""
+
+    def __init__(self) -> None:
+        self.tokens: list[object] = []
+        self.certain = True
+        self._seen: dict[int, int] = {}
+        self._alive: list[object] = []  # an id belongs to one value only as long as that lives
+        self._names = {"forward"}  # of methods and attributes that code which was met may use
+        self._waiting: dict[str, list[object]] = {}  # attributes of classes whose names no code has used yet
+
+    def follow(self, values: Iterable[object]) -> None:
+        stack = [*reversed(list(values))]
+        while stack:
+            if len(self.tokens) > LIMIT:
+                self.certain = False
+                return
+            value = stack.pop()
+            kind = type(value)
+            if kind in BY_VALUE or kind in CONSTANTS:
+                self.tokens += (kind, value)
+            elif kind is float:
+                self.tokens += (kind, value.hex())  # type: ignore[attr-defined]
+            elif id(value) in self._seen:
+                self.tokens += ("again", self._seen[id(value)])
+            else:
+                self._seen[id(value)] = len(self._seen)
+                inner = self._open(value, kind)
+                self._alive += (value, inner)
+                stack += reversed(inner)
+
+    def _open(self, value: Any, kind: type) -> list[object]:
+        """Writes what a value is by itself, and returns what it holds."""
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.hasobject is False:
+            self.tokens += (kind, value.dtype.str, value.shape, _digest(np.ascontiguousarray(value).tobytes()))
+            return []
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if kind in (list, tuple):
+            self.tokens += (kind, len(value))
+            return list(value)
+        if kind is dict:
+            self.tokens += (kind, len(value))
+            return [part for item in list(value.items()) for part in item]
+        if kind in (set, frozenset):
+            return self._set(value, kind)
+        if isinstance(value, type):
+            return self._class(value, made=True)
+        if kind is types.FunctionType:
+            return self._function(value)
+        return self._callable(value, kind) or self._object(value, kind)
+
+    def _tensor(self, tensor: Tensor) -> list[object]:
+        self.tokens += (type(tensor), tensor.dtype, tuple(tensor.shape), str(tensor.device))
+        try:
+            plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+            self.tokens.append(_digest(plain.view(torch.uint8).numpy().data))
+        except (RuntimeError, TypeError, NotImplementedError):  # sparse, quantized, fake
+            self.certain = False
+        return [vars(tensor)] if getattr(tensor, "__dict__", None) else []
+
+    def _module(self, module: nn.Module) -> list[object]:
+        kind = type(module)
+        held: list[object] = []
+        for name, value in list(vars(module).items()):
+            if name in NOT_FORWARD or (name[0] == "_" and not value and isinstance(value, dict)):
+                continue
+            if name in HOOKS:
+                taking = vars(module).get(HOOKS[name], {})
+                held += (name, [(hook, number in taking) for number, hook in value.items()])
+            else:
+                held += (name, value)
+        self.tokens += ("module", kind, len(held))
+        if id(kind) not in self._seen:
+            self._seen[id(kind)] = len(self._seen)
+            held += self._class(kind, made=False)
+        return held
+
+    def _set(self, value: Any, kind: type) -> list[object]:
+        if not all(type(member) in (*BY_VALUE, *CONSTANTS) for member in value):
+            self.certain = False
+        self.tokens += (kind, len(value), frozenset((type(m), m) for m in value if type(m) in (*BY_VALUE, *CONSTANTS)))
+        return []
+
+    def _class(self, cls: type, made: bool) -> list[object]:
+        """The code of a class that an instance may run; with its constructors where the class itself was met."""
+        self.tokens += ("class", cls, made)
+        held: list[object] = []
+        for base in cls.__mro__[:-1]:
+            if _installed(base.__module__):
+                self.tokens.append(tuple(part for part in vars(base).values() if type(part) is types.FunctionType))
+                continue
+            for name, part in list(vars(base).items()):
+                special = name.startswith("__") and name.endswith("__")
+                building = made and name in ("__init__", "__new__")
+                if building or name in self._names or (special and name not in OF_CLASSES_ONLY):
+                    held += (name, part)
+                elif not special:
+                    self._waiting.setdefault(name, []).append(part)
+        return held
+
+    def _function(self, function: types.FunctionType) -> list[object]:
+        code = function.__code__
+        cells = function.__closure__ or ()
+        self.tokens += ("function", code, len(cells))
+        held = [function.__defaults__, function.__kwdefaults__, *map(_content, cells)]
+        if vars(function):
+            held.append(vars(function))
+        if _installed(function.__globals__.get("__name__")):
+            return held
+        read, names = _names_of(code)
+        for name in read:
+            if name not in function.__globals__:
+                continue
+            found = function.__globals__[name]
+            if not isinstance(found, types.ModuleType):
+                held += (name, found)
+            elif not _installed(found.__name__):
+                held += (part for inner in names if inner in vars(found) for part in (inner, vars(found)[inner]))
+        for name in names:
+            if name not in self._names:
+                self._names.add(name)
+                held += self._waiting.pop(name, ())
+        return held
+
+    def _callable(self, value: Any, kind: type) -> list[object] | None:
+        """What binds functions, in all of Python's ways; None for anything else."""
+        held: list[object]
+        if kind is types.MethodType:
+            held = [value.__func__, value.__self__]
+        elif kind in (types.BuiltinFunctionType, types.MethodWrapperType):
+            owner = getattr(value, "__self__", None)
+            held = [value.__name__, owner.__name__ if isinstance(owner, types.ModuleType) else owner]
+        elif kind is weakref.ReferenceType:
+            held = [value()]
+        elif kind is property:
+            held = [value.fget, value.fset, value.fdel]
+        elif kind in (staticmethod, classmethod):
+            held = [value.__func__]
+        elif kind is functools.cached_property:
+            held = [value.func]
+        elif kind is functools._lru_cache_wrapper:
+            held = [value.__wrapped__]
+        elif kind is types.ModuleType or kind in DESCRIPTORS:
+            held = [value.__name__]
+        else:
+            return None
+        self.tokens.append(kind)
+        return held
+
+    def _object(self, value: Any, kind: type) -> list[object]:
+        """Anything else: by how it would be pickled."""
+        self.tokens += ("object", kind)
+        held: list[object] = []
+        try:
+            reduced = value.__reduce_ex__(4)
+            parts = [reduced] if isinstance(reduced, str) else reduced
+            held += (list(part) if isinstance(part, Iterator) else part for part in parts)
+        except Exception:  # whatever a foreign class raises
+            self.certain = False
+        if hasattr(value, "__dict__") and not _state_is_plain(kind):  # a state of one's own may leave something out
+            held.append(dict(vars(value)))
+        return held
+
+
+def _state_is_plain(kind: type) -> bool:
+    own = ("__reduce_ex__", "__reduce__", "__getstate__")
+    return all(getattr(kind, name, None) is getattr(object, name, None) for name in own)
+
+
+def _content(cell: types.CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a cell that is still empty
+        return NotImplemented
+
+
+def _digest(content: Any) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+@functools.lru_cache(4096)
+def _names_of(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The global names that some code reads, functions within it included, and all names and texts that may name attributes."""
+    read = dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    names = dict.fromkeys((*code.co_names, *(c for c in code.co_consts if isinstance(c, str) and c.isidentifier())))
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            more_read, more_names = _names_of(inner)
+            read.update(dict.fromkeys(more_read))
+            names.update(dict.fromkeys(more_names))
+    return tuple(read), tuple(names)
+
+
+@functools.lru_cache(4096)
+def _installed(module: str | None) -> bool:
+    """Whether a Python module is PyTorch's, the standard library's, ours or an installed package's."""
+    root = (module or "").partition(".")[0]
+    if root == "__main__":
+        return False
+    if root in sys.stdlib_module_names or root in ("torch", "numpy", "pixelfast"):
+        return True
+    found = sys.modules.get(root)
+    places = [getattr(found, "__file__", None) or "", *map(str, getattr(found, "__path__", ()))]
+    return any("site-packages" in place or "dist-packages" in place for place in places)
