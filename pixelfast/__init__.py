@@ -10,6 +10,8 @@ from .custom_head import CustomHead
 from .errors import (
     CheckpointError,
     CheckpointWarning,
+    DataWarning,
+    EncodingWarning,
     EngineUnavailable,
     InvalidInput,
     NotAutoregressive,
@@ -32,6 +34,8 @@ __all__ = [
     "CheckpointError",
     "CheckpointWarning",
     "CustomHead",
+    "DataWarning",
+    "EncodingWarning",
     "EngineUnavailable",
     "Head",
     "InvalidInput",

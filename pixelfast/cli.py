@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .announce import plain_warnings
 from .check import check
 from .checkpoint import write_atomically
 from .cli_conditions import add_condition_options, conditions
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args)
+        with plain_warnings():
+            return args.run(args)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (PixelfastError, OSError) as error:

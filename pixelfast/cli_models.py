@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import json
 import sys
-import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import nn
 
 from . import checkpoint
 from .engines import registry
-from .errors import CheckpointWarning, InvalidInput
+from .errors import InvalidInput
 from .heads import Bernoulli, Categorical, Encode, Head
 from .order import ORDERS
 from .pictures import pillow
@@ -132,15 +131,8 @@ def open_model(args: argparse.Namespace) -> Opened:
 
 
 def _fill(module: nn.Module, args: argparse.Namespace) -> None:
-    """Load --checkpoint into the module; what was left out goes to standard error."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CheckpointWarning)
-        checkpoint.load(args.checkpoint, module, strict=args.strict, ema=args.ema, prefix=args.prefix)
-    for warning in caught:
-        if issubclass(warning.category, CheckpointWarning):
-            print(f"pixelfast: {warning.message}", file=sys.stderr)
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    """Load --checkpoint into the module."""
+    checkpoint.load(args.checkpoint, module, strict=args.strict, ema=args.ema, prefix=args.prefix)
 
 
 def _open_checkpoint(args: argparse.Namespace, shape: tuple[int, int, int] | None) -> Opened:

@@ -14,13 +14,16 @@ import numpy as np
 from torch import Tensor
 
 from .api import compile
+from .arrays import ALL_AXES
 from .checkpoint import write_atomically
 from .cli_conditions import add_condition_options, conditions
 from .cli_models import Opened, add_engine_options, add_model_options, open_model, positive, wants_progress, writable
+from .data import read_images
 from .engines import registry
 from .errors import InvalidInput
 from .pictures import Drawing, grid, read_given
 from .sampler import Sampler
+from .values import quantise, source_levels_of
 
 EXAMPLES = """examples:
   pixelfast sample -n 64 -o digits.png
@@ -56,9 +59,16 @@ def add_sample(commands: Any, **common: Any) -> None:
     what.add_argument(
         "--given",
         metavar="FILE",
-        help="complete this image: a picture (transparent: unknown), or an .npy of integers (C, H, W) or (N, C, H, W) "
-        "(-1: unknown)",
+        help="complete this image: a picture (transparent: unknown), or the integers of an .npy or .npz, (C, H, W) or "
+        "(N, C, H, W) (-1: unknown), as `pixelfast sample` writes them",
     )
+    what.add_argument(
+        "--source-levels",
+        type=positive,
+        metavar="S",
+        help="of --given, how many values its pixels can take, where it does not say",
+    )
+    what.add_argument("--axes", choices=ALL_AXES, help="of --given, the axes of an array, where its shape leaves a choice")
     what.add_argument("--keep-rows", type=int, metavar="R", help="of --given, know only the upper R rows")
     out = parser.add_argument_group("what to write")
     out.add_argument(
@@ -148,10 +158,10 @@ def _given(args: argparse.Namespace, sampler: Sampler) -> np.ndarray | None:
         if args.keep_rows is not None:
             raise InvalidInput("--keep-rows says how much of --given is known: give that too")
         return None
-    if args.given.endswith(".npy"):
-        given = _read_array(args.given, sampler.shape)
+    if Path(args.given).suffix.lower() in (".npy", ".npz"):
+        given = _read_array(args, sampler.shape, sampler.head.levels)
     else:
-        given = read_given(args.given, sampler.shape, sampler.head.levels)
+        given = read_given(args.given, sampler.shape, sampler.head.levels, args.source_levels)
     if args.keep_rows is not None:
         if not 0 <= args.keep_rows < sampler.shape[1]:
             raise InvalidInput(f"--keep-rows must lie in 0 .. {sampler.shape[1] - 1}, got {args.keep_rows}")
@@ -161,14 +171,14 @@ def _given(args: argparse.Namespace, sampler: Sampler) -> np.ndarray | None:
     return given
 
 
-def _read_array(name: str, shape: tuple[int, int, int]) -> np.ndarray:
-    try:
-        given = np.load(name, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InvalidInput(f"--given {name} is no readable .npy file: {error}") from error
-    if not np.issubdtype(given.dtype, np.integer) or given.shape[-3:] != shape or given.ndim not in (3, 4):
-        raise InvalidInput(f"--given {name} is {given.dtype} {given.shape}, but must hold integers of shape (N, *{shape})")
-    return given.astype(np.int64).reshape(-1, *shape)
+def _read_array(args: argparse.Namespace, shape: tuple[int, int, int], levels: int) -> np.ndarray:
+    """Integers, -1 where unknown: those of an .npy are the model's own levels unless --source-levels says otherwise."""
+    found, said = read_images(args.given, shape, args.axes)
+    given, known = found.astype(np.int64), found >= 0
+    if args.given.lower().endswith(".npz") or args.source_levels is not None:
+        _, source = source_levels_of(args.given, [found[known]], levels, said=said, asked=args.source_levels)
+        given[known] = quantise(found[known], levels, source).numpy()
+    return given
 
 
 Found = dict[str, Tensor | None]

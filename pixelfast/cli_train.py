@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import data
 from .api import compile
 from .arguments import head_of, shape_of
+from .arrays import ALL_AXES
 from .cli_conditions import held_out
 from .cli_models import (
     Opened,
@@ -27,6 +28,7 @@ from .cli_models import (
 )
 from .errors import InvalidInput
 from .models import MODELS
+from .picture_files import FRAMES, PALETTES
 from .train import Epoch, TrainOptions, train
 
 TRAIN_EXAMPLES = """examples:
@@ -99,7 +101,9 @@ def add_train(commands: Any, **common: Any) -> None:
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help="a progress bar. Default: on a terminal only")
     model = parser.add_argument_group("the model")
     model.add_argument("--model", default="gated", choices=sorted(MODELS), help="the architecture. Default: gated")
-    model.add_argument("--levels", type=positive, default=256, metavar="K", help="quantise pixels to K values. Default: 256")
+    model.add_argument(
+        "--levels", type=positive, metavar="K", help="quantise pixels to K values. Default: what the data have, 256 of bytes"
+    )
     for name, text in ARCHITECTURE.items():
         model.add_argument(f"--{name}", type=positive, metavar="N", help=text)
     model.add_argument("--residual", choices=("small", "original"), help="pixelcnn: the residual block. Default: small, 7x7")
@@ -122,18 +126,36 @@ def add_train(commands: Any, **common: Any) -> None:
 
 
 DATA = (
-    "an .npz (X_train, y_train, X_test, y_test, or images and labels), an idx file as MNIST comes in, or a folder of pictures "
-    "of one size, where subfolders are classes"
+    "an .npz (X_train, y_train, X_test, y_test, or images and labels; levels), an .npy of images, an idx file as MNIST comes "
+    "in, or a folder of pictures of one size, where subfolders are classes, or the parts train and test of a split"
 )
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--source-levels", type=positive, default=256, metavar="S", help="values that the data's pixels can take. Default: 256"
+    data_ = parser.add_argument_group("what the data leave open", "Asked for where it is needed: nothing of this is guessed.")
+    data_.add_argument(
+        "--source-levels",
+        type=positive,
+        metavar="S",
+        help="values that a pixel can take. Default: what the file says (`levels` of an .npz), or its type: 2 of booleans and "
+        "pictures of 1 bit; 256 and 65536 of bytes and pictures of 8 and 16 bits that need all of these",
     )
-    parser.add_argument(
+    data_.add_argument(
         "--test-fraction", type=float, default=0.1, metavar="F", help="held out where the data have no test part. Default: 0.1"
     )
+    data_.add_argument(
+        "--axes", choices=ALL_AXES, help="of an array, where its shape leaves a choice, or channels are not 1 or 3"
+    )
+    data_.add_argument("--background", metavar="COLOUR", help="behind transparent pixels: white, black, #ffcc00")
+    data_.add_argument("--palette", choices=PALETTES, help="of pictures with a palette, what counts. Default: colours")
+    data_.add_argument("--frames", choices=FRAMES, help="of files with several pictures, which are images. Default: all")
+
+
+def read_data(args: argparse.Namespace, levels: int | None, test_fraction: float | None = None) -> data.Dataset:
+    """The data set of --data, as the options of `add_data_options` have it read."""
+    names = ("source_levels", "axes", "background", "palette", "frames")
+    fraction = args.test_fraction if test_fraction is None else test_fraction
+    return data.load(args.data, levels, test_fraction=fraction, **{name: getattr(args, name) for name in names})
 
 
 def add_eval(commands: Any, **common: Any) -> None:
@@ -161,7 +183,7 @@ def run_train(args: argparse.Namespace) -> int:
     """Train and save."""
     use_threads(args)
     options = TrainOptions(**{field.name: getattr(args, field.name) for field in fields(TrainOptions)})
-    found = data.load(args.data, args.levels, source_levels=args.source_levels, test_fraction=args.test_fraction)
+    found = read_data(args, args.levels)
     images, labels = found.images[: args.limit], None if found.labels is None else found.labels[: args.limit]
     torch.manual_seed(options.seed)
     model = _build(args, found)
@@ -254,7 +276,7 @@ def _images(args: argparse.Namespace, opened: Opened, levels: int) -> tuple[Tens
     """The images to score, integers (N, C, H, W), their labels and maps."""
     if args.data is None:
         return *held_out(opened.name), None
-    found = data.load(args.data, levels, source_levels=args.source_levels, test_fraction=args.test_fraction)
+    found = read_data(args, levels, 0.0 if args.split == "all" else None)
     train, test = (found.images, found.labels, found.maps), (found.test_images, found.test_labels, found.test_maps)
     if args.split != "all":
         return {"test": test, "train": train}[args.split]

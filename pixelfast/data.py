@@ -1,12 +1,15 @@
-"""Images from files: .npz, idx (MNIST's own format) or a folder of pictures, as integer tensors of K levels.
+"""Images from files: .npz, .npy, idx (MNIST's own format) or a folder of pictures, as integer tensors of K levels.
 
 Everything becomes ``Dataset``: images int64 (N, C, H, W) in 0 .. K-1, labels int64 (N,) or None, and a held-out part. An .npz
-may bring a map for each image, such as the codes of an upper level.
+may bring a map for each image, such as the codes of an upper level. What a file says about its values is taken, and what it
+leaves open is asked for: how many values a pixel takes (`values.py`), which axis is which (`arrays.py`), what stands behind
+transparent pixels (`picture_files.py`), which folders are classes (`picture_folders.py`).
 """
 
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zipfile
 import zlib
@@ -19,15 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arrays import as_images, as_labels, as_maps
 from .errors import InvalidInput
+from .picture_files import PictureOptions
+from .picture_folders import read_folder
+from .values import quantise, source_levels_of
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 IMAGE_KEYS = ("X_train", "x_train", "train_images", "images", "X", "x")
 LABEL_KEYS = ("y_train", "train_labels", "labels", "y")
 TEST_IMAGE_KEYS = ("X_test", "x_test", "test_images")
 TEST_LABEL_KEYS = ("y_test", "test_labels")
 MAP_KEYS = ("s_train", "train_maps", "maps", "s")
 TEST_MAP_KEYS = ("s_test", "test_maps")
+IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 @dataclass(frozen=True)
@@ -50,121 +57,108 @@ class Dataset:
         return channels, height, width
 
 
-def quantise(images: Tensor | np.ndarray, levels: int, source_levels: int = 256) -> Tensor:
-    """Integers 0 .. S-1 as 0 .. K-1: floor(k * K / S), so that each new value stands for S / K old ones. int64.
-
-    Raises:
-        InvalidInput: ``images`` are no integers of 0 .. S-1, or K is not in 2 .. S.
-    """
-    values = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
-    if values.is_floating_point() or values.is_complex():
-        raise InvalidInput(f"images must be integers, got {values.dtype}: scale them to 0 .. {source_levels - 1} first")
-    if not 2 <= levels <= source_levels:
-        raise InvalidInput(f"levels must lie in 2 .. {source_levels}, got {levels}")
-    values = values.long()
-    if values.numel() and (int(values.min()) < 0 or int(values.max()) >= source_levels):
-        raise InvalidInput(
-            f"images must hold 0 .. {source_levels - 1}, got {int(values.min())} .. {int(values.max())}: "
-            "give source_levels= where the data has another range"
-        )
-    return values * levels // source_levels
-
-
 def load(
-    path: str | Path, levels: int = 256, *, source_levels: int = 256, test_fraction: float = 0.1, seed: int = 0
+    path: str | Path,
+    levels: int | None = None,
+    *,
+    source_levels: int | None = None,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    axes: str | None = None,
+    background: str | None = None,
+    palette: str | None = None,
+    frames: str | None = None,
 ) -> Dataset:
-    """Read a data set and quantise it.
+    """Read a data set and quantise it: a value k of S becomes floor(k * K / S).
+
+    S, how many values a pixel can take, is what the file says: a number ``levels`` in an .npz, as `pixelfast sample` writes it;
+    2 of booleans and of pictures of 1 bit. Bytes, pictures of 8 and of 16 bits have 256 and 65536 values if one of their
+    values needs all of these bits. Where none does, they may as well be codes, labels or masks: values of 0 .. K-1 are then
+    taken as they are, with a `DataWarning`, and others need ``source_levels``. So do other integers, unless they lie in
+    0 .. K-1 with K of at most 256, and are levels as they are.
 
     Args:
         path: an .npz file (``X_train``, ``y_train``, ``X_test``, ``y_test``, or ``images`` and ``labels``; maps as
-            ``s_train`` and ``s_test``, or ``maps``), an idx file
+            ``s_train`` and ``s_test``, or ``maps``; ``classes``, names; ``levels``), an .npy of images, an idx file
             of images, gzipped or not (labels and test images are looked for beside it, under MNIST's own names), or a
-            folder of pictures of one size, where subfolders are classes.
-        levels: K; see ``quantise``.
-        source_levels: how many values the file's pixels can take.
-        test_fraction: how much is held out where the file has no test part, drawn by ``seed``.
+            folder of pictures of one size, where subfolders are classes, or the parts train and test (or val) of a split.
+        levels: K; by default S where that is said, else 256.
+        source_levels: S.
+        test_fraction: how much is held out where the file has no test part, drawn by ``seed``; 0: nothing.
+        axes: of arrays, "NHW", "NCHW" or "NHWC", of one image "HW", "CHW" or "HWC", where their shape leaves a choice or they
+            have other than 1 or 3 channels.
+        background, palette, frames: of pictures, see `PictureOptions`.
 
     Raises:
-        InvalidInput: the path does not exist, is damaged, or holds no images.
+        InvalidInput: the path does not exist, is damaged, holds no images, or leaves open what its values mean.
     """
     path = Path(path)
     if not path.exists():
         raise InvalidInput(f"there is no data at {path}")
+    parts = _read(path, axes, PictureOptions(background, palette, frames))
+    images, test_images = parts["images"], parts.get("test_images")
+    classes = parts.get("classes", ())
+    labels, maps = _labels(path, parts, "", images, classes), as_maps(str(path), images, parts.get("maps"))
+    arrays = [images] if test_images is None else [images, test_images]
+    said, picture = parts.get("levels"), path.is_dir()
+    known, source = source_levels_of(str(path), arrays, levels, said=said, asked=source_levels, picture=picture)
+    if test_images is None:
+        _, maps, _, test_maps = _split(images, maps, test_fraction, seed)
+        images, labels, test_images, test_labels = _split(images, labels, test_fraction, seed)
+    else:
+        test_labels = _labels(path, parts, "test_", test_images, classes)
+        test_maps = as_maps(str(path), test_images, parts.get("test_maps"))
+        if test_images.shape[1:] != images.shape[1:]:
+            raise InvalidInput(f"{path}: training images {images.shape[1:]} and test images {test_images.shape[1:]} differ")
+        for name, both in (("labels", (labels, test_labels)), ("maps", (maps, test_maps))):
+            if (both[0] is None) != (both[1] is None):
+                raise InvalidInput(f"{path}: {name} are given for only one of the training and test images")
+    quantised = (quantise(part, known, source) for part in (images, test_images))
+    return Dataset(next(quantised), labels, next(quantised), test_labels, known, classes, maps, test_maps)
+
+
+def read_images(path: str | Path, shape: tuple[int, int, int], axes: str | None = None) -> tuple[np.ndarray, int | None]:
+    """The images (N, C, H, W) of an .npz or .npy as they are, C, H, W as in ``shape``, and how many levels the file says."""
+    path = Path(path)
+    parts = _from_npz(path) if path.suffix.lower() == ".npz" else {"images": _load(path)}
+    return as_images(str(path), parts["images"], axes or parts.get("axes"), shape=shape)[0], parts.get("levels")
+
+
+def _read(path: Path, axes: str | None, options: PictureOptions) -> dict[str, Any]:
+    """What a file or folder holds; images, also held-out ones, as (N, C, H, W)."""
     if path.is_dir():
-        parts = _from_folder(path)
-    elif path.suffix == ".npz":
+        parts = read_folder(path, options)
+        axes = "NHW" if parts["images"].ndim == 3 else "NHWC"
+    elif path.suffix.lower() == ".npz":
+        parts = _from_npz(path)
+        axes = axes or parts.get("axes")
+    elif path.suffix.lower() == ".npy":
         parts = _from_npz(path)
     else:
         parts = _from_idx(path)
-    images, labels = _check(path, parts["images"], parts.get("labels"))
-    if "test_images" in parts:
-        test_images, test_labels = _check(path, parts["test_images"], parts.get("test_labels"))
-        if test_images.shape[1:] != images.shape[1:]:
-            raise InvalidInput(f"{path}: training images {images.shape[1:]} and test images {test_images.shape[1:]} differ")
-        if (labels is None) != (test_labels is None):
-            raise InvalidInput(f"{path}: labels are given for only one of the training and test images")
-        maps, test_maps = _maps(path, images, parts.get("maps")), _maps(path, test_images, parts.get("test_maps"))
-        if (maps is None) != (test_maps is None):
-            raise InvalidInput(f"{path}: maps are given for only one of the training and test images")
-    else:
-        maps = _maps(path, images, parts.get("maps"))
-        _, maps, _, test_maps = _split(images, maps, test_fraction, seed)
-        images, labels, test_images, test_labels = _split(images, labels, test_fraction, seed)
-    return Dataset(
-        quantise(images, levels, source_levels),
-        labels,
-        quantise(test_images, levels, source_levels),
-        test_labels,
-        levels,
-        parts.get("classes", ()),
-        maps,
-        test_maps,
-    )
+        axes = axes or ("NHW" if parts["images"].ndim == 3 else None)
+    beside = next((parts[name] for name in ("labels", "maps") if parts.get(name) is not None), None)
+    count = None if beside is None else len(beside) if beside.ndim else 1
+    parts["images"], axes = as_images(str(path), parts["images"], axes, count)
+    if parts.get("test_images") is not None:
+        parts["test_images"], _ = as_images(str(path), parts["test_images"], axes)
+    return parts
 
 
-def _check(path: Path, images: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, Tensor | None]:
-    """Images (N, H, W) or (N, H, W, C) as (N, C, H, W), and labels that belong to them."""
-    if images.ndim == 4 and images.shape[-1] in (1, 3):
-        images = images.transpose(0, 3, 1, 2)
-    elif images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise InvalidInput(f"{path}: images have shape {images.shape}, but (N, H, W), (N, H, W, C) or (N, C, H, W) is needed")
-    if not images.size:
-        raise InvalidInput(f"{path} holds no images: found shape {images.shape}")
-    if images.dtype == np.bool_:
-        images = images.astype(np.uint8)
-    if not np.issubdtype(images.dtype, np.integer):
-        raise InvalidInput(f"{path}: images are {images.dtype}, but integers are needed")
-    if labels is None:
-        return images, None
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise InvalidInput(
-            f"{path}: labels are {labels.dtype} of shape {labels.shape}, but ({len(images)},) integers are needed"
-        )
-    return images, torch.from_numpy(labels.astype(np.int64))
-
-
-def _maps(path: Path, images: np.ndarray, maps: np.ndarray | None) -> Tensor | None:
-    """Maps (N, rows, columns) or (N, M, rows, columns) as (N, M, rows, columns), integers as int64."""
-    if maps is None:
-        return None
-    if maps.ndim not in (3, 4) or len(maps) != len(images):
-        raise InvalidInput(
-            f"{path}: maps have shape {maps.shape}, but (N, rows, columns) or (N, M, rows, columns) is needed, "
-            f"N = {len(images)}"
-        )
-    found = torch.from_numpy(maps.astype(np.int64) if np.issubdtype(maps.dtype, np.integer) else maps.astype(np.float32))
-    return found.unsqueeze(1) if maps.ndim == 3 else found
+def _labels(path: Path, parts: Mapping[str, Any], prefix: str, images: np.ndarray, classes: tuple[str, ...]) -> Tensor | None:
+    labels = parts.get(prefix + "labels")
+    return None if labels is None else as_labels(str(path), labels, len(images), len(classes))
 
 
 def _split(
     images: np.ndarray, labels: Tensor | None, fraction: float, seed: int
 ) -> tuple[np.ndarray, Tensor | None, np.ndarray, Tensor | None]:
-    if not 0 < fraction < 1:
-        raise InvalidInput(f"test_fraction must lie between 0 and 1, got {fraction}")
+    if not 0 <= fraction < 1:
+        raise InvalidInput(f"test_fraction must be 0, or lie between 0 and 1, got {fraction}")
+    if fraction == 0:
+        return images, labels, images[:0], None if labels is None else labels[:0]
     if len(images) < 2:
-        raise InvalidInput("one image cannot be divided into training and test images")
+        raise InvalidInput("one image cannot be divided into training and test images: test_fraction=0 holds nothing out")
     held = min(max(round(len(images) * fraction), 1), len(images) - 1)
     order = np.random.default_rng(seed).permutation(len(images))
     test, train = np.sort(order[:held]), np.sort(order[held:])
@@ -173,12 +167,22 @@ def _split(
     return images[train], labels[torch.from_numpy(train)], images[test], labels[torch.from_numpy(test)]
 
 
-def _from_npz(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> Any:
+    """The content of an .npy or .npz; no object of it is made."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found as file:
+            return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InvalidInput(f"{path} is no readable .npz file: {error}") from error
+        raise InvalidInput(f"{path} is no readable {path.suffix} file: {error}") from error
+
+
+def _from_npz(path: Path) -> dict[str, Any]:
+    arrays = _load(path)
+    if isinstance(arrays, np.ndarray):
+        return {"images": arrays}
     parts: dict[str, Any] = {"images": _first(arrays, IMAGE_KEYS), "labels": _first(arrays, LABEL_KEYS)}
     parts["maps"] = _first(arrays, MAP_KEYS)
     if parts["images"] is None:
@@ -187,7 +191,19 @@ def _from_npz(path: Path) -> dict[str, Any]:
     if test is not None:
         parts |= {"test_images": test, "test_labels": _first(arrays, TEST_LABEL_KEYS)}
         parts["test_maps"] = _first(arrays, TEST_MAP_KEYS)
-    return parts | {"classes": tuple(str(name) for name in arrays.get("classes", ()))}
+    if "levels" in arrays:
+        parts["levels"] = _number(path, arrays["levels"])
+    if "axes" in arrays:
+        parts["axes"] = str(arrays["axes"])
+    elif {"images", "levels", "seed"} <= set(arrays):  # `pixelfast sample` wrote it
+        parts["axes"] = "NCHW"
+    return parts | {"classes": tuple(str(name) for name in np.atleast_1d(arrays.get("classes", ())))}
+
+
+def _number(path: Path, levels: np.ndarray) -> int:
+    if levels.size != 1 or not np.issubdtype(levels.dtype, np.integer) or int(levels.reshape(-1)[0]) < 2:
+        raise InvalidInput(f"{path}: `levels` must be one integer of at least 2, how many values a pixel takes, got {levels!r}")
+    return int(levels.reshape(-1)[0])
 
 
 def _first(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
@@ -208,47 +224,18 @@ def _from_idx(path: Path) -> dict[str, Any]:
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """An idx file of bytes, gzipped or not: 0, 0, 8 (uint8), the number of axes, the sizes (big-endian), the data."""
+    """An idx file, gzipped or not: 0, 0, the type (8: uint8), the number of axes, the sizes (big-endian), the data."""
     path = Path(path)
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from error
-    if len(data) < 8 or data[:3] != b"\0\0\x08" or not 1 <= data[3] <= 4 or len(data) < 4 + 4 * data[3]:
-        raise InvalidInput(f"{path} is no .npz file, folder, or idx file of bytes (first bytes {data[:4]!r})")
+    if len(data) < 8 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES or not 1 <= data[3] <= 4 or len(data) < 4 + 4 * data[3]:
+        raise InvalidInput(f"{path} is no .npz or .npy file, folder, or idx file (first bytes {data[:4]!r})")
+    kind = np.dtype(IDX_TYPES[data[2]])
     sizes = struct.unpack(f">{data[3]}I", data[4 : 4 + 4 * data[3]])
-    body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
-    if body.size != int(np.prod(sizes)):
-        raise InvalidInput(f"{path} should hold {sizes} bytes, but has {body.size}: it is truncated or damaged")
-    return body.reshape(sizes).copy()  # a bytes object's memory cannot be written
-
-
-def _from_folder(path: Path) -> dict[str, Any]:
-    """Pictures of one size; where all stand in subfolders, these are the classes. Grey only where every picture is."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise InvalidInput("a folder of pictures needs Pillow: pip install pixelfast[demo]") from error
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
-    if not files:
-        raise InvalidInput(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
-    pictures: list[np.ndarray] = []
-    for file in files:
-        try:
-            with Image.open(file) as picture:
-                pictures.append(np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB")))
-        except (UnidentifiedImageError, OSError) as error:
-            raise InvalidInput(f"{file} is no readable picture: {error}") from error
-        if pictures[-1].shape[:2] != pictures[0].shape[:2]:
-            raise InvalidInput(
-                f"{file} is {pictures[-1].shape[:2]}, but {files[0]} is {pictures[0].shape[:2]} (rows, columns): "
-                "resize or crop the pictures to one size first"
-            )
-    if any(picture.ndim == 3 for picture in pictures):
-        pictures = [p if p.ndim == 3 else np.repeat(p[:, :, None], 3, 2) for p in pictures]
-    parts: dict[str, Any] = {"images": np.stack(pictures)}
-    names = [file.relative_to(path).parts[0] for file in files if len(file.relative_to(path).parts) > 1]
-    if len(names) == len(files):
-        classes = tuple(sorted(set(names)))
-        parts |= {"labels": np.array([classes.index(name) for name in names]), "classes": classes}
-    return parts
+    if len(data) - 4 - 4 * data[3] != math.prod(sizes) * kind.itemsize:
+        found = len(data) - 4 - 4 * data[3]
+        raise InvalidInput(f"{path} should hold {sizes} numbers of {kind}, but has {found} bytes: it is truncated or damaged")
+    body = np.frombuffer(data, kind, offset=4 + 4 * data[3])
+    return body.reshape(sizes).astype(kind.newbyteorder("="))  # a bytes object's memory cannot be written

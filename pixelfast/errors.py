@@ -41,6 +41,14 @@ class CheckpointWarning(UserWarning):
     """A checkpoint was loaded in part: some of the model's weights are not from it, or some of its own were left out."""
 
 
+class DataWarning(UserWarning):
+    """A data set leaves something open, and what was taken for it."""
+
+
+class EncodingWarning(UserWarning):
+    """How values enter a model was not said, and was assumed."""
+
+
 class NumericalError(PixelfastError, ArithmeticError):
     """NaN or infinity in the weights, or in the parameters of a predicted distribution."""
 

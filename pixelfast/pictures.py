@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .data import quantise
 from .errors import InvalidInput
 from .order import RASTER, Order
+from .picture_files import PictureOptions, pillow, read_frames
+from .values import quantise, source_levels_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,17 +26,6 @@ PAPER = (206, 214, 228)
 INK = (40, 44, 52)
 TILE = 64
 """Small images are enlarged by the whole number that brings them nearest to so many pixels."""
-
-
-def pillow() -> Any:
-    """The module ``PIL``, with what is used of it, or InvalidInput that says how to get it."""
-    try:
-        import PIL.Image
-        import PIL.ImageDraw
-        import PIL.ImageFont
-    except ImportError as error:
-        raise InvalidInput('pictures need Pillow: pip install "pixelfast[demo]"') from error
-    return PIL
 
 
 def to_rgb(images: Tensor | np.ndarray, levels: int) -> np.ndarray:
@@ -154,25 +144,33 @@ class Drawing:
         first.save(path, format="GIF", save_all=True, append_images=others, duration=times, loop=0, optimize=True)
 
 
-def read_given(path: str | Path, shape: tuple[int, int, int], levels: int) -> np.ndarray:
+def read_given(path: str | Path, shape: tuple[int, int, int], levels: int, source_levels: int | None = None) -> np.ndarray:
     """A picture as given values: int32 (1, C, H, W) in 0 .. K-1, and -1 where the picture is transparent.
 
-    Its 256 values are quantised as those of training images, by floor(k * K / 256).
+    Its values are quantised as those of training images are: see `pixelfast.data.load`. Where the model is grey, colours become
+    their luminance; where it is not, grey is all of its three colours.
 
     Raises:
-        InvalidInput: it is no picture, or not of the size H x W.
+        InvalidInput: it is no picture, not of the size H x W, has several frames or half transparent pixels, or leaves open how
+            many values its pixels can take.
     """
-    image = pillow().Image
     channels, height, width = shape
-    try:
-        with image.open(path) as picture:
-            clear = np.asarray(picture.convert("RGBA"))[:, :, 3] == 0
-            values = np.array(picture.convert("L" if channels == 1 else "RGB"))
-    except OSError as error:
-        raise InvalidInput(f"{path} is no readable picture: {error}") from error
+    frames = list(read_frames(path, PictureOptions()))
+    if len(frames) > 1:
+        raise InvalidInput(f"{path} has {len(frames)} frames: save the one that is meant as a picture of its own")
+    (picture,) = frames
+    values, clear = picture.values, picture.clear
     if values.shape[:2] != (height, width) or channels not in (1, 3):
         found = f"{values.shape[0]} x {values.shape[1]}"
         raise InvalidInput(f"{path} has {found} pixels, but the model draws images of {channels} x {height} x {width}")
-    given = quantise(values, levels).numpy().astype(np.int32).reshape(height, width, channels)
-    given[clear] = -1
+    unknown = np.zeros((height, width), bool) if clear is None else clear == 0
+    if clear is not None and ((clear > 0) & (clear < 255)).any():
+        raise InvalidInput(f"{path} is half transparent somewhere: a pixel must be opaque (known) or clear (to be drawn)")
+    if values.ndim == 3 and channels == 1:
+        values = np.asarray(pillow().Image.fromarray(values).convert("L"))
+    if values.ndim == 2:
+        values = np.repeat(values[:, :, None], channels, 2)
+    _, source = source_levels_of(str(path), [values[~unknown]], levels, asked=source_levels, picture=True)
+    given = np.full((height, width, channels), -1, np.int32)
+    given[~unknown] = quantise(values[~unknown], levels, source).numpy()
     return np.ascontiguousarray(given.transpose(2, 0, 1)[None])

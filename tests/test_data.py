@@ -147,7 +147,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"pixels": GREY}, r"holds \['pixels'\], but none of"),
-        ({"images": GREY[0]}, "images have shape"),
+        ({"images": GREY[None, None]}, "images have shape"),
         ({"images": GREY[:0]}, "holds no images"),
         ({"images": GREY / 255}, "integers are needed"),
         ({"images": GREY, "labels": LABELS[:5]}, r"\(12,\) integers are needed"),

@@ -1,0 +1,126 @@
+"""How many values a pixel can take: what a file says, what an option says, and nothing that would have to be guessed.
+
+Letters: K levels of the model, S levels of the source. A value k of S becomes floor(k * K / S).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .announce import announce
+from .errors import DataWarning, InvalidInput
+
+CONTAINERS = {np.dtype(np.uint8): 256, np.dtype(np.uint16): 65536}
+"""What the formats of pictures, and arrays of bytes, are made for; they may as well hold fewer values, as label maps do."""
+MOST_LEVELS = 256
+"""Levels of a model unless one asks for more."""
+
+
+def quantise(images: Tensor | np.ndarray, levels: int, source_levels: int = 256) -> Tensor:
+    """Integers 0 .. S-1 as 0 .. K-1: floor(k * K / S), so that each new value stands for S / K old ones. int64.
+
+    Raises:
+        InvalidInput: ``images`` are no integers of 0 .. S-1, or K is not in 2 .. S.
+    """
+    values = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
+    if values.is_floating_point() or values.is_complex():
+        raise InvalidInput(f"images must be integers, got {values.dtype}: scale them to 0 .. {source_levels - 1} first")
+    if not 2 <= levels <= source_levels:
+        raise InvalidInput(
+            f"levels must lie in 2 .. {source_levels}, got {levels}: the data's pixels take {source_levels} values "
+            "(source_levels= says so where they take more)"
+        )
+    values = values.long()
+    if values.numel() and (int(values.min()) < 0 or int(values.max()) >= source_levels):
+        raise InvalidInput(
+            f"images must hold 0 .. {source_levels - 1}, got {int(values.min())} .. {int(values.max())}: "
+            "give source_levels= where the data has another range"
+        )
+    return values * levels // source_levels
+
+
+def source_levels_of(
+    place: str,
+    arrays: Sequence[np.ndarray],
+    levels: int | None,
+    *,
+    said: int | None = None,
+    asked: int | None = None,
+    picture: bool = False,
+) -> tuple[int, int]:
+    """(K, S) for integer arrays of one source.
+
+    In this order: what the file says (a key ``levels``), the option ``source_levels``, and the type. Booleans take two values.
+    Bytes, and the pixels of pictures, take as many as their bits allow only if a value needs all of these bits: below that,
+    label maps, codes and dark pictures look alike. What lies within 0 .. K-1 is then taken as it is, with a warning, and
+    anything else is asked for. Other integers of 0 .. K-1 are levels as they are, for K of at most 256, as bytes are.
+
+    Args:
+        place: the file, for messages.
+        levels: K; None: S where the file or the option says it, else `MOST_LEVELS`.
+        said: S by the file's own words.
+        asked: S by the option.
+        picture: 16 bits are a format's own number of bits, as 8 always are.
+
+    Raises:
+        InvalidInput: words and values contradict each other, or nothing says how many values there are.
+    """
+    low, high = _range(arrays)
+    kinds = {array.dtype for array in arrays}
+    kind = next(iter(kinds)) if len(kinds) == 1 else np.dtype(np.int64)
+    most = 2 if kind == np.bool_ else CONTAINERS.get(kind, 0)
+    if said is not None:
+        if asked not in (None, said):
+            raise InvalidInput(f"{place} says that its pixels take {said} values, but source_levels is {asked}: leave it out")
+        source: int | None = said
+    elif asked is not None:
+        if most and asked > most:
+            raise InvalidInput(f"source_levels is {asked}, but the pixels of {place} are {kind}, which takes {most} values")
+        source = asked
+    else:
+        source = most if kind == np.bool_ else None
+    if low < 0 or (source is not None and high >= source):
+        fitting = "0 or more" if source is None else f"0 .. {source - 1}"
+        raise InvalidInput(
+            f"{place}: pixels must be {fitting}, got {low} .. {high}: give source_levels= (--source-levels) where the data has "
+            "another range"
+        )
+    if source is not None:
+        return source if levels is None else levels, source
+    wanted = MOST_LEVELS if levels is None else levels
+    return wanted, _by_type(place, kind, high, wanted, most if picture or kind == np.uint8 else 0)
+
+
+def _range(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
+    full = [array for array in arrays if array.size]
+    return min((int(array.min()) for array in full), default=0), max((int(array.max()) for array in full), default=0)
+
+
+def _by_type(place: str, kind: np.dtype, high: int, wanted: int, most: int) -> int:
+    """S where neither the file nor an option says it: values of 0 .. high of a type made for `most` values, 0: for any."""
+    if most and (high >= most // 2 or high == 0 or wanted == most):
+        return most
+    if high < wanted <= MOST_LEVELS:
+        if most:
+            announce(
+                f"{place}: its pixels are {kind} and hold 0 .. {high}: taken for values of {wanted} levels as they are. "
+                f"source_levels={wanted} (--source-levels {wanted}) says so, and source_levels={most} that these are dark "
+                f"pictures of {most} values",
+                DataWarning,
+            )
+        return wanted
+    found = f"{place}: how many values can a pixel take? Its pixels are {kind} and hold 0 .. {high}, for {wanted} levels"
+    if high < wanted:
+        raise InvalidInput(
+            f"{found}: say source_levels={wanted} (--source-levels {wanted}) where they are levels as they are, or store a "
+            "number `levels` in the .npz"
+        )
+    full = most or next((size for size in (256, 65536) if high < size), high + 1)
+    raise InvalidInput(
+        f"{found}: say source_levels={full} (--source-levels {full}) to quantise {full} values to {wanted}, "
+        f"source_levels={high + 1} if none is above {high}, or store a number `levels` in the .npz"
+    )
