@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import threading
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .arguments import count_of, head_of, module_of, order_of, shape_of
+from .conditions import Conditions
+from .contents import Contents, module_contents
 from .engines import registry
+from .engines.naive import NaiveEngine
 from .errors import InvalidInput
 from .heads import Head
 from .sampler import Sampler
+from .trace.capture import IMAGES, frozen_copy
 
 
 def compile(
@@ -72,8 +75,38 @@ def compile(
     return sampler
 
 
-_cache: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], Sampler]] = weakref.WeakKeyDictionary()
-_cache_lock = threading.Lock()
+@dataclass(frozen=True)
+class _Kept:
+    """A sampler that `sample` keeps, and what it was made from.
+
+    Attributes:
+        model: the module; kept as long as that lives.
+        options: size, engine and the like.
+        contents: of module and head at that time.
+        outcome: what these gave for fixed images with the conditions of the first call, where contents are uncertain.
+    """
+
+    model: weakref.ref[nn.Module]
+    options: tuple[object, ...]
+    contents: tuple[Contents, Contents]
+    sampler: Sampler
+    outcome: tuple[Conditions, list[Tensor]] | None
+
+    def serves(self, model: nn.Module, head: Head, options: tuple[object, ...], found: tuple[Contents, Contents]) -> bool:
+        """Whether the sampler is the one that compiling would give now."""
+        if self.model() is not model or self.options != options or self.contents != found:
+            return False
+        if all(part.certain for part in found):
+            return True
+        if self.outcome is None:
+            return False
+        conditions, expected = self.outcome
+        now = _outcome(self.sampler, frozen_copy(model), head.frozen(self.sampler.shape), conditions)
+        return all(map(torch.equal, expected, now))
+
+
+_kept: dict[int, _Kept] = {}
+"""By the id of the module: modules may have an `==` of their own."""
 
 
 def sample(
@@ -90,7 +123,12 @@ def sample(
 ) -> Any:
     """Draw n images from a trained model: `compile` and `Sampler.sample` in one; see there for all options.
 
-    The compiled sampler is kept for the next call with the same model, as long as its weights do not change.
+    The compiled sampler is kept for the next call with the same model, and used if nothing has changed: weights, buffers,
+    attributes and what they hold, layers, hooks, the head, the code of the forward, and the functions and values that it closes
+    over or reads from the globals of its Python module. Where something of that cannot be compared (objects of C
+    extensions), two fixed images decide: module and head must give for them what they gave when they were compiled. Neither
+    sees a change in files, environment variables, the global state of installed packages, or PyTorch itself; use
+    `compile` anew after such a change.
     """
     module_of(model)
     count_of("n", n)
@@ -99,26 +137,30 @@ def sample(
         raise InvalidInput(f"sample() got unknown options {', '.join(sorted(unknown))}")
     size, distribution = shape_of(model, shape), head_of(model, head)
     named = order_of(model, order).name
-    key = (size, id(distribution), engine, precision, self_check, named, _fingerprint(model))
-    with _cache_lock:
-        kept = _cache.get(model)
-    if kept is not None and kept[0] == key:
-        sampler = kept[1]
-    else:
-        how: dict[str, Any] = {"engine": engine, "precision": precision, "self_check": self_check, "order": named}
-        sampler = compile(model, size, distribution, cond=options.get("cond"), **how)
-        with _cache_lock:
-            _cache[model] = key, sampler
-    return sampler.sample(n, **options)
+    key, found = (size, engine, precision, self_check, named), (module_contents(model), distribution.contents())
+    kept = _kept.get(id(model))
+    if kept is not None and kept.serves(model, distribution, key, found):
+        return kept.sampler.sample(n, **options)
+    how: dict[str, Any] = {"engine": engine, "precision": precision, "self_check": self_check, "order": named}
+    sampler = compile(model, size, distribution, cond=options.get("cond"), **how)
+    images = sampler.sample(n, **options)
+    outcome = None
+    if not all(part.certain for part in found):
+        conditions = Conditions.parse(options.get("cond")).rows(torch.tensor([0, n - 1]), n)
+        conditions = conditions.map(lambda tensor: tensor.detach().clone())
+        outcome = conditions, _outcome(sampler, sampler._module, sampler.head, conditions)
+    number = id(model)
+    _kept[number] = _Kept(weakref.ref(model, lambda _: _kept.pop(number, None)), key, found, sampler, outcome)
+    return images
 
 
-def _fingerprint(model: nn.Module) -> str:
-    """A digest of all weights and buffers: `.data` writes change weights without a trace elsewhere."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _outcome(sampler: Sampler, module: nn.Module, head: Head, conditions: Conditions) -> list[Tensor]:
+    """What a frozen module and a head give for two fixed images: all that sampling asks of them."""
+    channels, height, width = sampler.shape
+    values = torch.randint(head.levels, (IMAGES, height, width, channels), generator=torch.Generator().manual_seed(0))
+    parameters = NaiveEngine(module, head, sampler._oracle(conditions).layout).parameters(values, conditions)
+    own = head.conditionals(parameters, values)
+    return [parameters, own, head.probabilities(own), head.log_prob(own, values)]
 
 
 def _takes_conditions(model: nn.Module) -> bool:

@@ -41,11 +41,15 @@ OF_CLASSES_ONLY = frozenset(
     {"__init__", "__new__", "__doc__", "__module__", "__dict__", "__weakref__", "__annotations__", "__repr__", "__str__"}
     | {"__init_subclass__", "__class_getitem__", "__firstlineno__", "__static_attributes__", "__parameters__"}
     | {"__orig_bases__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__del__", "__abstractmethods__"}
+    | {"__dataclass_fields__", "__dataclass_params__", "__match_args__"}
 )
 """Names of a class that no forward of an instance runs."""
 
-BY_VALUE = (str, bytes, int, bool, type(None), type(Ellipsis), type(NotImplemented), types.CodeType, range)
-CONSTANTS = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size, np.dtype)
+BY_VALUE = frozenset(
+    {str, bytes, int, bool, type(None), type(Ellipsis), type(NotImplemented), types.CodeType, range}
+    | {torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size}
+)
+"""Types of values that cannot change and whose `==` can be trusted."""
 DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType, types.MethodDescriptorType)
 
 
@@ -91,7 +95,7 @@ class _Walk:
                 return
             value = stack.pop()
             kind = type(value)
-            if kind in BY_VALUE or kind in CONSTANTS:
+            if kind in BY_VALUE:
                 self.tokens += (kind, value)
             elif kind is float:
                 self.tokens += (kind, value.hex())  # type: ignore[attr-defined]
@@ -105,19 +109,19 @@ class _Walk:
 
     def _open(self, value: Any, kind: type) -> list[object]:
         """Writes what a value is by itself, and returns what it holds."""
+        if kind in (dict, types.MappingProxyType):
+            self.tokens += (kind, len(value))
+            return [part for item in list(value.items()) for part in item]
+        if kind in (list, tuple):
+            self.tokens += (kind, len(value))
+            return list(value)
+        if isinstance(value, nn.Module):
+            return self._module(value)
         if isinstance(value, Tensor):
             return self._tensor(value)
         if isinstance(value, (np.ndarray, np.generic)) and value.dtype.hasobject is False:
             self.tokens += (kind, value.dtype.str, value.shape, _digest(np.ascontiguousarray(value).tobytes()))
             return []
-        if isinstance(value, nn.Module):
-            return self._module(value)
-        if kind in (list, tuple):
-            self.tokens += (kind, len(value))
-            return list(value)
-        if kind is dict:
-            self.tokens += (kind, len(value))
-            return [part for item in list(value.items()) for part in item]
         if kind in (set, frozenset):
             return self._set(value, kind)
         if isinstance(value, type):
@@ -153,9 +157,9 @@ class _Walk:
         return held
 
     def _set(self, value: Any, kind: type) -> list[object]:
-        if not all(type(member) in (*BY_VALUE, *CONSTANTS) for member in value):
-            self.certain = False
-        self.tokens += (kind, len(value), frozenset((type(m), m) for m in value if type(m) in (*BY_VALUE, *CONSTANTS)))
+        plain = frozenset((type(member), member) for member in value if type(member) in BY_VALUE)
+        self.certain &= len(plain) == len(value)
+        self.tokens += (kind, len(value), plain)
         return []
 
     def _class(self, cls: type, made: bool) -> list[object]:
@@ -204,6 +208,8 @@ class _Walk:
         held: list[object]
         if kind is types.MethodType:
             held = [value.__func__, value.__self__]
+        elif kind is functools.partial:
+            held = [value.func, value.args, value.keywords]
         elif kind in (types.BuiltinFunctionType, types.MethodWrapperType):
             owner = getattr(value, "__self__", None)
             held = [value.__name__, owner.__name__ if isinstance(owner, types.ModuleType) else owner]
