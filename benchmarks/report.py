@@ -14,7 +14,7 @@ from rows import ROWS, USUAL
 from texts import duration, significant, size
 
 COLUMNS = (
-    "row", "time", "spread", "runs", "images/s", "speed-up", "R", "R tuned", "of peak", "memory", "compile", "logit error",
+    "row", "time", "spread", "runs", "images/s", "speed-up", "R", "R tuned", "of peak", "memory", "compile", "error",
     "draws that differ",
 )  # fmt: skip
 
@@ -30,8 +30,9 @@ LEGEND = """\
   multiply-adds in registers, measured next to each run.
 - **memory**: how far sampling raises the resident memory of the process at its highest, weights left out.
 - **compile**: once for a model, not part of the time.
-- **logit error**: largest error of a logit against one forward of the module over the finished images, relative to the logits'
-  standard deviation. **draws that differ**: from what the module would have drawn from the same random numbers; a tie is a
+- **error**: largest error of a log-probability against one forward of the module over the finished images, as
+  `pixelfast.verify.distances` defines it; of loops that run the module's own layers, of a logit. Both are relative to the standard
+  deviation. **draws that differ**: from what the module would have drawn from the same random numbers; a tie is a
   number within 1e-5 of an edge of the distribution function. A row that fails this check shows no speed. A lower precision is
   held to the error that it states instead, and to the draws that its own logits give.
 """

@@ -47,7 +47,7 @@ class Gate:
         draws: sub-pixels that were compared with the module's own draws.
         differ: how many of them differ, ties at an edge of the distribution function included.
         ties: how many of those are such ties.
-        parameter_error: largest error of a logit, relative to the logits' standard deviation; None: not compared.
+        parameter_error: largest error of a log-probability (loops: of a logit) over the standard deviation; None: not compared.
         reason: what is wrong, if anything is.
     """
 

@@ -117,6 +117,10 @@ class Head(ABC):
         # The last edge is 1, which no noise reaches; rounding of the sum must not let one past it.
         return (edges[..., :-1] <= noise.to(edges.dtype).unsqueeze(-1)).sum(-1)
 
+    def edges(self, parameters: Tensor) -> Tensor:
+        """P(value <= k) of all values but the last: (..., P) -> (..., K-1), in float64, to 1e-12."""
+        return self.probabilities(parameters).cumsum(-1)[..., :-1]
+
     def edge_distance(self, parameters: Tensor, noise: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
         """How far ``noise`` lies outside the CDF interval of ``values``: 0 where the draw is exactly that value."""
         edges = F.pad(self.probabilities(parameters, temperature).cumsum(-1), (1, 0))

@@ -131,6 +131,18 @@ class MixtureOfLogistics(Head):
         found = sum(parts, torch.zeros((), dtype=torch.float64, device=parameters.device))
         return found if temperature == 1.0 else (found.log() / temperature).softmax(-1)
 
+    def edges(self, parameters: Tensor) -> Tensor:
+        """The distribution function in closed form, a tenth of the work of `probabilities`: (..., 3M) -> (..., K-1)."""
+        weights, means, log_scales = parameters.double().unflatten(-1, (3, self.mixtures)).unbind(-2)
+        upper = self._axis(torch.arange(self.levels - 1, device=parameters.device)) + 1 / (self.levels - 1)
+        # A scale of next to nothing has an infinite inverse, and 0 * infinity is NaN.
+        sharpness = torch.exp(-log_scales).clamp_max(torch.finfo(torch.float64).max)
+        parts = (
+            weights[..., i, None].exp() * torch.sigmoid((upper - means[..., i, None]) * sharpness[..., i, None])
+            for i in range(self.mixtures)
+        )
+        return sum(parts, torch.zeros((), dtype=torch.float64, device=parameters.device))
+
     def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
         """Natural logarithm of the probability of ``values``: (..., 3M), (...) -> (...), float64, differentiable."""
         if temperature != 1.0:

@@ -1,4 +1,5 @@
-"""Precisions: how the weights and inputs of products are rounded, and how far that may move a model's parameters.
+"""Precisions: how the weights and inputs of products are rounded, and how far that may move what is drawn
+from.
 
 Only products (convolutions and linear layers) are concerned: everything else stays in float32, as do all sums. What the
 precisions cost and win is measured in docs/precision.md.
@@ -17,8 +18,7 @@ class Precision:
 
     Attributes:
         summary: what is stored how.
-        tolerance: largest difference between parameters and those of a float32 forward of the module, relative to their
-            standard deviation over the images.
+        tolerance: how far distributions may lie from those of a float32 forward of the module (`verify.distances`).
     """
 
     summary: str
@@ -28,7 +28,7 @@ class Precision:
 PRECISIONS: dict[str, Precision] = {
     "fp32": Precision("float32, exact", 1e-4),
     "fp16w": Precision("weights stored as float16, float32 arithmetic", 1e-2),
-    "bf16": Precision("products of bfloat16, float32 sums", 2e-1),
+    "bf16": Precision("products of bfloat16, float32 sums", 5e-1),
     "fp16": Precision("products of float16 on a GPU, float32 sums", 1e-2),
 }
 

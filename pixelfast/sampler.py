@@ -233,9 +233,10 @@ class Sampler:
         # On the CPU in float32, where tracing ran it too: a GPU may compute convolutions with fewer digits.
         on_cpu = all(tensor.device.type == "cpu" for tensor in (*self._module.parameters(), *self._module.buffers()))
         module = self._module if on_cpu else copy.deepcopy(self._module).cpu()
+        images = torch.from_numpy(values).long()
         with torch.random.fork_rng(devices=[]):
-            own = NaiveEngine(module, self.head, layout).parameters(torch.from_numpy(values).long(), conditions)
-        differs = agreement(torch.from_numpy(parameters), own, self.precision, self.engine)
+            own = NaiveEngine(module, self.head, layout).parameters(images, conditions)
+        differs = agreement(torch.from_numpy(parameters), own, self.precision, self.engine, self.head, images)
         if differs is not None:
             lower = "" if self.precision == "fp32" else ", or this model is too delicate for this precision"
             raise VerificationError(
@@ -295,11 +296,11 @@ class Sampler:
     ) -> Verification:
         """Check images that `sample` drew against the module itself: one forward on them, and the same noise.
 
-        The module computes in float32. With a lower `precision`, the parameters must agree with the module's within what
+        The module computes in float32. With a lower `precision`, distributions must agree with the module's within what
         `pixelfast.precision` states, and values must be the draws that the engine's own parameters give.
 
         Raises:
-            VerificationError: a draw is wrong, the images are not those of this seed, or parameters differ.
+            VerificationError: a draw is wrong, the images are not those of this seed, or distributions differ.
         """
         values = values_of("images", images, self.shape, self.head.levels)
         conditions = Conditions.parse(cond)

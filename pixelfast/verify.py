@@ -1,10 +1,13 @@
 """Verify: were these images drawn exactly as the model itself would have drawn them?
 
-One forward of the module on the finished images gives the parameters of every sub-pixel (teacher forcing). They must agree
-with those that the engine drew from, and each value must be the draw that the module's parameters and the same noise give,
-unless the noise lies within a hair of an edge of the cumulative distribution: such ties are counted.
+One forward of the module on the finished images gives the parameters of every sub-pixel (teacher forcing). They must describe
+the distributions that the engine drew from, and each value must be the draw that the module's parameters and the same noise
+give, unless the noise lies within a hair of an edge of the cumulative distribution: such ties are counted.
 
-An engine of lower precision is held to what `pixelfast.precision` states: parameters within its tolerance of those of the
+Distributions are compared, not parameters: `distances`. Among the logits of a softmax a constant of -1e9 says "never" and
+nothing else, so it must not be the scale on which errors of the other logits are measured.
+
+An engine of lower precision is held to what `pixelfast.precision` states: distributions within its tolerance of those of the
 module's float32 forward, and each value the draw that the engine's own parameters give. How many draws the module's
 parameters would have changed is counted.
 """
@@ -16,12 +19,27 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .heads import Head
+from .heads import Categorical, Head
 from .precision import PRECISIONS
 
 EDGE_TOLERANCE = 1e-5
 """Noise this close to an edge of the cumulative distribution may fall on either side."""
+
+RARE = 1e-3
+"""Probabilities count by their logarithm, but below this by their size: the tolerance of fp32, times this, is an error of 1e-7,
+and the noise has steps of 6e-8."""
+
+ROUNDING = 2.0**-20
+"""How far two float32 sums of the same terms may lie apart, relative to the result: 16 times the rounding of one operation.
+A logit of 1e6 is rounded to 0.06: there, another order of the same sum is another distribution already."""
+
+LEAST_SPREAD = 1e-2
+"""Predictions that hardly differ from each other still carry the rounding errors of what they were computed from."""
+
+PIECE = 1 << 22
+"""Probabilities that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +52,7 @@ class Verification:
         ties: draws that differ from the module's, with the noise within `EDGE_TOLERANCE` of an edge of its distribution.
         wrong: draws that differ from the module's without that excuse.
         changed: sub-pixels that differ from what the engine draws with this seed.
-        parameter_error: largest difference of parameters, relative to their standard deviation.
+        parameter_error: largest of the `distances` between what the engine's parameters and the module's describe.
         precision: of the engine.
         moved: draws that float32 parameters would have given another value; 0 where that is wrong or a tie already.
     """
@@ -74,7 +92,7 @@ class Verification:
         text = (
             f"{'' if self.ok else 'NOT '}{exact}: {self.images} images, {self.draws} draws, {self.wrong} wrong, "
             f"{self.changed} unlike this seed's, {self.ties} ties at a CDF edge, "
-            f"largest parameter error {self.parameter_error:.1e} of a standard deviation"
+            f"largest error of a log-probability {self.parameter_error:.1e} of a standard deviation"
         )
         if self.precision == "fp32":
             return text
@@ -103,6 +121,7 @@ def compare(
         precision: of the engine.
     """
     exact = precision == "fp32"
+    away = distances(head, engine_parameters, module_parameters, values)
     module_own = head.conditionals(module_parameters, values)
     parameters = module_own if exact else head.conditionals(engine_parameters, values)
     differs = drawn & (head.draw(parameters, noise, temperature) != values)
@@ -115,24 +134,97 @@ def compare(
         ties=ties,
         wrong=int(differs.sum()) - ties,
         changed=int((values != expected).sum()),
-        parameter_error=relative_error(engine_parameters, module_parameters),
+        parameter_error=float(away.max()) if away.numel() else 0.0,
         precision=precision,
         moved=moved,
     )
 
 
-def relative_error(found: Tensor, reference: Tensor) -> float:
-    """Largest absolute difference over the spread of the reference; infinite entries must agree."""
-    return float(deviation(found, reference).max()) if reference.numel() else 0.0
+def distances(head: Head, engine: Tensor, module: Tensor, values: Tensor) -> Tensor:
+    """How far apart the distributions lie that an engine's and the module's parameters describe: float64 (N, H, W, C).
 
+    Of p and q, the probabilities of one value, it is |log((p + RARE) / (q + RARE))| over the standard deviation of all of the
+    module's log(q + RARE), and of a sub-pixel the largest of any value. These logarithms lie within -7 .. 0: their deviation
+    is at most 3.5, whatever constants there are among the parameters, and small for a model that has learned little yet.
+    Parameters that differ by no more than `ROUNDING` count as equal. The distance is infinite where only one of the two
+    describes a distribution, and 0 where neither does, since nothing was drawn there.
 
-def deviation(found: Tensor, reference: Tensor) -> Tensor:
-    """Absolute differences over the standard deviation of all of the reference, float32 of the same shape.
-
-    Infinity where one of the two is not finite and the other is not the same.
+    Args:
+        engine, module: float32 (N, H, W, C, P), before the temperature.
+        values: the images, int64 (N, H, W, C): what a mixture's later channels are conditioned on.
     """
-    difference = (found - reference).abs_().div_(_spread(reference))
-    return torch.where(found == reference, 0.0, difference.nan_to_num_(torch.inf, torch.inf, torch.inf))
+    found = torch.zeros(values.shape, dtype=torch.float64)
+    count, total, squares = 0, 0.0, 0.0
+    for image, (drawn, own, pixels) in enumerate(zip(engine, module, values, strict=True)):
+        slack = ROUNDING * torch.minimum(own.abs(), drawn.abs())
+        finite = own.isfinite() & drawn.isfinite()
+        near = torch.where(finite, drawn + torch.clamp(own - drawn, -slack, slack), drawn)
+        here, there = head.describes_distribution(near), head.describes_distribution(own)
+        both = here & there
+        found[image][here != there] = torch.inf
+        pair = [head.conditionals(parameters, pixels)[both] for parameters in (near, own)]
+        pieces = [parameters.split(max(1, PIECE // max(head.levels, parameters.shape[-1]))) for parameters in pair]
+        apart = []
+        for one, other in zip(*pieces, strict=True):
+            logarithms = _logarithms(head, other)
+            apart.append(_apart(_logarithms(head, one), logarithms))
+            count, total = count + logarithms.numel(), total + float(logarithms.nansum())
+            squares += float((logarithms**2).nansum())
+        found[image][both] = torch.cat(apart)
+    spread = max(squares / count - (total / count) ** 2, 0.0) ** 0.5 if count else 1.0
+    return found.div_(max(spread, LEAST_SPREAD))
+
+
+def _logarithms(head: Head, parameters: Tensor) -> Tensor:
+    """log(p + RARE) of all values: own parameters (M, P) -> float64 (M, K); NaN where a mixture has no weight left."""
+    below = F.pad(head.edges(parameters), (1, 0))
+    return (F.pad(below, (0, 1), value=1.0)[..., 1:] - below).clamp_min(0).add(RARE).log()
+
+
+def _apart(engine: Tensor, module: Tensor) -> Tensor:
+    """The largest difference of each row: (M, K), (M, K) -> (M,)."""
+    same = (engine == module) | (engine.isnan() & module.isnan())
+    return torch.where(same, 0.0, (engine - module).abs().nan_to_num(torch.inf)).amax(-1)
+
+
+def agreement(
+    engine: Tensor, module: Tensor, precision: str, name: str, head: Head | None = None, values: Tensor | None = None
+) -> str | None:
+    """None where an engine drew from the distributions that the module gives, or where and how much they differ.
+
+    Args:
+        engine, module: float32 (N, H, W, C, P).
+        precision: of the engine.
+        name: of the engine, for the text.
+        head: what the parameters mean; by default logits of a softmax.
+        values: the images, int64 (N, H, W, C), for heads whose channels share parameters.
+    """
+    head = Categorical(max(engine.shape[-1], 2)) if head is None else head
+    values = torch.zeros(engine.shape[:-1], dtype=torch.int64) if values is None else values
+    away = distances(head, engine, module, values)
+    tolerance = PRECISIONS[precision].tolerance
+    if not away.numel() or float(away.max()) <= tolerance:
+        return None
+    wrong = away > tolerance
+    image, row, col, channel = at = tuple(int(i) for i in wrong.nonzero()[0])
+    number = int((engine[at] - module[at]).abs().nan_to_num_(torch.inf).argmax())
+    return (
+        f"{int(wrong.sum())} of {wrong.numel()} sub-pixels have other parameters in the engine {name!r} than in the module "
+        f"itself, which move log-probabilities by up to {float(away.max()):.1e} of a standard deviation ({tolerance:.0e} is "
+        f"allowed). The first is image {image}, row {row}, column {col}, channel {channel}: parameter {number} is "
+        f"{float(engine[at][number]):.6g}, and {float(module[at][number]):.6g} in the module"
+    )
+
+
+def relative_error(found: Tensor, reference: Tensor) -> float:
+    """Largest absolute difference over the standard deviation of the reference, for outputs of which no head is known.
+
+    Infinite entries must agree. A few very large numbers hide the errors of all others: heads compare by `distances`.
+    """
+    if not reference.numel():
+        return 0.0
+    away = (found - reference).abs_().div_(_spread(reference))
+    return float(torch.where(found == reference, 0.0, away.nan_to_num_(torch.inf, torch.inf, torch.inf)).max())
 
 
 def _spread(reference: Tensor) -> float:
@@ -156,26 +248,3 @@ def _pieces(tensor: Tensor) -> Iterator[Tensor]:
     else:
         for part in tensor.unbind(0):
             yield from _pieces(part)
-
-
-def agreement(engine: Tensor, module: Tensor, precision: str, name: str) -> str | None:
-    """None where the parameters of an engine agree with the module's, or where and how much they differ.
-
-    Args:
-        engine, module: float32 (N, H, W, C, P).
-        precision: of the engine.
-        name: of the engine, for the text.
-    """
-    away = deviation(engine, module)
-    tolerance = PRECISIONS[precision].tolerance
-    if not away.numel() or float(away.max()) <= tolerance:
-        return None
-    wrong = away > tolerance
-    image, row, col, channel, number = (int(i) for i in wrong.nonzero()[0])
-    at = image, row, col, channel, number
-    return (
-        f"{int(wrong.any(-1).sum())} of {wrong[..., 0].numel()} sub-pixels have other parameters in the engine {name!r} than "
-        f"in the module itself, by up to {float(away.max()):.1e} of a standard deviation ({tolerance:.0e} is allowed). The "
-        f"first is image {image}, row {row}, column {col}, channel {channel}: parameter {number} is {float(engine[at]):.6g}, "
-        f"and {float(module[at]):.6g} in the module"
-    )

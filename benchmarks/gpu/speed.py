@@ -42,7 +42,7 @@ def rows_of(cells: Sequence[Any]) -> Iterator[dict[str, Any]]:
                 "memory": "" if row.memory is None else size(row.memory),
             }
             if gate is not None and gate.draws:
-                found |= {"logit error": f"{gate.parameter_error:.0e}", "draws that differ": f"{gate.differ} of {gate.draws:,}"}
+                found |= {"error": f"{gate.parameter_error:.0e}", "draws that differ": f"{gate.differ} of {gate.draws:,}"}
             if row.name in AIMING and cell.images == 64:
                 found["aim on an H200"] = AIMS.get(cell.model, "")
             yield found
