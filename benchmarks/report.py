@@ -31,8 +31,8 @@ LEGEND = """\
 - **memory**: how far sampling raises the resident memory of the process at its highest, weights left out.
 - **compile**: once for a model, not part of the time.
 - **error**: largest error of a log-probability against one forward of the module over the finished images, as
-  `pixelfast.verify.distances` defines it; of loops that run the module's own layers, of a logit. Both are relative to the standard
-  deviation. **draws that differ**: from what the module would have drawn from the same random numbers; a tie is a
+  `pixelfast.verify.distances` defines it; of loops that run the module's own layers, of a logit. Both are relative to the
+  standard deviation. **draws that differ**: from what the module would have drawn from the same random numbers; a tie is a
   number within 1e-5 of an edge of the distribution function. A row that fails this check shows no speed. A lower precision is
   held to the error that it states instead, and to the draws that its own logits give.
 """
