@@ -6,46 +6,36 @@ No code of a file is ever run, nothing is loaded in silence, and every file is w
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import os
-import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .errors import CheckpointError, CheckpointWarning, PixelfastError
+from .errors import CheckpointError, CheckpointWarning, OutputError, PixelfastError, described
+from .files import MAX_BYTES, is_folder, opened, path_of, status, write_together
 from .heads import Categorical, Head
 from .matching import Match, match_weights
 from .mixture import MixtureOfLogistics
 from .models import MODELS
+from .models.size import build_bounded
 from .weight_files import read_weights
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+CONFIG_BYTES = 2**24
 RESERVED = ("architecture", "arguments", "levels", "encode")
 
 
 def shipped() -> list[str]:
     """The names of the checkpoints that come with pixelfast: ``load(name)`` loads one."""
     return sorted(folder.name for folder in SHIPPED.glob("*") if (folder / WEIGHTS).exists())
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """``write`` a temporary file beside ``path`` and move it there: a reader finds the old file or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def save(
@@ -61,6 +51,7 @@ def save(
     Raises:
         CheckpointError: the model is none of ``pixelfast.models``, its head was exchanged for one that JSON cannot
             hold, or ``extra`` is no JSON.
+        OutputError: the folder cannot be written; the checkpoint that was there is still there.
     """
     names = [name for name, kind in MODELS.items() if type(model) is kind]
     if not names:
@@ -85,11 +76,16 @@ def save(
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"extra= must be JSON: {error}") from error
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    target = path_of(folder, CheckpointError)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"the folder {target} cannot be made: {error}") from error
     tensors = {name: _stored(tensor, dtype) for name, tensor in model.state_dict().items()}
-    write_atomically(target / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    write_atomically(target / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    content = safetensors.torch.save(tensors, {"format": "pt"})
+    write_together(
+        {target / WEIGHTS: lambda path: path.write_bytes(content), target / CONFIG: lambda path: path.write_text(text, "utf-8")}
+    )
     return target
 
 
@@ -107,7 +103,13 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def load(
-    path: str | Path, model: nn.Module | None = None, *, strict: bool = True, ema: bool = False, prefix: str | None = None
+    path: str | Path,
+    model: nn.Module | None = None,
+    *,
+    strict: bool = True,
+    ema: bool = False,
+    prefix: str | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> nn.Module:
     """A model in evaluation mode from a checkpoint, with float32 weights.
 
@@ -121,6 +123,8 @@ def load(
             none, with a ``CheckpointWarning``. Masks, counters and other tensors that nobody trains may always differ.
         ema: take the averaged weights (EMA); by default the plain ones are taken where the file has both.
         prefix: take what stands under this prefix, if the file leaves a choice.
+        max_bytes: what the file, and the model that a folder describes, may open to; a file may always open to as much as it
+            takes on the disk.
 
     Returns:
         ``model`` itself, or the one that the folder describes. ``pixelfast.checkpoint.match`` tells what fits how.
@@ -129,76 +133,105 @@ def load(
         CheckpointError: the file is missing, truncated, names objects that could run code, or does not fit the model.
     """
     source = _find(path)
-    if source.is_dir() and model is None:
-        model = _build(read_config(source), source / CONFIG)
-    elif model is None:
+    if model is not None and not isinstance(model, nn.Module):
+        raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    own = model is None and is_folder(source, CheckpointError)
+    if model is None and not own:
         raise CheckpointError(
             f"{source} holds weights only: give the model that they belong to, load(path, model=...), or the folder "
             f"with {CONFIG}"
         )
-    report, tensors = _matched(source, model, ema, prefix)
+    config = read_config(source) if own else {}
+    file = _weights_of(source)
+    tensors = read_weights(file, max_bytes)
+    if model is None:
+        model = _build(config, source / CONFIG, tensors, max_bytes)
+    report, fitting = match_weights(tensors, model, file, ema, prefix)
     report.require(strict)
-    own = model.state_dict()
-    model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}, strict=False)
+    state = model.state_dict()
+    model.load_state_dict({name: tensor.to(state[name].dtype) for name, tensor in fitting.items()}, strict=False)
     for remark in report.remarks():
         warnings.warn(f"{report.path.name} into {report.model}: {remark}", CheckpointWarning, stacklevel=2)
     return model.eval()
 
 
-def match(path: str | Path, model: nn.Module, *, ema: bool = False, prefix: str | None = None) -> Match:
+def match(
+    path: str | Path, model: nn.Module, *, ema: bool = False, prefix: str | None = None, max_bytes: int = MAX_BYTES
+) -> Match:
     """How a weight file fits a model: what `load` would take, what is missing and what is left over. Nothing is loaded.
 
     Raises:
         CheckpointError: the file cannot be read, or leaves a choice.
     """
-    return _matched(_find(path), model, ema, prefix)[0]
+    file = _weights_of(_find(path))
+    return match_weights(read_weights(file, max_bytes), model, file, ema, prefix)[0]
 
 
-def _matched(source: Path, model: nn.Module, ema: bool, prefix: str | None) -> tuple[Match, dict[str, Tensor]]:
-    if source.is_dir():
-        source = source / WEIGHTS
-        if not source.exists():
-            raise CheckpointError(f"the checkpoint folder {source.parent} holds no {WEIGHTS}: give the file of weights itself")
-    return match_weights(read_weights(source), model, source, ema, prefix)
+def _weights_of(source: Path) -> Path:
+    """The file of weights itself, or that of a checkpoint folder."""
+    if not is_folder(source, CheckpointError):
+        return source
+    if status(source / WEIGHTS, CheckpointError) is None:
+        raise CheckpointError(f"the checkpoint folder {source} holds no {WEIGHTS}: give the file of weights itself")
+    return source / WEIGHTS
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """``config.json`` of a shipped checkpoint or of a checkpoint folder."""
     file = _find(path) / CONFIG
-    if not file.exists():
+    if status(file, CheckpointError) is None:
         raise CheckpointError(f"the checkpoint folder {file.parent} holds no {CONFIG}, so its architecture is unknown")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is no readable JSON: {error}") from error
+    with opened(file, "JSON", CONFIG_BYTES, CheckpointError) as source:
+        if source.size > CONFIG_BYTES:
+            raise CheckpointError(f"{file} has {source.size:,} bytes, and describes a model in {CONFIG_BYTES:,} at most")
+        config = json.loads(source.handle.read(CONFIG_BYTES).decode())
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} must hold a JSON object, found {type(config).__name__}")
     return config
 
 
 def _find(path: str | Path) -> Path:
+    found = path_of(path, CheckpointError)
     if isinstance(path, str) and path in shipped():
         return SHIPPED / path
-    found = Path(path)
-    if not found.exists():
-        near = difflib.get_close_matches(str(path), shipped(), 1)
+    if status(found, CheckpointError) is None:
+        beside = [str(found.with_name(name)) for name in _names_beside(found)]
+        near = difflib.get_close_matches(str(path), [*shipped(), *beside], 1)
         hint = f"did you mean {near[0]!r}?" if near else f"shipped are {shipped()}"
         raise CheckpointError(f"there is no checkpoint {str(path)!r}, neither shipped nor as a file or folder: {hint}")
     return found
 
 
-def _build(config: Mapping[str, Any], file: Path) -> nn.Module:
+def _names_beside(path: Path) -> list[str]:
+    """A few names of the folder in which a file should lie."""
+    try:
+        with os.scandir(path.parent) as entries:
+            return [entry.name for entry in itertools.islice(entries, 1000)]
+    except OSError:
+        return []
+
+
+def _build(config: Mapping[str, Any], file: Path, tensors: Mapping[str, Tensor], max_bytes: int) -> nn.Module:
+    """The model that a configuration describes, if it is not far larger than its weights."""
     name, arguments = config.get("architecture"), config.get("arguments")
-    if name not in MODELS:
-        raise CheckpointError(f"{file} names the architecture {name!r}, but pixelfast knows {sorted(MODELS)}")
+    if not isinstance(name, str) or name not in MODELS:
+        near = difflib.get_close_matches(str(name), MODELS, 1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise CheckpointError(f"{file} names the architecture {name!r}, but pixelfast knows {sorted(MODELS)}{hint}")
     if not isinstance(arguments, dict):
         raise CheckpointError(f"{file} has no 'arguments' of the architecture {name!r}")
     encode = config.get("encode", "symmetric")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     try:
-        model = MODELS[name](**arguments)
+        model = build_bounded(MODELS[name], arguments, max_bytes, (size, len(tensors)))
         head = cast(Head, model.head)  # the model's arguments say which one
         head.encode = tuple(encode) if isinstance(encode, list) else encode
-        head.table(cast("tuple[int, int, int]", model.shape))  # raises where the encoding is unknown
-        return model
-    except (TypeError, PixelfastError) as error:
-        raise CheckpointError(f"{file}: the arguments do not fit the architecture {name!r}: {error}") from error
+        table = head.table(cast("tuple[int, int, int]", model.shape))  # raises where the encoding is unknown
+    except Exception as error:  # arguments may be anything, and fail anywhere in the model
+        reason = error if isinstance(error, PixelfastError) else described(error)
+        raise CheckpointError(f"{file}: the arguments do not fit the architecture {name!r}: {reason}") from error
+    if not torch.isfinite(table).all():
+        raise CheckpointError(f"{file}: the encoding {encode!r} gives values that are no numbers, or infinite")
+    if config.get("levels", head.levels) != head.levels:
+        raise CheckpointError(f"{file} says {config['levels']!r} levels, and its arguments {head.levels}: one of them is wrong")
+    return model

@@ -11,12 +11,12 @@ from typing import Any
 from . import __version__
 from .announce import plain_warnings
 from .check import check
-from .checkpoint import write_atomically
 from .cli_conditions import add_condition_options, conditions
 from .cli_models import add_model_options, add_threads_option, open_model, writable
 from .cli_sample import add_sample
 from .cli_train import add_eval, add_train
 from .errors import PixelfastError
+from .files import write_atomically
 from .pictures import pillow
 
 INTERRUPTED = 130

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from . import checkpoint
+from .array_files import is_npz, open_npz, read_npy
 from .cli_models import Opened
 from .errors import InvalidInput
+from .files import MAX_BYTES
 
 
 def add_condition_options(parser: Any, label_help: str) -> None:
@@ -27,7 +29,7 @@ def conditions(args: argparse.Namespace, opened: Opened, n: int) -> tuple[Tensor
     if args.cond is not None and args.label is not None:
         raise InvalidInput("both --label and --cond were given: put the labels into the file of --cond")
     if args.cond is not None:
-        return None, read_conditions(args.cond)
+        return None, read_conditions(args.cond, args.max_bytes)
     labels = labels_for(opened, args.label, n)
     return labels, labels
 
@@ -68,16 +70,23 @@ def _label(opened: Opened, text: str) -> int:
     raise InvalidInput(f"--label {text!r} is no class of {opened.name}: classes are {known}")
 
 
-def read_conditions(path: str) -> Any:
-    """`cond=` from a file: the array of an .npy as one argument, the arrays of an .npz as arguments by name."""
+def read_conditions(path: str, max_bytes: int = MAX_BYTES) -> Any:
+    """`cond=` from a file: the array of an .npy as one argument, the arrays of an .npz as arguments by name.
+
+    Raises:
+        InvalidInput: it is no such file, is damaged, or is larger than the limit.
+    """
+    if not is_npz(path, max_bytes):
+        return _tensor(path, read_npy(path, max_bytes))
+    with open_npz(path, max_bytes) as arrays:
+        return {name: _tensor(path, array) for name, array in arrays.items()}
+
+
+def _tensor(path: str, array: np.ndarray) -> Tensor:
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return torch.from_numpy(content)
-        with content:
-            return {name: torch.from_numpy(content[name]) for name in content.files}
-    except (OSError, ValueError, EOFError, TypeError) as error:
-        raise InvalidInput(f"--cond {path} is no readable .npy or .npz file: {error}") from error
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"--cond {path} holds {array.dtype}, which a model cannot take: {error}") from error
 
 
 def held_out(name: str) -> tuple[Tensor, Tensor]:
@@ -89,5 +98,5 @@ def held_out(name: str) -> tuple[Tensor, Tensor]:
     file = checkpoint.SHIPPED / name / "held_out.npz"
     if not file.exists():
         raise InvalidInput(f"the checkpoint {name!r} brings no held-out images: give some with --data")
-    with np.load(file, allow_pickle=False) as content:
-        return torch.from_numpy(content["images"]), torch.from_numpy(content["labels"].astype(np.int64))
+    with open_npz(file) as arrays:
+        return torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"].astype(np.int64))

@@ -19,6 +19,7 @@ from torch import nn
 from . import checkpoint
 from .engines import registry
 from .errors import InvalidInput
+from .files import MAX_BYTES
 from .heads import Bernoulli, Categorical, Encode, Head
 from .order import ORDERS
 from .pictures import pillow
@@ -44,8 +45,21 @@ class Opened:
     """Is it one of pixelfast's own models, of which everything is known?"""
 
 
+def add_limit_option(parser: Any) -> None:
+    """--max-bytes."""
+    parser.add_argument(
+        "--max-bytes",
+        type=positive,
+        default=MAX_BYTES,
+        metavar="N",
+        help="what a file, or a model that it describes, may open to, unless it takes as much on the disk. "
+        f"Default: {MAX_BYTES:,}",
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which model is meant."""
+    """The options that say which model is meant, and how much may be read."""
+    add_limit_option(parser)
     model = parser.add_argument_group("which model")
     model.add_argument(
         "--checkpoint",
@@ -132,7 +146,8 @@ def open_model(args: argparse.Namespace) -> Opened:
 
 def _fill(module: nn.Module, args: argparse.Namespace) -> None:
     """Load --checkpoint into the module."""
-    checkpoint.load(args.checkpoint, module, strict=args.strict, ema=args.ema, prefix=args.prefix)
+    how = {"strict": args.strict, "ema": args.ema, "prefix": args.prefix, "max_bytes": args.max_bytes}
+    checkpoint.load(args.checkpoint, module, **how)
 
 
 def _open_checkpoint(args: argparse.Namespace, shape: tuple[int, int, int] | None) -> Opened:
@@ -144,7 +159,7 @@ def _open_checkpoint(args: argparse.Namespace, shape: tuple[int, int, int] | Non
         names = ", ".join("--" + name.replace("_", "-") for name in foreign)
         raise InvalidInput(f"{names} describe a model of your own: give it by --model MODULE:FACTORY")
     name = args.checkpoint or DEFAULT
-    module = checkpoint.load(name)
+    module = checkpoint.load(name, max_bytes=args.max_bytes)
     classes = tuple(str(text) for text in checkpoint.read_config(name).get("classes", ()))
     return Opened(name, module, shape, None, int(getattr(module, "classes", 0)), classes, own=True)
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from .api import compile
 from .arrays import ALL_AXES
-from .checkpoint import write_atomically
 from .cli_conditions import add_condition_options, conditions
 from .cli_models import Opened, add_engine_options, add_model_options, open_model, positive, wants_progress, writable
 from .data import read_images
 from .engines import registry
 from .errors import InvalidInput
+from .files import write_atomically
 from .pictures import Drawing, grid, read_given
 from .sampler import Sampler
 from .values import quantise, source_levels_of
@@ -161,7 +161,7 @@ def _given(args: argparse.Namespace, sampler: Sampler) -> np.ndarray | None:
     if Path(args.given).suffix.lower() in (".npy", ".npz"):
         given = _read_array(args, sampler.shape, sampler.head.levels)
     else:
-        given = read_given(args.given, sampler.shape, sampler.head.levels, args.source_levels)
+        given = read_given(args.given, sampler.shape, sampler.head.levels, args.source_levels, args.max_bytes)
     if args.keep_rows is not None:
         if not 0 <= args.keep_rows < sampler.shape[1]:
             raise InvalidInput(f"--keep-rows must lie in 0 .. {sampler.shape[1] - 1}, got {args.keep_rows}")
@@ -173,7 +173,7 @@ def _given(args: argparse.Namespace, sampler: Sampler) -> np.ndarray | None:
 
 def _read_array(args: argparse.Namespace, shape: tuple[int, int, int], levels: int) -> np.ndarray:
     """Integers, -1 where unknown: those of an .npy are the model's own levels unless --source-levels says otherwise."""
-    found, said = read_images(args.given, shape, args.axes)
+    found, said = read_images(args.given, shape, args.axes, args.max_bytes)
     given, known = found.astype(np.int64), found >= 0
     if args.given.lower().endswith(".npz") or args.source_levels is not None:
         _, source = source_levels_of(args.given, [found[known]], levels, said=said, asked=args.source_levels)

@@ -19,6 +19,7 @@ from .arrays import ALL_AXES
 from .cli_conditions import held_out
 from .cli_models import (
     Opened,
+    add_limit_option,
     add_model_options,
     add_threads_option,
     open_model,
@@ -28,6 +29,7 @@ from .cli_models import (
 )
 from .errors import InvalidInput
 from .models import MODELS
+from .models.size import build_bounded
 from .picture_files import FRAMES, PALETTES
 from .train import Epoch, TrainOptions, train
 
@@ -98,6 +100,7 @@ def add_train(commands: Any, **common: Any) -> None:
     parser.add_argument("--restart", action="store_true", help="start anew, even if FOLDER holds the state of a run")
     parser.add_argument("--device", default="cpu", help="cpu or cuda. Default: cpu")
     add_threads_option(parser)
+    add_limit_option(parser)
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help="a progress bar. Default: on a terminal only")
     model = parser.add_argument_group("the model")
     model.add_argument("--model", default="gated", choices=sorted(MODELS), help="the architecture. Default: gated")
@@ -153,7 +156,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def read_data(args: argparse.Namespace, levels: int | None, test_fraction: float | None = None) -> data.Dataset:
     """The data set of --data, as the options of `add_data_options` have it read."""
-    names = ("source_levels", "axes", "background", "palette", "frames")
+    names = ("source_levels", "axes", "background", "palette", "frames", "max_bytes")
     fraction = args.test_fraction if test_fraction is None else test_fraction
     return data.load(args.data, levels, test_fraction=fraction, **{name: getattr(args, name) for name in names})
 
@@ -229,7 +232,7 @@ def _build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
         chosen["colour"] = False
     if "classes" in known and found.labels is not None and not args.no_labels:
         chosen["classes"] = max(len(found.classes), int(found.labels.max()) + 1)
-    return MODELS[args.model](shape=found.shape, levels=found.levels, **chosen)
+    return build_bounded(MODELS[args.model], {"shape": found.shape, "levels": found.levels, **chosen}, args.max_bytes)
 
 
 def _on_device(model: nn.Module, device: str) -> nn.Module:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .array_files import open_npz, read_npy
 from .arrays import as_images, as_labels, as_maps
-from .errors import InvalidInput
+from .errors import InvalidInput, described
+from .files import MAX_BYTES, is_folder, opened, path_of, status
 from .picture_files import PictureOptions
 from .picture_folders import read_folder
 from .values import quantise, source_levels_of
@@ -68,6 +68,7 @@ def load(
     background: str | None = None,
     palette: str | None = None,
     frames: str | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Dataset:
     """Read a data set and quantise it: a value k of S becomes floor(k * K / S).
 
@@ -88,19 +89,22 @@ def load(
         axes: of arrays, "NHW", "NCHW" or "NHWC", of one image "HW", "CHW" or "HWC", where their shape leaves a choice or they
             have other than 1 or 3 channels.
         background, palette, frames: of pictures, see `PictureOptions`.
+        max_bytes: what a file, an array of it, or all pictures of a folder together may open to; a file may always open to as
+            much as it takes on the disk.
 
     Raises:
-        InvalidInput: the path does not exist, is damaged, holds no images, or leaves open what its values mean.
+        InvalidInput: the path does not exist, is damaged, holds no images, is larger than ``max_bytes``, or leaves open what
+            its values mean.
     """
-    path = Path(path)
-    if not path.exists():
+    path = path_of(path)
+    if status(path) is None:
         raise InvalidInput(f"there is no data at {path}")
-    parts = _read(path, axes, PictureOptions(background, palette, frames))
+    parts = _read(path, axes, PictureOptions(background, palette, frames, max_bytes))
     images, test_images = parts["images"], parts.get("test_images")
     classes = parts.get("classes", ())
     labels, maps = _labels(path, parts, "", images, classes), as_maps(str(path), images, parts.get("maps"))
     arrays = [images] if test_images is None else [images, test_images]
-    said, picture = parts.get("levels"), path.is_dir()
+    said, picture = parts.get("levels"), is_folder(path)
     known, source = source_levels_of(str(path), arrays, levels, said=said, asked=source_levels, picture=picture)
     if test_images is None:
         _, maps, _, test_maps = _split(images, maps, test_fraction, seed)
@@ -117,25 +121,31 @@ def load(
     return Dataset(next(quantised), labels, next(quantised), test_labels, known, classes, maps, test_maps)
 
 
-def read_images(path: str | Path, shape: tuple[int, int, int], axes: str | None = None) -> tuple[np.ndarray, int | None]:
+def read_images(
+    path: str | Path, shape: tuple[int, int, int], axes: str | None = None, max_bytes: int = MAX_BYTES
+) -> tuple[np.ndarray, int | None]:
     """The images (N, C, H, W) of an .npz or .npy as they are, C, H, W as in ``shape``, and how many levels the file says."""
-    path = Path(path)
-    parts = _from_npz(path) if path.suffix.lower() == ".npz" else {"images": _load(path)}
+    path = path_of(path)
+    npz = path.suffix.lower() == ".npz"
+    parts: dict[str, Any] = _from_npz(path, max_bytes) if npz else {"images": read_npy(path, max_bytes)}
     return as_images(str(path), parts["images"], axes or parts.get("axes"), shape=shape)[0], parts.get("levels")
 
 
 def _read(path: Path, axes: str | None, options: PictureOptions) -> dict[str, Any]:
     """What a file or folder holds; images, also held-out ones, as (N, C, H, W)."""
-    if path.is_dir():
-        parts = read_folder(path, options)
+    if is_folder(path):
+        try:
+            parts = read_folder(path, options)
+        except (OSError, RuntimeError) as error:  # no right to look, a loop of links
+            raise InvalidInput(f"{path} cannot be searched for pictures: {described(error)}") from error
         axes = "NHW" if parts["images"].ndim == 3 else "NHWC"
     elif path.suffix.lower() == ".npz":
-        parts = _from_npz(path)
+        parts = _from_npz(path, options.max_bytes)
         axes = axes or parts.get("axes")
     elif path.suffix.lower() == ".npy":
-        parts = _from_npz(path)
+        parts = {"images": read_npy(path, options.max_bytes)}
     else:
-        parts = _from_idx(path)
+        parts = _from_idx(path, options.max_bytes)
         axes = axes or ("NHW" if parts["images"].ndim == 3 else None)
     beside = next((parts[name] for name in ("labels", "maps") if parts.get(name) is not None), None)
     count = None if beside is None else len(beside) if beside.ndim else 1
@@ -167,37 +177,24 @@ def _split(
     return images[train], labels[torch.from_numpy(train)], images[test], labels[torch.from_numpy(test)]
 
 
-def _load(path: Path) -> Any:
-    """The content of an .npy or .npz; no object of it is made."""
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InvalidInput(f"{path} is no readable {path.suffix} file: {error}") from error
-
-
-def _from_npz(path: Path) -> dict[str, Any]:
-    arrays = _load(path)
-    if isinstance(arrays, np.ndarray):
-        return {"images": arrays}
-    parts: dict[str, Any] = {"images": _first(arrays, IMAGE_KEYS), "labels": _first(arrays, LABEL_KEYS)}
-    parts["maps"] = _first(arrays, MAP_KEYS)
-    if parts["images"] is None:
-        raise InvalidInput(f"{path} holds {sorted(arrays)}, but none of {', '.join(IMAGE_KEYS)}")
-    test = _first(arrays, TEST_IMAGE_KEYS)
-    if test is not None:
-        parts |= {"test_images": test, "test_labels": _first(arrays, TEST_LABEL_KEYS)}
-        parts["test_maps"] = _first(arrays, TEST_MAP_KEYS)
-    if "levels" in arrays:
-        parts["levels"] = _number(path, arrays["levels"])
-    if "axes" in arrays:
-        parts["axes"] = str(arrays["axes"])
-    elif {"images", "levels", "seed"} <= set(arrays):  # `pixelfast sample` wrote it
-        parts["axes"] = "NCHW"
-    return parts | {"classes": tuple(str(name) for name in np.atleast_1d(arrays.get("classes", ())))}
+def _from_npz(path: Path, max_bytes: int) -> dict[str, Any]:
+    with open_npz(path, max_bytes) as arrays:
+        parts: dict[str, Any] = {"images": _first(arrays, IMAGE_KEYS), "labels": _first(arrays, LABEL_KEYS)}
+        parts["maps"] = _first(arrays, MAP_KEYS)
+        if parts["images"] is None:
+            raise InvalidInput(f"{path} holds {sorted(arrays)}, but none of {', '.join(IMAGE_KEYS)}")
+        test = _first(arrays, TEST_IMAGE_KEYS)
+        if test is not None:
+            parts |= {"test_images": test, "test_labels": _first(arrays, TEST_LABEL_KEYS)}
+            parts["test_maps"] = _first(arrays, TEST_MAP_KEYS)
+        if "levels" in arrays:
+            parts["levels"] = _number(path, arrays["levels"])
+        if "axes" in arrays:
+            parts["axes"] = str(arrays["axes"])
+        elif {"images", "levels", "seed"} <= set(arrays):  # `pixelfast sample` wrote it
+            parts["axes"] = "NCHW"
+        classes = np.ravel(arrays["classes"]) if "classes" in arrays else ()
+        return parts | {"classes": tuple(str(name) for name in classes)}
 
 
 def _number(path: Path, levels: np.ndarray) -> int:
@@ -210,32 +207,34 @@ def _first(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarr
     return next((arrays[name] for name in names if name in arrays), None)
 
 
-def _from_idx(path: Path) -> dict[str, Any]:
-    parts: dict[str, Any] = {"images": read_idx(path)}
+def _from_idx(path: Path, max_bytes: int) -> dict[str, Any]:
+    parts: dict[str, Any] = {"images": read_idx(path, max_bytes)}
     labels = path.with_name(path.name.replace("images-idx3", "labels-idx1").replace("images.idx3", "labels.idx1"))
-    if labels != path and labels.exists():
-        parts["labels"] = read_idx(labels)
+    if labels != path and status(labels) is not None:
+        parts["labels"] = read_idx(labels, max_bytes)
     if path.name.startswith("train-"):
         test = path.with_name("t10k-" + path.name.removeprefix("train-"))
-        if test.exists():
-            found = _from_idx(test)
+        if status(test) is not None:
+            found = _from_idx(test, max_bytes)
             parts |= {"test_images": found["images"], "test_labels": found.get("labels")}
     return parts
 
 
-def read_idx(path: str | Path) -> np.ndarray:
+def read_idx(path: str | Path, max_bytes: int = MAX_BYTES) -> np.ndarray:
     """An idx file, gzipped or not: 0, 0, the type (8: uint8), the number of axes, the sizes (big-endian), the data."""
-    path = Path(path)
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}") from error
-    if len(data) < 8 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES or not 1 <= data[3] <= 4 or len(data) < 4 + 4 * data[3]:
-        raise InvalidInput(f"{path} is no .npz or .npy file, folder, or idx file (first bytes {data[:4]!r})")
-    kind = np.dtype(IDX_TYPES[data[2]])
-    sizes = struct.unpack(f">{data[3]}I", data[4 : 4 + 4 * data[3]])
-    if len(data) - 4 - 4 * data[3] != math.prod(sizes) * kind.itemsize:
-        found = len(data) - 4 - 4 * data[3]
-        raise InvalidInput(f"{path} should hold {sizes} numbers of {kind}, but has {found} bytes: it is truncated or damaged")
-    body = np.frombuffer(data, kind, offset=4 + 4 * data[3])
-    return body.reshape(sizes).astype(kind.newbyteorder("="))  # a bytes object's memory cannot be written
+    path = path_of(path)
+    with opened(path, "idx file", max_bytes) as file:
+        stream = gzip.GzipFile(fileobj=file.handle) if path.suffix == ".gz" else file.handle
+        head = stream.read(4)
+        axes = head[3] if len(head) == 4 else 0
+        numbers = stream.read(4 * axes)
+        if head[:2] != b"\0\0" or not 1 <= axes <= 4 or head[2] not in IDX_TYPES or len(numbers) < 4 * axes:
+            raise InvalidInput(f"{path} is no .npz or .npy file, folder, or idx file (first bytes {head!r})")
+        kind, sizes = np.dtype(IDX_TYPES[head[2]]), struct.unpack(f">{axes}I", numbers)
+        wanted = math.prod(sizes) * kind.itemsize
+        file.allow(wanted)
+        body = stream.read(wanted + 1)  # no more, however much there is
+        if len(body) != wanted:
+            found = f"{len(body)} bytes" if len(body) < wanted else "more"
+            raise InvalidInput(f"{path} should hold {sizes} numbers of {kind}, but has {found}: it is truncated or damaged")
+        return np.frombuffer(body, kind).reshape(sizes).astype(kind.newbyteorder("="))  # bytes cannot be written

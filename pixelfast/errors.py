@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class PixelfastError(Exception):
     """Base of every error that pixelfast raises on purpose."""
@@ -49,9 +52,29 @@ class EncodingWarning(UserWarning):
     """How values enter a model was not said, and was assumed."""
 
 
+class OutputError(PixelfastError, OSError):
+    """A file or a folder cannot be written: there is no space or no right to, or another run writes it."""
+
+
 class NumericalError(PixelfastError, ArithmeticError):
     """NaN or infinity in the weights, or in the parameters of a predicted distribution."""
 
 
 class VerificationError(PixelfastError):
     """Images do not agree with what the model itself draws from the same noise."""
+
+
+def described(failure: BaseException) -> str:
+    """What another library raised: its kind, and the first line of its message."""
+    text = str(failure).strip()
+    return f"{type(failure).__name__}: {text.splitlines()[0][:300]}" if text else type(failure).__name__
+
+
+def place_of(failure: BaseException) -> str:
+    """Where a user's code raised something: the last file and line that is neither ours nor of an installed package."""
+    if isinstance(failure, SyntaxError) and failure.filename:
+        return f"{failure.filename}, line {failure.lineno}"
+    frames = traceback.extract_tb(failure.__traceback__)
+    own = str(Path(__file__).parent)
+    theirs = [f for f in frames if not f.filename.startswith((own, "<")) and "site-packages" not in f.filename]
+    return f"{theirs[-1].filename}, line {theirs[-1].lineno}" if theirs else "no file of yours"

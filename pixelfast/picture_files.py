@@ -15,12 +15,16 @@ import numpy as np
 
 from .announce import announce
 from .errors import DataWarning, InvalidInput
+from .files import MAX_BYTES, opened
 
 PICTURES = {
     ".apng", ".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tga", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 """Endings of what is taken for a picture; one that Pillow cannot read is an error, and is not passed over."""
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
+"""What a file may be, whatever its name. Pillow knows others, for one of which (EPS) it runs a program."""
 
 PALETTES, FRAMES = ("colours", "indices"), ("all", "first")
 COLOURS = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
@@ -34,11 +38,13 @@ class PictureOptions:
         background: the colour behind transparent pixels, as Pillow writes colours ("white", "#ffcc00"); None refuses them.
         palette: "colours" of a palette's entries, or their "indices", as label maps mean it; None: colours, with a warning.
         frames: "all" frames of a file are images of their own, or only its "first"; None: all, with a warning.
+        max_bytes: what all pictures together may open to.
     """
 
     background: str | None = None
     palette: str | None = None
     frames: str | None = None
+    max_bytes: int = MAX_BYTES
 
     def __post_init__(self) -> None:
         for name, known in (("palette", PALETTES), ("frames", FRAMES)):
@@ -89,7 +95,7 @@ def read_pictures(files: Sequence[Path], options: PictureOptions) -> list[Pictur
     several = ""
     for file in files:
         before = len(found)
-        frames = read_frames(file, options)
+        frames = read_frames(file, options, len(files), sum(picture.values.nbytes for picture in found[:1]) * len(found))
         for picture in frames:
             found.append(on_background(picture, options.background))
             if options.frames == "first":
@@ -109,24 +115,39 @@ def read_pictures(files: Sequence[Path], options: PictureOptions) -> list[Pictur
     return found
 
 
-def read_frames(file: str | Path, options: PictureOptions) -> Iterator[Picture]:
+def read_frames(file: str | Path, options: PictureOptions, files: int = 1, read: int = 0) -> Iterator[Picture]:
     """The frames of one file, one by one.
 
+    Args:
+        files: how many files there are, which are all of one size.
+        read: how many bytes of pictures there are before this one.
+
     Raises:
-        InvalidInput: it is no readable picture, or has floats, 16-bit colours, or no palette where indices are asked for.
+        InvalidInput: it is no readable picture, or has floats, 16-bit colours, or no palette where indices are asked for; or
+            there are more pixels than ``options.max_bytes``.
     """
     image = pillow().Image
-    try:
-        with image.open(file) as opened:
-            count = getattr(opened, "n_frames", 1)
-            for frame in range(count):
-                opened.seek(frame)
+    image.init()
+    formats = [name for name in FORMATS if name in image.OPEN]
+    with opened(file, "picture", options.max_bytes) as source:
+        try:
+            picture = image.open(source.handle, formats=formats)
+        except image.UnidentifiedImageError as error:
+            raise InvalidInput(f"{file} is no readable picture: it is damaged, or none of {', '.join(formats)}") from error
+        except image.DecompressionBombError as error:
+            raise InvalidInput(
+                f"{file} is no readable picture: {error} Pillow has that limit; PIL.Image.MAX_IMAGE_PIXELS = None lifts it"
+            ) from error
+        with picture:
+            count = getattr(picture, "n_frames", 1)
+            kept = 1 if options.frames == "first" else count
+            for frame in range(kept):
+                picture.seek(frame)
+                width, height = picture.size
+                size = 3 * width * height
+                source.allow(max(read + size * kept, size * files), f"{max(files, kept)} pictures of {width} x {height} pixels")
                 place = str(file) if count == 1 else f"{file} (frame {frame})"
-                yield _frame(Path(file), place, opened, options)
-    except InvalidInput:
-        raise
-    except Exception as error:  # whatever Pillow's many decoders raise
-        raise InvalidInput(f"{file} is no readable picture: {error}") from error
+                yield _frame(Path(file), place, picture, options)
 
 
 def _frame(file: Path, place: str, opened: Any, options: PictureOptions) -> Picture:

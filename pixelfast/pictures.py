@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from .errors import InvalidInput
+from .files import MAX_BYTES
 from .order import RASTER, Order
 from .picture_files import PictureOptions, pillow, read_frames
 from .values import quantise, source_levels_of
@@ -144,7 +145,13 @@ class Drawing:
         first.save(path, format="GIF", save_all=True, append_images=others, duration=times, loop=0, optimize=True)
 
 
-def read_given(path: str | Path, shape: tuple[int, int, int], levels: int, source_levels: int | None = None) -> np.ndarray:
+def read_given(
+    path: str | Path,
+    shape: tuple[int, int, int],
+    levels: int,
+    source_levels: int | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> np.ndarray:
     """A picture as given values: int32 (1, C, H, W) in 0 .. K-1, and -1 where the picture is transparent.
 
     Its values are quantised as those of training images are: see `pixelfast.data.load`. Where the model is grey, colours become
@@ -155,7 +162,7 @@ def read_given(path: str | Path, shape: tuple[int, int, int], levels: int, sourc
             many values its pixels can take.
     """
     channels, height, width = shape
-    frames = list(read_frames(path, PictureOptions()))
+    frames = list(read_frames(path, PictureOptions(max_bytes=max_bytes)))
     if len(frames) > 1:
         raise InvalidInput(f"{path} has {len(frames)} frames: save the one that is meant as a picture of its own")
     (picture,) = frames

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -22,10 +21,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import save, write_atomically
-from .errors import CheckpointError, InvalidInput, NumericalError
+from . import arguments
+from .checkpoint import save
+from .errors import (
+    CheckpointError,
+    InvalidInput,
+    NumericalError,
+    PixelfastError,
+    UnsupportedModel,
+    described,
+    place_of,
+)
+from .files import locked, opened, path_of, status, write_atomically
 from .likelihood import head_of, inputs, log_probs, loss_of, predict
 from .models import MODELS
+from .weight_files import unpickled
 
 STATE = "training.pt"
 
@@ -108,8 +118,9 @@ def bits_per_dim(
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             values = images[part].to(device)
-            output = predict(model, values, *(None if t is None else t[part].to(device) for t in (labels, maps)))
-            total -= float(log_probs(head_of(model), output, values).sum())
+            with _running(model, "scores images"):
+                output = predict(model, values, *(None if t is None else t[part].to(device) for t in (labels, maps)))
+                total -= float(log_probs(head_of(model), output, values).sum())
     finally:
         model.train(training)
     return total / images.numel() / math.log(2)
@@ -140,7 +151,7 @@ def train(
         maps: the condition s, (N, M, H, W).
         test: held-out (images,), (images, labels) or (images, labels, maps).
         folder: where ``model.safetensors`` (averaged weights), ``config.json`` and ``training.pt`` (the state) are
-            written after every epoch, each whole or not at all.
+            written after every epoch, each whole or not at all. It is locked in the meantime.
         resume: go on from the state in ``folder``, if there is one; False starts anew.
         extra: what else belongs into ``config.json``.
         progress: show a tqdm bar, if tqdm is installed.
@@ -150,16 +161,21 @@ def train(
         InvalidInput: images, labels or options do not fit the model or each other.
         CheckpointError: the state in ``folder`` is damaged, or belongs to other options, data or another model.
         NumericalError: the loss became NaN or infinite.
+        OutputError: another run is writing ``folder``, or it cannot be written; what was saved before is still there.
+        UnsupportedModel: the model itself raises an error.
     """
-    options = options or TrainOptions()
+    options = TrainOptions() if options is None else options
+    if not isinstance(options, TrainOptions):
+        raise InvalidInput(f"options must be TrainOptions, got {type(options).__name__}")
     check_images(model, images, labels, maps)
     held = None if test is None else _three(test)
     if held is not None:
         check_images(model, *held)
     if folder is not None and type(model) not in MODELS.values():
         raise InvalidInput(f"folder= saves one of {sorted(MODELS)}, and {type(model).__name__} is none: train without folder=")
-    run = _Run(model, (images, labels, maps), options, None if folder is None else Path(folder))
-    with torch.random.fork_rng(devices=run.cuda):
+    place = None if folder is None else path_of(folder)
+    run = _Run(model, (images, labels, maps), options, place)
+    with nullcontext() if place is None else locked(place), torch.random.fork_rng(devices=run.cuda):
         torch.manual_seed(options.seed)
         if resume:
             run.resume()
@@ -226,17 +242,20 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(at, self.steps * self.options.epochs, self.options)
         if at == 0 and hasattr(self.model, "initialise"):
-            cast(Any, self.model).initialise(*inputs(self.model, values, labels, maps))
+            with _running(self.model, "is initialised"):
+                cast(Any, self.model).initialise(*inputs(self.model, values, labels, maps))
             self.average.load_state_dict(self.model.state_dict())
-        with self._autocast():
-            output = predict(self.model, values, labels, maps)
-        loss = loss_of(head_of(self.model), output, values)
+        with _running(self.model, f"trains, in epoch {self.epoch + 1}, step {step + 1},"):
+            with self._autocast():
+                output = predict(self.model, values, labels, maps)
+            loss = loss_of(head_of(self.model), output, values)
         if not torch.isfinite(loss):
             raise NumericalError(
                 f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {step + 1}: try a lower lr or clip"
             )
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        with _running(self.model, "is differentiated"):
+            loss.backward()
         if self.options.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
         self.optimiser.step()
@@ -284,7 +303,6 @@ class _Run:
         """Write the state file, if there is a folder."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         state = {
             "identity": self._identity(),
             "position": [self.epoch, self.step, self.nats, self.seconds],
@@ -299,26 +317,62 @@ class _Run:
     def resume(self) -> None:
         """Stand where the state file in the folder left off, if there is one."""
         file = self.folder / STATE if self.folder is not None else None
-        if file is None or not file.exists():
+        if file is None or status(file, CheckpointError) is None:
             return
         try:
-            state = torch.load(file, map_location=self.device, weights_only=True)
-            identity = state["identity"]
-        except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{file} is damaged or no training state: {error}; resume=False starts anew") from error
+            with opened(file, "training state", error=CheckpointError) as source:
+                state = unpickled(source, self.device)
+                identity = dict(state["identity"])
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{file} is damaged or no training state: {error}; resume=False (--restart) starts anew"
+            ) from error
         for name, wanted in self._identity().items():
             if identity.get(name) != wanted:
                 raise CheckpointError(
                     f"{file} belongs to another run: its {name} is {identity.get(name)}, this one's {wanted}. "
-                    "Choose another folder, or start anew with resume=False"
+                    "Choose another folder, or start anew with resume=False (--restart)"
                 )
+        try:
+            self._take(state)
+        except Exception as error:  # what a damaged file holds can be anything
+            raise CheckpointError(
+                f"{file} is damaged or no training state: {described(error)}; resume=False (--restart) starts anew"
+            ) from error
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        """Stand where a state says; some error if it is none of this run."""
+        epoch, step, nats, seconds = state["position"]
+        history = [Epoch(**report) for report in state["history"]]
+        counts = (type(epoch), type(step)) == (int, int) and 0 <= epoch <= self.options.epochs and 0 <= step < self.steps
+        if not (counts and len(history) == epoch and math.isfinite(nats + seconds)):
+            raise ValueError(f"it stands at {state['position']} after {len(history)} epochs of {self.options.epochs}")
+        own = [{name: value for name, value in group.items() if name != "lr"} for group in self._groups()]
         self.model.load_state_dict(state["weights"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.step, self.nats, self.seconds = state["position"]
-        self.history = [Epoch(**report) for report in state["history"]]
+        if [{name: value for name, value in group.items() if name != "lr"} for group in self._groups()] != own:
+            raise ValueError("the optimiser has other options")
+        for parameter, kept in self.optimiser.state.items():
+            if any(t.ndim and t.shape != parameter.shape for t in kept.values()):
+                raise ValueError("what the optimiser remembers has other shapes than the weights")
         for device, rng in zip([None, *self.cuda], state["rng"], strict=False):
             torch.set_rng_state(rng.cpu()) if device is None else torch.cuda.set_rng_state(rng.cpu(), device)
+        self.epoch, self.step, self.nats, self.seconds, self.history = epoch, step, nats, seconds, history
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimiser.state_dict()["param_groups"]
+
+
+@contextmanager
+def _running(model: nn.Module, doing: str) -> Iterator[None]:
+    """Whatever a model raises becomes an error of ours that says where."""
+    try:
+        yield
+    except PixelfastError:
+        raise
+    except Exception as error:
+        raise UnsupportedModel(f"{type(model).__name__} {doing} and raises {described(error)} ({place_of(error)})") from error
 
 
 def learning_rate(step: int, steps: int, options: TrainOptions) -> float:
@@ -357,8 +411,11 @@ def augment(
 
 def check_images(model: nn.Module, images: Tensor, labels: Tensor | None = None, maps: Tensor | None = None) -> None:
     """InvalidInput unless ``images`` are integers of the model's channels and levels, with as many labels and maps."""
-    channels, levels = cast("tuple[int, int, int]", model.shape)[0], head_of(model).levels
-    if images.is_floating_point() or images.ndim != 4 or images.shape[1] != channels or not images.numel():
+    channels, levels = arguments.shape_of(arguments.module_of(model))[0], arguments.head_of(model).levels
+    if not isinstance(images, Tensor):
+        raise InvalidInput(f"images must be a tensor of integers (N, {channels}, H, W), got {type(images).__name__}")
+    numbers = images.is_floating_point() or images.is_complex()
+    if numbers or images.ndim != 4 or images.shape[1] != channels or not images.numel():
         raise InvalidInput(
             f"images must be integers of shape (N, {channels}, H, W), got {images.dtype} of shape {tuple(images.shape)}"
         )
@@ -366,8 +423,10 @@ def check_images(model: nn.Module, images: Tensor, labels: Tensor | None = None,
     if low < 0 or high >= levels:
         raise InvalidInput(f"the model has {levels} levels, 0 .. {levels - 1}, but the images hold {low} .. {high}")
     for name, part in (("labels", labels), ("maps", maps)):
-        if part is not None and len(part) != len(images):
-            raise InvalidInput(f"{len(images)} images came with {len(part)} {name}")
+        if part is not None and not isinstance(part, Tensor):
+            raise InvalidInput(f"{name} must be a tensor, got {type(part).__name__}")
+        if part is not None and part.shape[:1] != images.shape[:1]:
+            raise InvalidInput(f"{len(images)} images came with {len(part) if part.ndim else 'no'} {name}")
 
 
 def _three(parts: Sequence[Tensor | None]) -> tuple[Tensor, Tensor | None, Tensor | None]:

@@ -12,6 +12,7 @@ import contextlib
 import pickle
 import re
 import threading
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .errors import CheckpointError
+from .files import MAX_BYTES, Source, is_folder, opened
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 DEPTH = 8
 """Dictionaries are opened so deep: a damaged file may hold one that contains itself."""
+NAMES = 1_000_000
+"""So many names are looked at: dictionaries that hold each other many times have more than anyone can read."""
+PICKLE_BYTES = 2**24
+"""A compressed list of names and shapes may open to so much: each of its bytes may be a step of PyTorch's reader."""
 
 
 class _Left:
@@ -65,22 +71,24 @@ _PERMITTING = threading.Lock()
 """PyTorch keeps what it permits in a global."""
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]:
     """The tensors of a weight file. Nested dictionaries are opened: their keys are joined by dots.
 
     Raises:
-        CheckpointError: the file is missing, a folder, truncated, of no known kind, or names what is not loaded.
+        CheckpointError: the file is missing, a folder, truncated, of no known kind, larger than the limit, or names what is
+            not loaded.
     """
-    if path.is_dir():
+    if is_folder(path, CheckpointError):
         raise CheckpointError(f"{path} is a folder, a file of weights ({', '.join(SUFFIXES)}) is needed")
-    if not path.exists():
-        raise CheckpointError(f"there is no file {path}")
-    if path.suffix == ".safetensors":
-        try:
+    safe = path.suffix == ".safetensors"
+    with opened(path, "safetensors file" if safe else "PyTorch file", max_bytes, CheckpointError) as file:
+        if safe:
+            file.allow(file.size)
             return load_file(path)
-        except Exception as error:  # of many kinds: its own, of the system, of types that this PyTorch lacks
-            raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
-    tensors = dict(_flat(_unpickled(path), "", DEPTH))
+        tensors = {}
+        for name, tensor in _flat(unpickled(file), path):
+            _check(file, name, tensor)
+            tensors[name] = tensor
     if not tensors:
         raise CheckpointError(
             f"{path} holds no tensors by name: save model.state_dict(), alone or in a dictionary, with torch.save"
@@ -88,22 +96,47 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _unpickled(path: Path) -> object:
+def unpickled(file: Source, device: torch.device | str = "cpu") -> Any:
+    """What a PyTorch file holds, without running code from it."""
+    _check_sizes(file)
     permitted: list[Any] = [(stand_in, name) for name, stand_in in STAND_INS.items()]
     try:
         with _PERMITTING, torch.serialization.safe_globals(permitted):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file.handle, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise _refusal(path, error) from error
+        raise _refusal(file.path, error) from error
     except RuntimeError as error:
         if "TorchScript" in str(error):
             raise CheckpointError(
-                f"{path} is a TorchScript archive, which is a program and is not run. Where you trust its origin, write its "
-                "weights by torch.save(torch.jit.load(path).state_dict(), other_path), and load those"
+                f"{file.path} is a TorchScript archive, which is a program and is not run. Where you trust its origin, write "
+                "its weights by torch.save(torch.jit.load(path).state_dict(), other_path), and load those"
             ) from error
-        raise CheckpointError(f"{path} is truncated or no PyTorch file: {_line(error)}") from error
-    except Exception as error:  # a damaged pickle can fail in any way, and none of them may look like a bug of the caller
-        raise CheckpointError(f"{path} is truncated or no PyTorch file: {type(error).__name__}: {_line(error)}") from error
+        raise
+
+
+def _check_sizes(file: Source) -> None:
+    """Refuse an archive by what it says that it opens to. Only what PyTorch reads counts."""
+    start = file.handle.read(4)
+    file.handle.seek(0)
+    if start != b"PK\3\4":
+        file.allow(file.size)  # an old file, nothing of which is compressed
+        return
+    members = zipfile.ZipFile(file.handle).infolist()
+    read = [info for info in members if "/data/" in info.filename or info.filename.endswith("/data.pkl")]
+    file.allow(sum(info.file_size for info in read))
+    for info in read:
+        if info.filename.endswith(".pkl") and info.file_size > max(PICKLE_BYTES, info.compress_size):
+            raise CheckpointError(
+                f"{file.path}: {info.filename} opens to {info.file_size:,} bytes, but PyTorch compresses nothing"
+            )
+    file.handle.seek(0)
+
+
+def _check(file: Source, name: str, tensor: Tensor) -> None:
+    """Refuse tensors that are not numbers side by side, and those that repeat few numbers a great many times."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested or tensor.device.type != "cpu":
+        raise CheckpointError(f"{file.path}: {name} is a {tensor.type()}, and a plain tensor is needed")
+    file.allow(tensor.numel() * tensor.element_size(), name)
 
 
 def _refusal(path: Path, error: Exception) -> CheckpointError:
@@ -127,13 +160,23 @@ def _line(error: Exception) -> str:
     return text.split("WeightsUnpickler error:")[-1].strip().splitlines()[0] if text else type(error).__name__
 
 
-def _flat(content: object, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    if not isinstance(content, Mapping) or not depth:
-        return
-    for name, value in content.items():
-        if not isinstance(name, str):
-            continue  # what optimizers keep is numbered
-        if isinstance(value, Tensor):
-            yield prefix + name, value.detach()
-        else:
-            yield from _flat(value, f"{prefix}{name}.", depth - 1)
+def _flat(content: object, path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of nested dictionaries."""
+    left = NAMES
+
+    def walk(content: object, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+        nonlocal left
+        if not isinstance(content, Mapping) or not depth:
+            return
+        for name, value in content.items():
+            left -= 1
+            if left < 0:
+                raise CheckpointError(f"{path} holds over {NAMES:,} names: its dictionaries hold each other many times over")
+            if not isinstance(name, str):
+                continue  # what optimizers keep is numbered
+            if isinstance(value, Tensor):
+                yield prefix + name, value.detach()
+            else:
+                yield from walk(value, f"{prefix}{name}.", depth - 1)
+
+    return walk(content, "", DEPTH)

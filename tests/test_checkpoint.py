@@ -13,6 +13,7 @@ from torch import nn
 
 from pixelfast import checkpoint
 from pixelfast.errors import CheckpointError
+from pixelfast.files import write_atomically
 from pixelfast.heads import Categorical
 from pixelfast.mixture import MixtureOfLogistics
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp
@@ -113,7 +114,7 @@ def test_truncated_files(model: GatedPixelCNN, tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     for size in (0, 5, weights.stat().st_size - 1):
         weights.write_bytes(weights.read_bytes()[:size].ljust(size, b"\0"))
-        with pytest.raises(CheckpointError, match="truncated or no safetensors"):
+        with pytest.raises(CheckpointError, match="truncated or no readable safetensors"):
             checkpoint.load(tmp_path)
     pickled = tmp_path / "weights.pt"
     torch.save(model.state_dict(), pickled)
@@ -136,7 +137,7 @@ def test_pickled_objects_are_not_loaded(model: GatedPixelCNN, tmp_path: Path) ->
 
 def test_foreign_content(model: GatedPixelCNN, tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("no weights at all")
-    with pytest.raises(CheckpointError, match="no PyTorch file"):
+    with pytest.raises(CheckpointError, match=r"no( readable)? PyTorch file"):
         checkpoint.load(tmp_path / "text.pt", model)
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
     with pytest.raises(CheckpointError, match="holds no tensors by name"):
@@ -216,10 +217,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        checkpoint.write_atomically(file, fail)
+        write_atomically(file, fail)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
-    checkpoint.write_atomically(file, lambda path: path.write_text("new"))
+    write_atomically(file, lambda path: path.write_text("new"))
     assert file.read_text() == "new"
 
 

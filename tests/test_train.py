@@ -88,7 +88,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, bfloat16: bool)
     whole = small()
     expected = train(whole, images, labels, test=(images, labels), options=options, folder=tmp_path / "whole")
 
-    class Killed(Exception):
+    class Killed(BaseException):
         pass
 
     def run_until(step: int) -> list[Epoch]:

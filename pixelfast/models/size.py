@@ -1,0 +1,70 @@
+"""A bound on the size of a model while it is built: arguments from a file may describe one that no machine holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..errors import InvalidInput
+from ..heads import Head
+
+OPERATIONS = 20_000
+"""So many steps may build a model without a file of weights. With default arguments, each of our models takes under 5,000."""
+MAKE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+
+
+OPTION = "max_bytes=, --max-bytes"
+
+
+class _Bounded(TorchFunctionMode):
+    """Counts the steps and the bytes of new tensors, and stops before there are too many."""
+
+    def __init__(self, max_bytes: int, reason: str, operations: int) -> None:
+        super().__init__()
+        self.max_bytes, self.reason, self.operations, self.bytes = max_bytes, reason, operations, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.operations -= 1
+        if self.operations < 0:
+            raise InvalidInput("the model is too large: it has too many layers")
+        if func in MAKE:
+            made: Tensor = func(*args, **{**kwargs, "device": "meta"})  # its size only
+            self.bytes += made.numel() * made.element_size()
+            _allow(self.bytes, "its weights", self.max_bytes, self.reason)
+        return func(*args, **kwargs)
+
+
+def _allow(size: int, what: str, limit: int, reason: str) -> None:
+    if size > limit:
+        raise InvalidInput(
+            f"the model is too large: {what} would take {size:,} bytes or more, and the limit is {limit:,} ({reason})"
+        )
+
+
+def build_bounded(
+    kind: Callable[..., nn.Module], arguments: Mapping[str, Any], max_bytes: int, weights: tuple[int, int] | None = None
+) -> nn.Module:
+    """``kind(**arguments)``, one of our models.
+
+    Args:
+        weights: bytes and number of the weights that the model is for, which it may exceed somewhat.
+
+    Raises:
+        InvalidInput: it, or what it says about one image, would be larger than ``max_bytes``.
+    """
+    most, reason, operations = max_bytes, OPTION, OPERATIONS
+    if weights is not None:
+        most, reason = 8 * weights[0] + 2**24, "many times what the file of weights holds"
+        operations = 50 * weights[1] + 5_000
+    with _Bounded(most, reason, operations):
+        model = kind(**arguments)
+    channels, height, width = cast("tuple[int, int, int]", model.shape)
+    head = cast(Head, model.head)
+    predicted = 4 * max(head.levels, head.parameters) * channels * height * width
+    _allow(predicted, f"what it says about one image of {channels} x {height} x {width}", max_bytes, OPTION)
+    return model
