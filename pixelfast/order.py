@@ -38,6 +38,12 @@ class Order:
         axes = ((rows, self.up), (rows + 1, self.left))
         return np.flip(array, tuple(axis for axis, flip in axes if flip and array.shape[axis] > 1))
 
+    def after(self, frame: Order) -> Order:
+        """The order in which an image that is turned by `frame` is drawn, where its own is drawn in this one."""
+        probe = np.arange(6).reshape(2, 3)
+        wanted, seen = self.turned(probe, 0), frame.turned(probe, 0)
+        return next(order for order in ORDERS.values() if np.array_equal(order.turned(seen, 0), wanted))
+
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Channels, lines, and pixels of a line, of images (C, H, W)."""
         channels, height, width = shape

@@ -13,12 +13,12 @@ from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
 from .graph import FieldSpec, Graph
 from .heads import Head
 from .lower import lower
-from .order import RASTER, Order
+from .order import ORDERS, RASTER, Order
 from .program import Program
 from .schedule.availability import Times, availability, find_leak, leaks
-from .schedule.cadence import Schedule, schedule
+from .schedule.cadence import Schedule, is_regular, schedule
 from .simplify import prune, simplify
-from .trace.capture import IMAGES, capture
+from .trace.capture import IMAGES, Capture, capture
 from .trace.convert import Converted, convert
 from .trace.output import OutputLayout, bind, candidates
 from .turn import turned
@@ -58,16 +58,41 @@ def analyse(
         NotAutoregressive, UnsupportedModel: see `trace.capture` and `trace.convert`.
     """
     captured = capture(module, shape, head, conditions)
-    if order == RASTER:
-        return choose_layout(convert(captured, shape, head), shape, head)
-    try:  # masks that lie in that order; converting uses constants up
-        return choose_layout(convert(replace(captured, constants=dict(captured.constants)), shape, head), shape, head, order)
-    except UnsupportedModel as error:
-        refused = error
-    try:  # a module that flips or transposes its image, and is regular only where that is undone
-        return choose_layout(convert(captured, shape, head, order), shape, head, order)
-    except UnsupportedModel:
-        raise UnsupportedModel(f"{refused}. The order is {order.name!r}: is it the model's?") from refused
+    frames = _frames(captured, order)
+    irregular: Analysis | None = None
+    refused: UnsupportedModel | NotAutoregressive | None = None
+    for frame in frames:
+        constants = captured.constants if frame == frames[-1] else dict(captured.constants)  # converting uses them up
+        try:
+            converted = convert(replace(captured, constants=constants), shape, head, frame)
+            analysis = choose_layout(converted, shape, head, order)
+        except (UnsupportedModel, NotAutoregressive) as error:
+            refused = refused or error
+            continue
+        if analysis.leak is not None or is_regular(analysis.graph):
+            return analysis
+        irregular = irregular or analysis
+    if irregular is not None:
+        return irregular
+    assert refused is not None
+    if order == RASTER or isinstance(refused, NotAutoregressive):
+        raise refused
+    raise UnsupportedModel(f"{refused}. The order is {order.name!r}: is it the model's?") from refused
+
+
+def _frames(captured: Capture, order: Order) -> list[Order]:
+    """How a module may turn its image before it works on it: as it is, then in the order of drawing, then in any other way.
+
+    A module is regular only where its own flips and transpositions are undone. Of an axis of two or three pixels, a flip
+    may pass for an upsampling, which then has no schedule.
+    """
+    names = {node.target._schema.name.split("::")[-1] for node in captured.graph.nodes if hasattr(node.target, "_schema")}
+    flips, transposes = bool(names & {"flip", "index", "index_select", "gather"}), bool(names & {"permute", "transpose", "t"})
+    found = [RASTER] if order == RASTER else [RASTER, order]
+    for frame in ORDERS.values():
+        if frame not in found and (flips or not (frame.up or frame.left)) and (transposes or not frame.columns):
+            found.append(frame)
+    return found
 
 
 def compile_program(analysis: Analysis, head: Head) -> Compiled:
@@ -86,7 +111,7 @@ def compile_program(analysis: Analysis, head: Head) -> Compiled:
 
 def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head, order: Order = RASTER) -> Analysis:
     """Bind the output in the one layout that fits by shape and by causality, and turn the graph to the order of drawing."""
-    left = RASTER if converted.order == order else order  # what conversion has not turned
+    left = order.after(converted.order)  # what conversion has not turned
     found: list[Analysis] = []
     refused: UnsupportedModel | None = None
     for layout in candidates(converted.shape, IMAGES, shape, head):

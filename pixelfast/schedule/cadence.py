@@ -122,6 +122,11 @@ def schedule(graph: Graph) -> Schedule:
     return Schedule(graph, tuple(_with_constants(phased)), tuple(piece_of))
 
 
+def is_regular(graph: Graph) -> bool:
+    """Whether a model that is autoregressive has shifts that are the same all over the image."""
+    return _causal(graph, lags_of(graph, frozenset()))
+
+
 def _decode(position: int) -> tuple[int, int]:
     row = (position + ROW // 2) // ROW
     return row, position - row * ROW
