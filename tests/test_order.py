@@ -402,7 +402,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["sample", *model, *order, "-n", "3", "--seed", "7", "--verify", *files]) == 0
     assert " 0 wrong" in capsys.readouterr().out
     assert np.load(tmp_path / "out.npy").shape == (3, 1, 7, 5)
-    assert main(["check", *model]) == 2
-    assert "order=" in capsys.readouterr().err
+    assert main(["check", *model]) == 1
+    assert "order of generation? Then pass order=" in capsys.readouterr().out
     assert main(["sample", "--checkpoint", "digits", *order]) == 2
     assert "--order describe" in capsys.readouterr().err

@@ -88,13 +88,15 @@ class _Machine:
         self.head = _head_object(program, request)
         self.log_prob = torch.zeros(images, dtype=torch.float64, device=device)
         size = (images, height, width, channels, program.parameters)
-        self.parameters = torch.zeros(size, device=device) if request.want_parameters else None
+        self.parameters = torch.zeros(size, dtype=torch.float32, device=device) if request.want_parameters else None
 
     def tensor(self, array: np.ndarray) -> Tensor:
         return torch.tensor(array, device=self.device)
 
     def allocate(self, rows: int, columns: Columns, features: int) -> Tensor:
-        return torch.zeros(rows, columns[1] - columns[0], self.images, features, device=self.device)
+        return torch.zeros(
+            rows, columns[1] - columns[0], self.images, features, dtype=torch.float32, device=self.device
+        )
 
     def constant(self, array: np.ndarray) -> Tensor:
         """A weight of the program on the device, copied once."""
@@ -186,7 +188,7 @@ class _Machine:
             return self.read_field(leaf, row, columns)
         if isinstance(leaf, np.ndarray):
             return self.constant(leaf)
-        return torch.tensor(float(leaf), device=self.device)
+        return torch.tensor(float(leaf), dtype=torch.float32, device=self.device)
 
     def read_field(self, slot: FieldSlot, row: int, columns: Columns) -> Tensor:
         field, numbers = self.program.fields[slot.field], self.fields[slot.field]  # (N or 1, rows or 1, cols or 1, F)

@@ -47,9 +47,9 @@ class State:
         shape = (images, height, width, channels)
         return State(
             position=torch.zeros(2, dtype=torch.int32, device=device),
-            noise=torch.zeros(shape, device=device),
+            noise=torch.zeros(shape, dtype=torch.float32, device=device),
             values=torch.zeros(shape, dtype=torch.int32, device=device),
-            parameters=torch.zeros(*shape, program.parameters, device=device) if want_parameters else None,
+            parameters=torch.zeros(*shape, program.parameters, dtype=torch.float32, device=device) if want_parameters else None,
             log_prob=torch.zeros(images, dtype=torch.float64, device=device),
             temperature=torch.ones(1, dtype=torch.float64, device=device),
             status=torch.zeros(1, dtype=torch.int64, device=device),

@@ -57,7 +57,7 @@ class Memory:
         self._field_shapes = [(*shape[:3], _padded(shape[3])) for shape in field_shapes]
         self._fields = [self._place(int(np.prod(shape))) for shape in self._field_shapes]
         self._collect()
-        self.arena = torch.zeros(max(self._size, 1), device=device)
+        self.arena = torch.zeros(max(self._size, 1), dtype=torch.float32, device=device)
         for start, array in self._arrays:
             flat = torch.from_numpy(np.ascontiguousarray(array, np.float32).reshape(-1))
             self.arena[start : start + flat.numel()] = flat.to(device)

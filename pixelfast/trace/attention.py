@@ -88,7 +88,7 @@ def multiply(c: Converter, a: Value, b: Value) -> Products:
         )
     right = c.layout(aten.permute.default, (b, [0, 2, 1]), {})
     numbers = stepped(0, (batch, rows, cols), (rows * cols, cols, 1))
-    return Products(numbers, a, right, torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
+    return Products(numbers, a, right, torch.ones(1, 1, 1, dtype=torch.float32), torch.zeros(1, 1, 1, dtype=torch.float32))
 
 
 def follow(c: Converter, target: Any, name: str, args: Any, kwargs: Any) -> Any:
@@ -139,7 +139,7 @@ def moved(c: Converter, target: Any, args: Any, kwargs: Any) -> Any:
 def known(c: Converter, products: Products, value: Value | float | bool) -> Tensor:
     """A known operand as it meets each product: (B or 1, rows or 1, cols or 1)."""
     if not isinstance(value, Value):
-        return torch.full((1, 1, 1), float(value))
+        return torch.full((1, 1, 1), float(value), dtype=torch.float32)
     if value.dynamic is not None or value.const is None:
         raise UnsupportedModel(f"{c.at}: {products.name()} meet numbers that depend on the conditions of a call; {NAIVE}")
     const = value.const.detach()
@@ -167,7 +167,7 @@ def known(c: Converter, products: Products, value: Value | float | bool) -> Tens
     sizes = [int(axis.max()) + 1 for axis in place]
     if math.prod(sizes) != const.numel():
         raise UnsupportedModel(f"{c.at}: {products.name()} meet numbers for a part of them only; {NAIVE}")
-    result = torch.zeros(sizes)
+    result = torch.zeros(sizes, dtype=torch.float32)
     result[place] = const.reshape(index.shape)
     return result
 
@@ -200,7 +200,7 @@ def div(c: Converter, a: Any, b: Any, **more: Any) -> Products | None:
 
 
 def neg(c: Converter, a: Products) -> Products:
-    return _times(a, -torch.ones(1, 1, 1))
+    return _times(a, -torch.ones(1, 1, 1, dtype=torch.float32))
 
 
 def _times(products: Products, factor: Tensor) -> Products:
@@ -212,7 +212,7 @@ def _times(products: Products, factor: Tensor) -> Products:
 def add(c: Converter, a: Any, b: Any, alpha: float = 1) -> Products | None:
     if isinstance(a, Products):
         return None if _unknown(b) else _plus(a, alpha * known(c, a, b))
-    return None if _unknown(a) else _plus(_times(b, torch.full((1, 1, 1), float(alpha))), known(c, b, a))
+    return None if _unknown(a) else _plus(_times(b, torch.full((1, 1, 1), float(alpha), dtype=torch.float32)), known(c, b, a))
 
 
 def sub(c: Converter, a: Any, b: Any, alpha: float = 1) -> Products | None:
@@ -245,7 +245,7 @@ def where(c: Converter, condition: Any, a: Any, b: Any) -> Products | None:
         if (value * filled).any():
             return None
         return replace(products, weights=replace(products.weights, zeroed=products.weights.zeroed | filled))
-    zero = torch.zeros(())
+    zero = torch.zeros((), dtype=torch.float32)
     return replace(
         products, factor=torch.where(filled, zero, products.factor), bias=torch.where(filled, value, products.bias)
     )

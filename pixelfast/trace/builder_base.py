@@ -21,10 +21,11 @@ Window = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a node comes from: its name in the traced graph and the user's submodule."""
+    """Where a node comes from: its name in the traced graph, the user's submodule, and whether that computes in float64."""
 
     name: str
     layer: str
+    wide: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} (layer {self.layer!r})" if self.layer else self.name

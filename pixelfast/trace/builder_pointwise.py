@@ -124,7 +124,7 @@ class PointwiseBuilder(ReadingBuilder):
             assembly.operand(parts)
         leaves, expression = assembly.finish(ops)
         node = Pointwise(at.name, at.layer, len(group), domain, leaves, expression, lattice=lattice)
-        folded = self._fold_input(node)
+        folded = self._fold_input(node, torch.float64 if at.wide else torch.float32)
         if folded is None:
             found = self.add(node)
         else:
@@ -139,8 +139,8 @@ class PointwiseBuilder(ReadingBuilder):
         numbers[torch.from_numpy(~chosen)] = 0
         return numbers
 
-    def _fold_input(self, node: Pointwise) -> tuple[Input, tuple[int, int]] | None:
-        """The node as a table, if each of its features is a function of a single image value."""
+    def _fold_input(self, node: Pointwise, dtype: torch.dtype) -> tuple[Input, tuple[int, int]] | None:
+        """The node as a table, computed in a type, if each of its features is a function of a single image value."""
         edges = [leaf for leaf in node.leaves if isinstance(leaf, Edge)]
         first = edges[0] if edges else None
         channels: np.ndarray | None = None
@@ -159,12 +159,12 @@ class PointwiseBuilder(ReadingBuilder):
                 channels = reads
                 if not self.image.contains(node.domain.shifted(leaf.row, leaf.col)):
                     return None
-                tables.append(torch.from_numpy(source.table[leaf.channels]).float())
+                tables.append(torch.from_numpy(source.table[leaf.channels]).to(dtype))
             else:
-                tables.append(torch.as_tensor(leaf, dtype=torch.float32).reshape(-1, 1))
+                tables.append(torch.as_tensor(leaf, dtype=dtype).reshape(-1, 1))
         if first is None or channels is None:
             return None
-        # In float32, as the module computes: `(x * 127).long()` must fall to the same side.
+        # As the module computes: `(x * 127).long()` must fall to the same side.
         table = evaluate(node.ops, tables).double().expand(node.features, self.levels).contiguous().numpy()
         return Input(node.name, node.layer, node.features, self.image, channels.copy(), table), (first.row, first.col)
 

@@ -127,9 +127,34 @@ def first_output(output: Any, module: nn.Module) -> Tensor:
 
 
 def call(module: nn.Module, inputs: Tensor, conditions: Conditions) -> Tensor:
-    """One forward: the module's own `__call__`, its first output, without gradients."""
-    with torch.no_grad():
-        return first_output(module(inputs, *conditions.args, **conditions.kwargs), module)
+    """One forward: the module's own `__call__`, its first output, without gradients; the image comes in the type it takes."""
+    return _accepted(module, inputs, conditions)[1]
+
+
+def _accepted(module: nn.Module, inputs: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
+    """The image in the first of `_types` with which a forward runs, and what that gives."""
+    refused: RuntimeError | None = None
+    for dtype in _types(module, inputs):
+        image = inputs.to(dtype)
+        try:
+            with torch.no_grad():
+                return image, first_output(module(image, *conditions.args, **conditions.kwargs), module)
+        except RuntimeError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def _types(module: nn.Module, inputs: Tensor) -> list[torch.dtype]:
+    """The types in which a module may take its image: an encoding in floating point is converted to the module's own type.
+
+    Of a module with weights and buffers of several types none says in which it begins. Most begin in float32.
+    """
+    if not inputs.is_floating_point():
+        return [inputs.dtype]
+    tensors = (*module.parameters(), *module.buffers())
+    own = {tensor.dtype for tensor in tensors if tensor.is_floating_point()} or {inputs.dtype}
+    return sorted(own, key=lambda dtype: (dtype != inputs.dtype, str(dtype)))
 
 
 def blank_output(module: nn.Module, head: Head, shape: tuple[int, int, int], conditions: Conditions) -> Tensor:
@@ -142,7 +167,7 @@ def output_of(module: nn.Module, head: Head, images: Tensor, conditions: Conditi
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     inputs = head.encode_images(images).to(device)
     _, channels, height, width = images.shape
-    return _eager(module, inputs, two_images(conditions).to(device), (channels, height, width))
+    return _eager(module, inputs, two_images(conditions).to(device), (channels, height, width))[1]
 
 
 class _Wrapper(nn.Module):
@@ -177,7 +202,8 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
     inputs = head.encode_images(images)
     example = two_images(conditions)
     module = copy.deepcopy(module).cpu()
-    output, again = _eager(module, inputs, example, shape), call(module, inputs, example)
+    inputs, output = _eager(module, inputs, example, shape)
+    again = call(module, inputs, example)
     if not _agree(output, again):
         raise UnsupportedModel(
             f"{type(module).__name__} gave two different outputs for the same images, in eval mode: its forward keeps a "
@@ -282,18 +308,22 @@ def two_images(conditions: Conditions) -> Conditions:
     return conditions.map(lambda tensor: tensor.detach().cpu()).rows(torch.tensor([0, n - 1]), n)
 
 
-def _eager(module: nn.Module, inputs: Tensor, conditions: Conditions, shape: tuple[int, int, int]) -> Tensor:
+def _eager(
+    module: nn.Module, inputs: Tensor, conditions: Conditions, shape: tuple[int, int, int]
+) -> tuple[Tensor, Tensor]:
+    """One forward, with the image in the type that the module takes, which comes along."""
     try:
-        return call(module, inputs, conditions)
+        return _accepted(module, inputs, conditions)
     except UnsupportedModel:
         raise
     except InvalidInput as error:
         layer = _layer_of(error, module)
         raise InvalidInput(f"{error} (in layer {layer!r})" if layer else str(error)) from error
     except Exception as error:
+        types = " or ".join(map(str, _types(module, inputs)))
         given = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in conditions.tensors()) or "no conditions"
         raise InvalidInput(
-            f"{type(module).__name__} does not accept images of shape (N, {', '.join(map(str, shape))}) as {inputs.dtype} with "
+            f"{type(module).__name__} does not accept images of shape (N, {', '.join(map(str, shape))}) as {types} with "
             f"{given}: {type(error).__name__}: {str(error).strip()[:300]}. Its forward is {type(module).__name__}"
             f"{_signature(module)}: check shape=, the head's encode=, and cond="
         ) from error

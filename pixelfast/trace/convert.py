@@ -7,7 +7,7 @@ PyTorch once for each call. Layout operations run on element numbers. Everything
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,7 @@ class Converter:
     def run(self) -> Converted:
         last = _last_reads(self.capture.graph)
         for node in self.capture.graph.nodes:
-            self.at = Origin(node.name, _layer(node))
+            self.at = Origin(node.name, _layer(node), _is_wide(node))
             if node.op == "placeholder" and node.users:
                 self.env[node] = self.placeholder(node)
             elif node.op == "get_attr":
@@ -163,6 +163,7 @@ class Converter:
         kwargs = fx.node.map_arg(node.kwargs, lambda n: self.env[n])
         if any(value.numbers is not None for value in values_in((args, kwargs))):
             rules_scans.refuse_loops(self, node)
+            _refuse_narrow(node, self.at)
         return self.call(node.target, args, kwargs)
 
     def call(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -367,6 +368,27 @@ class Converter:
 def _name(target: Any) -> str:
     """An operation's ATen name without overload."""
     return str(target._schema.name.split("::")[-1])
+
+
+def _types_of(nodes: Iterable[fx.Node]) -> set[torch.dtype]:
+    """Types of the tensors that nodes give."""
+    return {val.dtype for node in nodes for val in [node.meta.get("val")] if isinstance(val, Tensor)}
+
+
+def _is_wide(node: fx.Node) -> bool:
+    """Whether an operation computes in float64: what it gives is that, or is no floating-point number made of that."""
+    given = _types_of([node])
+    narrow = any(dtype.is_floating_point for dtype in given)
+    return torch.float64 in (given if narrow else _types_of(node.all_input_nodes))
+
+
+def _refuse_narrow(node: fx.Node, at: Origin) -> None:
+    """Refuse what computes with fewer digits than the engines."""
+    for dtype in _types_of([node]) & {torch.float16, torch.bfloat16}:
+        raise UnsupportedModel(
+            f"{at} computes in {dtype}; pixelfast traces modules that compute in float32 or float64: sample model.float(), "
+            'without autocast in its forward, or the module as it is, slowly, with engine="naive"'
+        )
 
 
 def _last_reads(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

@@ -24,8 +24,8 @@ def average(
     """`F.avg_pool2d`: a convolution of each channel by itself, divided by how many pixels a window holds."""
     stride, padding = _pair(stride or kernel), _pair(padding)
     channels = shape_of(x)[1]
-    weight = torch.ones(channels, 1, *_pair(kernel))
-    ones = torch.ones(1, *shape_of(x)[1:])
+    weight = torch.ones(channels, 1, *_pair(kernel), dtype=torch.float32)
+    ones = torch.ones(1, *shape_of(x)[1:], dtype=torch.float32)
     counted = torch.nn.functional.conv2d(ones, weight, None, stride, padding, 1, channels)
     mean = target(ones, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
     if mean.shape != counted.shape:
@@ -35,7 +35,7 @@ def average(
         )
     share = mean / counted  # of each pixel in a window's average
     uniform = bool((share == share.flatten()[0]).all())
-    factor = share.flatten()[0] if uniform else torch.ones(())
+    factor = share.flatten()[0] if uniform else 1.0
     conv = aten.convolution.default
     total = convolution(
         c, conv, x, Value(None, weight * factor), None, stride, padding, [1, 1], False, [0, 0], channels
