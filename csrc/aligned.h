@@ -49,12 +49,14 @@ class AlignedFloats {
   float* data_ = nullptr;
 };
 
-// Memory that calls hand on to each other: what the system gives costs a millisecond, a small image not many more.
+// Memory that calls hand on to each other: what the system gives costs a millisecond, a small image not many more. Nobody
+// waits for it: where a process was forked while another thread was here, that would take forever.
 class Pool {
  public:
   // At least `count` floats. What they hold is finite, but anything.
   AlignedFloats take(size_t count) {
-    std::lock_guard<std::mutex> lock(mutex_);
+    const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    if (!lock) return AlignedFloats(count);
     for (AlignedFloats& floats : free_)
       if (floats.size() >= count && floats.size() <= 2 * count) {
         std::swap(floats, free_.back());
@@ -66,8 +68,8 @@ class Pool {
   }
 
   void give_back(AlignedFloats floats) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (floats.size() * sizeof(float) > kMostBytes) return;
+    const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    if (!lock || floats.size() * sizeof(float) > kMostBytes) return;
     free_.push_back(std::move(floats));
     if (free_.size() > kMost) free_.erase(free_.begin());
   }

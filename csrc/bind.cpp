@@ -1,11 +1,23 @@
 // The Python module pixelfast._cpu. It checks shapes, lends arrays to the engine, and lets go of the GIL meanwhile.
+//
+// No Python runs above a frame of C++ here: signals and callbacks are for the Python code that waits (engines/cpu.py). So where
+// the interpreter ends, no frame of C++ is unwound, or left, that somebody still needs.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <exception>
 #include <iterator>
+#include <thread>
+
+#ifdef _WIN32
+#include <process.h>
+#else
+#include <unistd.h>
+#endif
 
 #include "cpu/engine.h"
 #include "cpu/isa.h"
@@ -27,23 +39,33 @@ void require_shape(const char* name, const py::array& array, const Shape& shape)
     throw std::invalid_argument(std::string(name) + " has a wrong shape");
 }
 
-// Signals and callbacks, on the thread that called.
-class PythonWatcher final : public Watcher {
- public:
-  PythonWatcher(const py::object& on_row, const py::object& values) : on_row_(on_row), values_(values) {}
+// Whether the interpreter has begun to end, so that nobody but the thread that ends it will get the GIL again.
+bool interpreter_ends() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing();
+#else
+  return _Py_IsFinalizing();
+#endif
+}
 
-  void poll() override {
-    py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+// Lets go of the GIL while `work` runs. Not by pybind11's guard: where the interpreter ends meanwhile, Python before 3.14 ends
+// a thread that asks for the GIL by unwinding its stack, and the guard's destructor, which asks again, aborts the process.
+// The package sees to it that no call is here by then (pixelfast/ending.py); a thread that it knew nothing of stays asleep, as
+// all of them do from Python 3.14 on.
+template <class Work>
+void without_gil(Work work) {
+  const bool ending = interpreter_ends();  // then it is this thread that ends it
+  PyThreadState* const state = PyEval_SaveThread();
+  std::exception_ptr error;
+  try {
+    work();
+  } catch (...) {
+    error = std::current_exception();
   }
-  void row_finished(int row) override {
-    py::gil_scoped_acquire gil;
-    on_row_(row, values_);
-  }
-
- private:
-  const py::object &on_row_, &values_;
-};
+  while (!ending && interpreter_ends()) std::this_thread::sleep_for(std::chrono::hours(1));
+  PyEval_RestoreThread(state);
+  if (error) std::rethrow_exception(error);
+}
 
 Precision precision_of(const std::string& name) {
   const std::vector<std::string> names = precision_names();
@@ -51,6 +73,17 @@ Precision precision_of(const std::string& name) {
   if (found == names.end()) throw std::invalid_argument("there is no precision \"" + name + "\"");
   return static_cast<Precision>(found - names.begin());
 }
+
+long process() {
+#ifdef _WIN32
+  return _getpid();
+#else
+  return getpid();
+#endif
+}
+
+constexpr std::chrono::milliseconds kLookUpEvery{20};
+constexpr int64_t kMostSteps = 1 << 30;  // of a wave; they are counted in int
 
 constexpr const char* kSplits[] = {"none", "rows", "phases", "parts"};
 
@@ -92,13 +125,15 @@ class Engine {
                     "split"_a = split, "chunk"_a = a.chunk, "skew"_a = a.skew);
   }
 
-  // None, or (image, row, col, channel) where the parameters describe no distribution.
-  py::object sample(const Array<float>& noise, const std::optional<Array<int32_t>>& given,
-                    const std::vector<Array<float>>& fields, Array<int32_t> values,
-                    std::optional<Array<double>> log_prob, std::optional<Array<float>> parameters, double temperature,
-                    int threads, const py::object& on_row, const std::optional<Forced>& arrangement) const {
+  const Plan& plan() const { return *plan_; }
+
+  // What a call says, checked; it points into the arrays.
+  Call call(const Array<float>& noise, const std::optional<Array<int32_t>>& given, const std::vector<Array<float>>& fields,
+            Array<int32_t>& values, std::optional<Array<double>>& log_prob, std::optional<Array<float>>& parameters,
+            double temperature, int threads, bool by_row) const {
     Call call{};
-    if (noise.ndim() != 4 || noise.shape(0) > (1 << 24)) throw std::invalid_argument("noise has a wrong shape");
+    if (noise.ndim() != 4 || noise.shape(0) < 1 || noise.shape(0) > (1 << 24))
+      throw std::invalid_argument("noise has a wrong shape");
     call.images = static_cast<int>(noise.shape(0));
     const Shape shape{call.images, plan_->height, plan_->width, plan_->channels};
     require_shape("noise", noise, shape);
@@ -119,18 +154,10 @@ class Engine {
     if (threads < 1 || threads > 4096) throw std::invalid_argument("threads must lie in 1 .. 4096");
     call.temperature = temperature;
     call.threads = threads;
-    call.by_row = !on_row.is_none();
-    PythonWatcher watcher(on_row, values);
-    std::optional<Position> failure;
-    if (call.images > 0) {
-      py::gil_scoped_release release;
-      failure = pixelfast::sample(*plan_, call, arranged(call, arrangement), watcher);
-    }
-    if (!failure) return py::none();
-    return py::make_tuple(failure->image, failure->row, failure->col, failure->channel);
+    call.by_row = by_row;
+    return call;
   }
 
- private:
   Arrangement arranged(const Call& call, const std::optional<Forced>& forced) const {
     if (!forced) return arrange(*plan_, call.images, call.threads, call.by_row);
     const auto& [teams, team, split, chunk] = *forced;
@@ -142,9 +169,12 @@ class Engine {
     if (found == std::end(kSplits) || !possible || teams < 1 || teams > 4096 || team > 4096 || chunk < 1 || chunk > 1024 || !fits)
       throw std::invalid_argument("there is no such arrangement");
     if (how == Split::parts) return in_parts(call.images, teams, team);
-    return as_wave(*plan_, call.images, teams, team, how, chunk);
+    const Arrangement wave = as_wave(*plan_, call.images, teams, team, how, chunk);
+    if (static_cast<int64_t>(wave.skew) * plan_->height > kMostSteps) throw std::invalid_argument("there is no such arrangement");
+    return wave;
   }
 
+ private:
   const int32_t* check_given(const Array<int32_t>& given, const Shape& shape) const {
     require_shape("given", given, shape);
     const int32_t* data = given.data();
@@ -174,6 +204,72 @@ class Engine {
   std::unique_ptr<const Plan> plan_;
 };
 
+// A call that is under way, and all that it points to.
+class Sampling {
+ public:
+  Sampling(py::object owner, Array<float> noise, std::optional<Array<int32_t>> given, std::vector<Array<float>> fields,
+           Array<int32_t> values, std::optional<Array<double>> log_prob, std::optional<Array<float>> parameters,
+           double temperature, int threads, bool by_row, const std::optional<Forced>& arrangement)
+      : owner_(std::move(owner)),
+        noise_(std::move(noise)),
+        given_(std::move(given)),
+        fields_(std::move(fields)),
+        values_(std::move(values)),
+        log_prob_(std::move(log_prob)),
+        parameters_(std::move(parameters)) {
+    const auto& engine = owner_.cast<const Engine&>();
+    Call call = engine.call(noise_, given_, fields_, values_, log_prob_, parameters_, temperature, threads, by_row);
+    const Arrangement how = engine.arranged(call, arrangement);
+    run_ = std::make_unique<Running>(engine.plan(), std::move(call), how);
+  }
+
+  // In a forked child, the workers are the parent's: nobody would ever join them.
+  ~Sampling() {
+    if (forked()) run_.release();
+  }
+
+  // Whether all is finished, and how many rows are, after a while at most.
+  std::pair<bool, int> wait(int reported) {
+    Running& run = running();
+    std::pair<bool, int> news;
+    without_gil([&] { news = run.wait(kLookUpEvery, reported); });
+    return news;
+  }
+
+  // None, or (image, row, col, channel) where the parameters describe no distribution.
+  py::object failure() {
+    const std::optional<Position> failure = running().failure();
+    if (!failure) return py::none();
+    return py::make_tuple(failure->image, failure->row, failure->col, failure->channel);
+  }
+
+  // Stops what still runs; the call is over.
+  void stop() {
+    if (!run_ || forked()) return;
+    without_gil([&] { run_.reset(); });
+  }
+
+ private:
+  bool forked() const { return process_ != process(); }
+
+  Running& running() {
+    if (forked())
+      throw std::runtime_error("this process was forked while it sampled, and the threads that did are in its parent only: sample anew");
+    if (!run_) throw std::runtime_error("the call is over");
+    return *run_;
+  }
+
+  py::object owner_;
+  Array<float> noise_;
+  std::optional<Array<int32_t>> given_;
+  std::vector<Array<float>> fields_;
+  Array<int32_t> values_;
+  std::optional<Array<double>> log_prob_;
+  std::optional<Array<float>> parameters_;
+  const long process_ = process();
+  std::unique_ptr<Running> run_;  // last, so that it ends first
+};
+
 }  // namespace
 }  // namespace pixelfast
 
@@ -194,9 +290,15 @@ PYBIND11_MODULE(_cpu, m) {
       .def_property_readonly("low_products", &Engine::low_products, "How many have weights of another precision than fp32.")
       .def_property_readonly("instructions", &Engine::instructions, "How many run at a row and at a pixel, once fused.")
       .def_property_readonly("isa", &Engine::isa)
-      .def("sample", &Engine::sample, py::kw_only(), py::arg("noise").noconvert(), py::arg("given").noconvert(),
-           py::arg("fields"), py::arg("values").noconvert(), py::arg("log_prob").noconvert(),
-           py::arg("parameters").noconvert(), py::arg("temperature"), py::arg("threads"), py::arg("on_row"), py::arg("arrangement") = py::none())
       .def("arrangement", &Engine::arrangement, py::arg("images"), py::arg("threads"), py::arg("together") = false,
            "How a call with so many images and threads is spread over threads.");
+  py::class_<Sampling>(m, "Sampling", "A call that is under way.")
+      .def(py::init<py::object, Array<float>, std::optional<Array<int32_t>>, std::vector<Array<float>>, Array<int32_t>,
+                    std::optional<Array<double>>, std::optional<Array<float>>, double, int, bool, const std::optional<Forced>&>(),
+           py::arg("engine"), py::kw_only(), py::arg("noise").noconvert(), py::arg("given").noconvert(), py::arg("fields"),
+           py::arg("values").noconvert(), py::arg("log_prob").noconvert(), py::arg("parameters").noconvert(),
+           py::arg("temperature"), py::arg("threads"), py::arg("by_row"), py::arg("arrangement") = py::none())
+      .def("wait", &Sampling::wait, py::arg("reported"), "Whether all is finished, and how many rows are.")
+      .def("failure", &Sampling::failure, "Where the parameters described no distribution, or None.")
+      .def("stop", &Sampling::stop);
 }

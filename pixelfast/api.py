@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .arguments import count_of, head_of, module_of, order_of, shape_of
 from .conditions import Conditions
 from .contents import Contents, module_contents
+from .ending import leaves_at_exit
 from .engines import registry
 from .engines.naive import NaiveEngine
 from .errors import InvalidInput
@@ -21,6 +22,7 @@ from .sampler import Sampler
 from .trace.capture import IMAGES, frozen_copy
 
 
+@leaves_at_exit
 def compile(
     model: nn.Module,
     shape: tuple[int, int, int] | None = None,
@@ -109,6 +111,7 @@ _kept: dict[int, _Kept] = {}
 """By the id of the module: modules may have an `==` of their own."""
 
 
+@leaves_at_exit
 def sample(
     model: nn.Module,
     n: int = 1,

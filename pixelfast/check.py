@@ -10,6 +10,7 @@ from torch import nn
 
 from .arguments import head_of, module_of, order_of, shape_of
 from .conditions import Conditions
+from .ending import leaves_at_exit
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
 from .heads import Head
 from .order import RASTER
@@ -99,6 +100,7 @@ class Report:
         return "\n".join(lines)
 
 
+@leaves_at_exit
 def check(
     model: nn.Module,
     shape: tuple[int, int, int] | None = None,

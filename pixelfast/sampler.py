@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,11 +14,13 @@ from torch import Tensor, nn
 from . import noise as noise_module
 from .arguments import count_of, given_of, images_of, temperature_of, values_of
 from .conditions import Conditions
+from .ending import leaves_at_exit, outside
 from .engines import registry
 from .engines.naive import NaiveEngine
 from .engines.request import Request, Result, located, restored, turned
 from .errors import EngineUnavailable, NumericalError, VerificationError
 from .heads import Head
+from .locks import Lock
 from .order import RASTER, Order
 from .pipeline import Analysis, Compiled, analyse, compile_program, evaluate_fields
 from .progress import RowProgress
@@ -73,10 +74,11 @@ class Sampler:
         self._compiled: dict[tuple[object, ...], tuple[Compiled, registry.Engine | None]] = {}
         self._naive: dict[tuple[object, ...], NaiveEngine] = {}
         self._checked: set[tuple[object, ...]] = set()
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     # ---------------------------------------------------------------- compiling
 
+    @leaves_at_exit
     def prepare(self, cond: Any = None) -> Compiled:
         """Compile for conditions like `cond`, if that has not been done; returns what was compiled.
 
@@ -131,6 +133,7 @@ class Sampler:
 
     # ---------------------------------------------------------------- sampling
 
+    @leaves_at_exit
     def sample(
         self,
         n: int = 1,
@@ -269,7 +272,8 @@ class Sampler:
         def finished(row: int, values: np.ndarray) -> None:
             bar.advance()
             if on_row is not None:
-                on_row(row, images_of(np.maximum(values, 0), self.head.levels))
+                with outside():
+                    on_row(row, images_of(np.maximum(values, 0), self.head.levels))
 
         return finished
 
@@ -284,6 +288,7 @@ class Sampler:
 
     # ---------------------------------------------------------------- checking, scoring
 
+    @leaves_at_exit
     def verify(
         self,
         images: Tensor,
@@ -339,6 +344,7 @@ class Sampler:
             )
         return total
 
+    @leaves_at_exit
     def log_prob(self, images: Tensor, cond: Any = None, batch_size: int = 64) -> Tensor:
         """Natural logarithm of the probability of whole images: integers (N, C, H, W) -> float64 (N,).
 
@@ -361,6 +367,7 @@ class Sampler:
         faster = list(registry.ENGINES)[: list(registry.ENGINES).index(self.engine)]
         return [(name, why) for name, why in registry.reasons(self.head, self.precision).items() if name in faster]
 
+    @leaves_at_exit
     def explain(self, cond: Any = None) -> str:
         """What was found in the model and how it is sampled, for reading."""
         name = type(self._module).__name__

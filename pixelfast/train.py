@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from . import arguments
 from .checkpoint import save
+from .ending import leaves_at_exit
 from .errors import (
     CheckpointError,
     InvalidInput,
@@ -101,6 +102,7 @@ class Epoch:
     seconds: float
 
 
+@leaves_at_exit
 @torch.no_grad()
 def bits_per_dim(
     model: nn.Module, images: Tensor, labels: Tensor | None = None, maps: Tensor | None = None, *, batch_size: int = 64
@@ -126,6 +128,7 @@ def bits_per_dim(
     return total / images.numel() / math.log(2)
 
 
+@leaves_at_exit
 def train(
     model: nn.Module,
     images: Tensor,

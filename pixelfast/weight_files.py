@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import pickle
 import re
-import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from .errors import CheckpointError
 from .files import MAX_BYTES, Source, is_folder, opened
+from .locks import Lock
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 DEPTH = 8
@@ -67,7 +67,7 @@ STAND_INS: dict[str, type] = {
 }
 """What a file may name beside tensors and plain containers, and what is made instead. None of it is imported or called."""
 
-_PERMITTING = threading.Lock()
+_PERMITTING = Lock(forks_wait=True)
 """PyTorch keeps what it permits in a global."""
 
 

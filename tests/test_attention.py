@@ -269,7 +269,8 @@ def test_damaged_attention_never_crashes(phase: str) -> None:
             continue
         for arrangement in ((1, 0, "none", 1), (1, 1, "none", 2)):
             try:
-                engine.sample(
+                cpu.sample(
+                    engine,
                     noise=np.zeros((2, HEIGHT, WIDTH, 1), np.float32), given=None, fields=fields,
                     values=np.empty((2, HEIGHT, WIDTH, 1), np.int32), log_prob=None, parameters=None, temperature=1.0,
                     threads=1, on_row=None, arrangement=arrangement,

@@ -71,7 +71,7 @@ MEASURE = """
     before = memory("VmRSS")
     engine = cpu.native().Engine(words, floats)
     values = np.empty(noise.shape, np.int32)
-    engine.sample(noise=noise, given=None, fields=[], values=values, log_prob=None, parameters=None, temperature=1.0,
+    cpu.sample(engine, noise=noise, given=None, fields=[], values=values, log_prob=None, parameters=None, temperature=1.0,
                   threads=int(sys.argv[4]), on_row=None)
     print(memory("VmHWM") - before, values.min(), values.max())
 """

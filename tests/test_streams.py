@@ -111,7 +111,8 @@ def test_damaged_sweeps_never_crash(sweep: int) -> None:
         try:
             engine = native.Engine(damaged, floats)
             for arrangement in ((1, 0, "none", 1), (1, 2, "parts", 1), (1, 1, "none", 2)):
-                engine.sample(
+                cpu.sample(
+                    engine,
                     noise=call.noise, given=None, fields=[], values=np.empty(call.noise.shape, np.int32), log_prob=None,
                     parameters=None, temperature=1.0, threads=2, on_row=None, arrangement=arrangement,
                 )  # fmt: skip
@@ -166,7 +167,8 @@ def run_damaged(engine, builder: Builder, arrangement: tuple[int, int, str, int]
     shape = (2, 3, 4, builder.shape[0])
     noise, values = np.zeros(shape, np.float32), np.empty(shape, np.int32)
     try:
-        engine.sample(
+        cpu.sample(
+            engine,
             noise=noise,
             given=None,
             fields=list(builder.field_values(2)),

@@ -13,7 +13,7 @@ void Executor::encode(const std::vector<PlannedEncode>& encodes, const Cell& cel
     const Bound& bound = cell.lane->bound[encode.out];
     for (int col = std::max(cell.col0, encode.rect.col0); col < std::min(cell.col1, encode.rect.col1); col++)
       for (int i = 0; i < tile_.images(); i++) {
-        const size_t value = call_.values[tile_.subpixel(i, row, col, encode.channel)];
+        const size_t value = tile_.value(i, row, col, encode.channel);
         std::copy_n(encode.table.data() + value * bound.count, bound.count, bound.at(col) + i * bound.stride);
       }
   }

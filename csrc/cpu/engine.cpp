@@ -1,19 +1,14 @@
 #include "engine.h"
 
 #include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <limits>
-#include <memory>
 #include <mutex>
 #include <thread>
 #include <tuple>
 
 namespace pixelfast {
-namespace {
-
-constexpr auto kPollEvery = std::chrono::milliseconds(20);
 
 class Crew {
  public:
@@ -33,34 +28,31 @@ class Crew {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  std::optional<Position> run(Watcher& watcher) {
+  void start() {
     make_teams();
     const int threads = arrangement_.shared() ? tiles_ * arrangement_.team : arrangement_.threads;
     rows_.resize(threads);
+    threads_.reserve(threads);
     for (int w = 0; w < threads; w++) threads_.emplace_back([this, w] { work(w); });
-    int reported = 0;
-    for (bool finished = false; !finished;) {
-      int rows = 0;
-      finished = wait(reported, rows);
-      while (call_.by_row && reported < rows) watcher.row_finished(reported++);
-      watcher.poll();
-    }
+  }
+
+  // See Running::wait. Rows are finished once every worker has finished them.
+  std::pair<bool, int> wait(std::chrono::milliseconds most, int reported) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    int rows = 0;
+    changed_.wait_for(lock, most, [&] {
+      rows = call_.by_row ? *std::min_element(rows_.begin(), rows_.end()) : 0;
+      return finished_ == threads_.size() || rows > reported;
+    });
+    return {finished_ == threads_.size(), rows};
+  }
+
+  std::optional<Position> failure() const {
     if (error_) std::rethrow_exception(error_);
     return failure_;
   }
 
  private:
-  // Until something happens or it is time to poll. Gives how many rows every worker has finished.
-  bool wait(int reported, int& rows) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    auto news = [&] {
-      rows = *std::min_element(rows_.begin(), rows_.end());
-      return finished_ == threads_.size() || (call_.by_row && rows > reported);
-    };
-    changed_.wait_for(lock, kPollEvery, news);
-    return finished_ == threads_.size();
-  }
-
   void work(int worker) {
     std::optional<Position> failure;
     std::exception_ptr error;
@@ -150,14 +142,28 @@ class Crew {
   std::vector<Team> teams_;
 };
 
-}  // namespace
-
-std::optional<Position> sample(const Plan& plan, const Call& call, const Arrangement& arrangement, Watcher& watcher) {
-  std::optional<Position> failure = Crew(plan, call, arrangement).run(watcher);
-  if (!failure || (arrangement.threads == 1 && !arrangement.wave)) return failure;
-  // Which draw fails first depends on the order of a wave and on how threads get on: one thread, row after row, always finds
-  // the same.
-  return Crew(plan, call, one_after_another(call.images, 1, call.by_row)).run(watcher);
+Running::Running(const Plan& plan, Call call, Arrangement arrangement)
+    : plan_(plan), call_(std::move(call)), arrangement_(arrangement), crew_(std::make_unique<Crew>(plan_, call_, arrangement_)) {
+  decided_ = arrangement_.threads == 1 && !arrangement_.wave;
+  crew_->start();
 }
+
+Running::~Running() = default;
+
+std::pair<bool, int> Running::wait(std::chrono::milliseconds most, int reported) {
+  const auto [finished, rows] = crew_->wait(most, reported);
+  if (!finished || decided_ || !crew_->failure()) return {finished, rows};
+  // Which draw fails first depends on the order of a wave and on how threads get on: one thread, row after row, always finds
+  // the same. It has no rows to report that are not reported already.
+  decided_ = true;
+  crew_.reset();
+  arrangement_ = one_after_another(call_.images, 1, call_.by_row);
+  call_.by_row = false;
+  crew_ = std::make_unique<Crew>(plan_, call_, arrangement_);
+  crew_->start();
+  return {false, rows};
+}
+
+std::optional<Position> Running::failure() const { return crew_->failure(); }
 
 }  // namespace pixelfast

@@ -1,21 +1,38 @@
 // Runs a plan over all images of a call: tiles of images over threads that live only as long as the call.
 #pragma once
 
+#include <chrono>
+#include <memory>
 #include <optional>
 
 #include "worker.h"
 
 namespace pixelfast {
 
-// What the calling thread does while the workers run. Either may throw: the workers then stop, and it is passed on.
-struct Watcher {
-  virtual void poll() = 0;            // every 20 ms
-  virtual void row_finished(int) = 0;  // once for each row, in order, if Call::by_row
- protected:
-  ~Watcher() = default;
-};
+class Crew;
 
-// Returns where a draw had no distribution, if one had none. Safe to call from several threads at once.
-std::optional<Position> sample(const Plan& plan, const Call& call, const Arrangement& arrangement, Watcher& watcher);
+// A call that is under way. The thread that made it looks on: the workers know nothing of Python, and it has to come back to
+// Python now and then, for signals, callbacks, and the end of the interpreter. What the call points to must outlive it.
+class Running {
+ public:
+  // Starts the workers.
+  Running(const Plan& plan, Call call, Arrangement arrangement);
+  // Stops them, and waits until they have ended.
+  ~Running();
+
+  // Until everything is finished, or more rows than `reported` if the call wants that, but no longer than `most`. Gives whether
+  // everything is, and how many rows are.
+  std::pair<bool, int> wait(std::chrono::milliseconds most, int reported);
+
+  // Once everything is finished: where a draw had no distribution, if one had none. Throws what a worker threw.
+  std::optional<Position> failure() const;
+
+ private:
+  const Plan& plan_;
+  Call call_;
+  Arrangement arrangement_;
+  std::unique_ptr<Crew> crew_;
+  bool decided_ = false;  // whether the crew's failure is the one that counts
+};
 
 }  // namespace pixelfast

@@ -270,7 +270,7 @@ void Executor::execute(const PackedLookup& lookup, const Step& step, Cells cells
         for (size_t t = 0; t < lookup.taps.size(); t++) {
           const int row = cell.lane->row + lookup.taps[t].row, other = col + lookup.taps[t].col;
           if (row < 0 || other < 0 || other >= plan_.width) continue;
-          const size_t value = call_.values[tile_.subpixel(i, row, other, lookup.taps[t].channel)];
+          const size_t value = tile_.value(i, row, other, lookup.taps[t].channel);
           tables_[count++] = lookup.tables.data() + t * floats + value * bound.count;
         }
         if (count) plan_.kernels->add(out, tables_.data(), count, bound.count);

@@ -9,7 +9,7 @@ namespace pixelfast {
 // Every instruction of a row may read what the others wrote by the one before.
 std::optional<Position> Worker::run_parts(int member, Progress* progress, const RowFinished& row_finished) {
   member_ = member;
-  progress[member].finish(0);
+  publish(progress[member].step, 0);
   for (int row = plan_.first_row; row < plan_.height && !stopped(); row++) {
     const bool known = runs_known(row);
     if (member == 0) tile_.begin_row(row);
@@ -60,7 +60,7 @@ void Worker::run_own_part(const Step& step) {
 // Waits until all members are here.
 void Worker::meet(Progress* progress) {
   const int here = progress[member_].step.load(std::memory_order_relaxed) + 1;
-  progress[member_].finish(here);
+  publish(progress[member_].step, here);
   wait_for(progress, here);
 }
 
@@ -73,8 +73,7 @@ void Worker::run_helped_pixels(Progress* progress) {
     int time = 0;
     const auto tell = [&] {
       time++;
-      if (ahead.waited_for[time])
-        progress[0].pixels.store((col - plan_.col0) * ahead.times() + time, std::memory_order_release);
+      if (ahead.waited_for[time]) publish(progress[0].pixels, (col - plan_.col0) * ahead.times() + time);
     };
     for (int k = 0; k < plan_.channels && !stopped(); k++) {
       for (const Step& step : plan_.steps[k]) {
@@ -105,7 +104,7 @@ void Worker::run_ahead(Progress* progress) {
       Portion portion;
       portion.last_tap = item.taps;
       executor_.execute(plan_.steps[item.step][item.index], {&here, 1}, portion);
-      progress[1].pixels.store(++done, std::memory_order_release);
+      publish(progress[1].pixels, ++done);
     }
   }
 }

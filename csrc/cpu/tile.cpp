@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 
 namespace pixelfast {
 namespace {
@@ -33,6 +35,11 @@ void Tile::start(int first, int images) {
   if (call_.given) std::copy(call_.given + begin, call_.given + end, call_.values + begin);
   else std::fill(call_.values + begin, call_.values + end, -1);
   std::fill(log_prob_.begin(), log_prob_.end(), 0.0);
+}
+
+void Tile::undrawn(int row, int col) {
+  throw std::logic_error("a value at row " + std::to_string(row) + ", column " + std::to_string(col) +
+                         " was read before it was drawn: this is a bug of the native engine");
 }
 
 void Tile::finish() {

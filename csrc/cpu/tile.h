@@ -76,12 +76,20 @@ class Tile {
 
   int first() const { return first_; }
   int images() const { return images_; }
+  // The drawn or given value of a sub-pixel, as a row of look-up tables. A program is validated to read no other, and threads
+  // wait for one another: should one read what is not drawn all the same, it is an error and no place outside a table.
+  size_t value(int image, int row, int col, int channel) const {
+    const auto found = static_cast<size_t>(call_.values[subpixel(image, row, col, channel)]);
+    if (found >= static_cast<size_t>(plan_.levels)) undrawn(row, col);
+    return found;
+  }
   // Where a sub-pixel stands in the arrays of the call.
   size_t subpixel(int image, int row, int col, int channel) const {
     return ((static_cast<size_t>(first_ + image) * plan_.height + row) * plan_.width + col) * plan_.channels + channel;
   }
 
  private:
+  [[noreturn]] static void undrawn(int row, int col);
   void bind(const Slot& slot, int row, Bound& bound) const;
   // Rows that overlap need what whole rows can share.
   bool is_stored(size_t buffer) const {

@@ -31,7 +31,7 @@ std::optional<Position> Worker::run_wave(int member, Progress* progress, const R
       if (row >= 0 && !stopped()) row_finished(row);
     }
   }
-  progress[member].finish(begin - 1);
+  publish(progress[member].step, begin - 1);
   for (Lane& lane : lanes_) lane.row = plan_.first_row - 1;
   const bool chunks = a.split != Split::phases || member == 0, pixels = a.split != Split::phases || member == 1;
   if (!pixels) row_finished(plan_.height - 1);
@@ -40,7 +40,7 @@ std::optional<Position> Worker::run_wave(int member, Progress* progress, const R
     if (stopped()) break;
     if (chunks) run_chunks(step, first_row);
     if (pixels) run_pixels(step, first_row);
-    progress[member].finish(step);
+    publish(progress[member].step, step);
     // The row that ended with this step.
     if (const int row = floor_div(step + 1 - plan_.col1, a.skew);
         pixels && row >= 0 && (step + 1 - plan_.col1) % a.skew == 0 && owns(row) && !stopped())

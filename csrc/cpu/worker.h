@@ -14,8 +14,6 @@ namespace pixelfast {
 // line each.
 struct alignas(64) Progress {
   std::atomic<int> step, pixels{0};
-
-  void finish(int finished) { step.store(finished, std::memory_order_release); }
 };
 
 class Worker {
@@ -55,7 +53,13 @@ class Worker {
   void run_chunks(int step, int first_row);
   void run_pixels(int step, int first_row);
 
-  // Until the others of the team have finished a step, or one of them so many pixels (waiting.cpp).
+  // Tells the others how far this one is. Not once it has stopped: its last step may have ended early, or without a draw, and
+  // what the others would read then is not there. They wait until they are stopped, too.
+  void publish(std::atomic<int>& progress, int finished) const {
+    if (!stopped()) progress.store(finished, std::memory_order_release);
+  }
+  // Until the others of the team have finished a step, or one of them so many pixels; or until this one is stopped, which
+  // whoever goes on to read must ask first (waiting.cpp).
   void wait_for(const Progress* progress, int step) const;
   void wait_for_pixels(const Progress& progress, int pixels);
 

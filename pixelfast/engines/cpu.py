@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from ..errors import EngineUnavailable
 from ..program import CUSTOM, Program
 from .packing import pack
-from .request import Request, Result, check, compiled_call, numerical_error
+from .request import OnRow, Request, Result, check, compiled_call, numerical_error
 
 
 def available() -> str | None:
@@ -64,7 +67,7 @@ class CpuEngine:
         if reason is not None:
             raise EngineUnavailable(reason)
         self.program = program
-        self._engine = native().Engine(*pack(program), isa=isa or "", cell=cell, precision=precision)
+        self._engine = _asked(native().Engine, *pack(program), isa=isa or "", cell=cell, precision=precision)
 
     @property
     def isa(self) -> str:
@@ -107,12 +110,59 @@ class CpuEngine:
         """
         check(self.program, request)
         call, result = compiled_call(self.program, request)
-        position = self._engine.sample(
-            **call,
-            threads=usable_threads() if request.threads is None else request.threads,
-            on_row=request.on_row,
-            arrangement=arrangement,
-        )
+        threads = usable_threads() if request.threads is None else request.threads
+        position = sample(self._engine, **call, threads=threads, on_row=request.on_row, arrangement=arrangement)
         if position is not None:
             raise numerical_error(*position)
         return result
+
+
+def sample(
+    engine: Any,
+    *,
+    noise: np.ndarray,
+    values: np.ndarray,
+    given: np.ndarray | None = None,
+    fields: Sequence[np.ndarray] = (),
+    log_prob: np.ndarray | None = None,
+    parameters: np.ndarray | None = None,
+    temperature: float = 1.0,
+    threads: int = 1,
+    on_row: OnRow | None = None,
+    arrangement: tuple[int, int, str, int] | None = None,
+) -> tuple[int, int, int, int] | None:
+    """One call of a C++ engine; gives (image, row, col, channel) where the parameters describe no distribution, or None.
+
+    Signals arrive, and callbacks run, between waits of at most 20 ms: in Python, above no frame of C++.
+    """
+    if not len(noise):
+        return None
+    arrays: dict[str, Any] = {"noise": noise, "given": given, "values": values, "log_prob": log_prob, "parameters": parameters}
+    how: dict[str, Any] = {"temperature": temperature, "threads": threads, "arrangement": arrangement}
+    call = _asked(native().Sampling, engine, fields=list(fields), by_row=on_row is not None, **arrays, **how)
+    drawn = values.view()
+    drawn.flags.writeable = False  # the workers look up what stands there
+    try:
+        reported, finished = 0, False
+        while not finished:
+            finished, rows = _asked(call.wait, reported)
+            while on_row is not None and reported < rows:
+                on_row(reported, drawn)
+                reported += 1
+        found: tuple[int, int, int, int] | None = _asked(call.failure)
+        return found
+    finally:
+        call.stop()
+
+
+def _asked(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What C++ gives; where it fails for want of memory or threads, the error says what to do."""
+    try:
+        return function(*args, **kwargs)
+    except MemoryError as error:
+        raise EngineUnavailable(
+            "the native engine needs more memory than this machine has: draw fewer images at a time (batch_size=), with fewer "
+            "threads (threads=)"
+        ) from error
+    except RuntimeError as error:
+        raise EngineUnavailable(f"the native engine cannot go on: {error}") from error

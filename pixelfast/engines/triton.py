@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ import torch
 
 from ..errors import EngineUnavailable
 from ..heads import Head
+from ..locks import Lock
 from ..lower import head_name
 from ..program import Attention, Lookup, Map, Norm, Product, Program, Reduce
 from .request import Request, Result, check
@@ -153,7 +153,7 @@ class TritonEngine:
             self.arrangement(1)
         self._weights: dict[tuple[object, ...], torch.Tensor] = {}
         self._sessions: OrderedDict[object, Session] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def arrangement(self, images: int) -> Arrangement:
         """How the pixels of so many images would be run on the current device, and why."""

@@ -15,7 +15,6 @@ import functools
 import inspect
 import logging
 import operator
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -28,15 +27,16 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import OutputKind
 
 from ..conditions import Conditions
-from ..errors import InvalidInput, NumericalError, UnsupportedModel
+from ..errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel
 from ..heads import Head
+from ..locks import Lock
 from ..recurrence import OPERATOR
 from .shims import TracingShims, bake_weight_norm
 
 IMAGES = 2
 """Images in the traced batch: two, so that anything that mixes images shows."""
 
-_TRACING = threading.Lock()
+_TRACING = Lock(forks_wait=True)
 """torch.export keeps what it does in globals, even calls of modules are patched meanwhile: one thread at a time may trace."""
 
 NODE_LIMIT = 20_000
@@ -191,8 +191,14 @@ def capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditio
     Raises:
         InvalidInput: the module refuses the image or the conditions.
         UnsupportedModel: the forward keeps a memory, or cannot be traced.
+        EngineUnavailable: this process was forked in the middle of a trace.
     """
     with _TRACING:
+        if _TRACING.interrupted:
+            raise EngineUnavailable(
+                "this process was forked while another thread was compiling, which left PyTorch's tracer half-way: compile "
+                "before forking, or start processes with multiprocessing.get_context('spawn')"
+            )
         return _capture(module, shape, head, conditions)
 
 

@@ -1,0 +1,108 @@
+"""The end of the interpreter while threads are inside the package.
+
+Python waits for its threads before it ends, but not for daemon threads. Those it ends, or puts to sleep, where they next ask
+for the GIL. Inside PyTorch's operators that aborts the process: they ask in destructors, and Python before 3.14 ends a thread
+by unwinding its stack. So when the interpreter ends, threads that are inside the package are told to leave it by SystemExit,
+which `threading` ignores, and Python waits until they have left. None can come in again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""Seconds until the interpreter ends all the same: a thread may wait for something within a user's forward."""
+REMINDER = 1.0
+"""Seconds until a thread is told again: a user's forward may have caught what it was told."""
+
+_inside: dict[int, int] = {}
+"""Thread -> how many calls it is in, one within the other."""
+_ends_in: int | None = None
+"""The thread that ends the interpreter, once one does."""
+
+
+def _enter() -> int:
+    """This thread, unless it may not come in any more."""
+    me = threading.get_ident()
+    if _ends_in not in (None, me):
+        raise SystemExit("the interpreter is ending, so that this thread cannot go on")
+    return me
+
+
+@contextmanager
+def inside() -> Iterator[None]:
+    """What runs within is left before the interpreter ends."""
+    me = _enter()
+    _inside[me] = _inside.get(me, 0) + 1
+    try:
+        yield
+    finally:
+        _inside[me] -= 1
+        if not _inside[me]:
+            del _inside[me]
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """A user's callback runs within: it may take long, wait for other threads, and is nothing that the end has to wait for."""
+    me = threading.get_ident()
+    depth = _inside.pop(me, 0)
+    try:
+        yield
+    finally:
+        if depth:
+            _inside[_enter()] = depth
+
+
+def leaves_at_exit(function: Callable[P, T]) -> Callable[P, T]:
+    """For what users call: the call is left, by SystemExit, when the interpreter ends while a daemon thread is in it."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with inside():
+            return function(*args, **kwargs)
+
+    return call
+
+
+def _others() -> list[int]:
+    alive = sys._current_frames()
+    return [thread for thread in list(_inside) if thread in alive and thread != _ends_in]
+
+
+def _end() -> None:
+    global _ends_in
+    _ends_in = threading.get_ident()
+    begin, told = time.monotonic(), -REMINDER
+    while (others := _others()) and (now := time.monotonic() - begin) < PATIENCE:
+        if now - told >= REMINDER:
+            told = now
+            for thread in others:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(SystemExit))
+        time.sleep(0.002)
+
+
+def _in_child() -> None:
+    """After a fork, of the threads there is only this one."""
+    me = threading.get_ident()
+    depth = _inside.pop(me, 0)
+    _inside.clear()
+    if depth:
+        _inside[me] = depth
+
+
+atexit.register(_end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

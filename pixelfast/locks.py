@@ -1,0 +1,77 @@
+"""Locks that a forked child can use, and what a fork has to wait for.
+
+A forked child has one thread, the one that forked. A lock that another thread held in the parent would stay locked in it
+forever, so every lock of the package is one of these: the child finds them free. What another thread was changing is another
+matter. PyTorch's tracer keeps what it does in globals of the whole process, and a child that inherits them half-way traces
+nonsense: a fork waits for such a lock, and where it waits in vain, the child is told so.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from types import TracebackType
+
+PATIENCE = 20.0
+"""Seconds that a fork waits for the locks that ask for it. Only a lock that is never released needs a limit."""
+
+
+class Lock:
+    """A lock that its holder may take again.
+
+    Args:
+        forks_wait: whether a fork waits until it is free.
+
+    Attributes:
+        interrupted: whether this process was forked while another thread held it, although a fork waits for it.
+    """
+
+    def __init__(self, forks_wait: bool = False) -> None:
+        self._lock = threading.RLock()
+        self.forks_wait, self.interrupted = forks_wait, False
+        _locks.add(self)
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> bool:
+        return self._lock.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
+    def after_fork(self) -> None:
+        """In the child: free, unless the thread that forked has it."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._lock = threading.RLock()
+            self.interrupted = self.interrupted or self.forks_wait
+
+
+_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
+_forking = threading.local()
+"""`held`: what the thread that forks has taken."""
+
+
+def _before() -> None:
+    _forking.held = [lock for lock in list(_locks) if lock.forks_wait and lock.acquire(timeout=PATIENCE)]
+
+
+def _release() -> None:
+    for lock in _forking.held:
+        lock.release()
+
+
+def _in_child() -> None:
+    _release()
+    for lock in list(_locks):
+        lock.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_release, after_in_child=_in_child)

@@ -1,0 +1,158 @@
+"""Processes that fork while other threads compile and sample, and workers of every start method: they work, or refuse."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import pytest
+import torch
+from processes import run_script
+
+import pixelfast
+from pixelfast.engines import cpu
+from pixelfast.models import PixelCNN
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+SHAPE = (1, 5, 4)
+
+FORKS = """
+    import os, sys, threading, time
+    import torch, pixelfast
+    from pixelfast import locks
+    from pixelfast.errors import PixelfastError
+    from pixelfast.models import PixelCNN
+    from pixelfast.trace import capture
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    ENGINE = sys.argv[1]
+    model = PixelCNN((1, 5, 4), levels=4, features=8, blocks=1)
+    sampler = pixelfast.compile(model, engine=ENGINE)
+    expected = sampler.sample(9, seed=3)
+    stop = threading.Event()
+
+    def child(case, function):
+        '''What a forked child prints; the parent prints how it ended.'''
+        if not (pid := os.fork()):
+            try:
+                print(case, function(), flush=True)
+            except PixelfastError as error:
+                print(case, "refused:", error, flush=True)
+            os._exit(0)
+        for _ in range(1200):
+            if (found := os.waitpid(pid, os.WNOHANG))[0]:
+                print(case + "-ended", os.waitstatus_to_exitcode(found[1]), flush=True)
+                return
+            time.sleep(0.05)
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        print(case + "-ended", "hung", flush=True)
+
+    def compiles():
+        return torch.equal(pixelfast.compile(model, engine=ENGINE).sample(9, seed=3, threads=3), expected)
+
+    def samples():
+        return torch.equal(sampler.sample(9, seed=3, threads=3), expected)
+
+    def loops(function):
+        def run():
+            while not stop.is_set():
+                function()
+        threading.Thread(target=run, daemon=True).start()
+
+    def holds(lock):
+        held = threading.Event()
+        def run():
+            with lock:
+                held.set()
+                stop.wait()
+        threading.Thread(target=run, daemon=True).start()
+        held.wait()
+
+    def within_a_callback(row, images):
+        global continued
+        if row == 1 and continued is None:
+            continued = os.fork()
+
+    continued = None
+    if ENGINE == "cpu":
+        try:
+            sampler.sample(9, seed=3, threads=2, on_row=within_a_callback)
+        except PixelfastError as error:
+            print("callback refused:", error, flush=True)
+        if not continued:
+            os._exit(0)
+        os.waitpid(continued, 0)
+
+    loops(lambda: pixelfast.compile(model, engine=ENGINE))
+    loops(samples)
+    child("compiling", compiles)
+    time.sleep(0.1)
+    child("sampling", samples)
+    stop.set()
+    time.sleep(0.1)
+    stop.clear()
+    capture._TRACING.acquire()
+    child("own", compiles)
+    capture._TRACING.release()
+    locks.PATIENCE = 0.01
+    holds(sampler._lock), holds(capture._TRACING)
+    child("left", samples)
+    child("trace", compiles)
+    stop.set()
+"""
+
+
+def test_children_of_a_busy_process_work_or_refuse() -> None:
+    engine = "reference" if cpu.available() else "cpu"
+    found = run_script(FORKS, engine)
+    if engine == "cpu":
+        assert "forked while it sampled" in found["callback"]
+    assert {found[case] for case in ("compiling", "sampling", "own", "left")} == {"True"}
+    assert "forked while another thread was compiling" in found["trace"]
+    assert {ended for case, ended in found.items() if case.endswith("-ended")} == {"0"}
+
+
+class Drawn(torch.utils.data.Dataset[torch.Tensor]):
+    """Images that are drawn where they are asked for."""
+
+    def __init__(self, sampler: pixelfast.Sampler) -> None:
+        self.sampler = sampler
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.sampler.sample(1, seed=3, first=index, threads=2)[0]
+
+
+def small_model() -> PixelCNN:
+    torch.manual_seed(0)
+    return PixelCNN(SHAPE, levels=4, features=8, blocks=1)
+
+
+def test_workers_of_a_loader_draw() -> None:
+    sampler = pixelfast.compile(small_model())
+    loader = torch.utils.data.DataLoader(Drawn(sampler), 2, num_workers=2, multiprocessing_context="fork", timeout=120)
+    assert torch.equal(torch.cat(list(loader)), sampler.sample(6, seed=3))
+
+
+def draw_in_child(results: multiprocessing.queues.Queue[list[int]]) -> None:
+    results.put(pixelfast.sample(small_model(), 2, seed=3, engine="naive").flatten().tolist())  # the quickest to begin
+
+
+def test_children_that_start_anew_draw() -> None:
+    expected = pixelfast.sample(small_model(), 2, seed=3).flatten().tolist()
+    started = []
+    for method in ("spawn", "forkserver"):  # beside each other: each imports PyTorch
+        context = multiprocessing.get_context(method)
+        results = context.Queue()
+        child = context.Process(target=draw_in_child, args=(results,))
+        child.start()
+        started.append((child, results))
+    for child, results in started:
+        assert results.get(timeout=240) == expected
+        child.join()
+        assert child.exitcode == 0
