@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from torch import nn
+
 from .errors import CheckpointWarning, DataWarning, EncodingWarning
+from .heads import Assumed, Head
 
 PACKAGE = str(Path(__file__).parent)
 OURS = (CheckpointWarning, DataWarning, EncodingWarning)
@@ -21,6 +24,27 @@ def announce(text: str, category: type[Warning]) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, category, stacklevel=level)
+
+
+_said: set[tuple[type, type, str]] = set()
+"""Of which models, heads and encodings it was said that the encoding is assumed."""
+
+
+def announce_encoding(model: nn.Module, head: Head) -> None:
+    """Warn, once for each kind of model and head, where nobody said how values enter the model."""
+    encode = head.encode
+    kind = type(model), type(head), str(encode)
+    if not isinstance(encode, Assumed) or kind in _said:
+        return
+    _said.add(kind)
+    fed = {"symmetric": f"2k/{head.levels - 1} - 1", "unit": f"k/{head.levels - 1}"}[encode]
+    announce(
+        f'how values enter {type(model).__name__} was not said: encode="{encode}" is assumed, by which a value k of 0 .. '
+        f"{head.levels - 1} enters as {fed}. If it was trained on other inputs, images are wrong, and nothing else shows it. "
+        "pixelfast.check(model, ..., data=images), or `pixelfast check --data FILE`, finds out which encoding fits; "
+        f'{type(head).__name__}(..., encode="{encode}"), or `--encode {encode}`, says that it is this one',
+        EncodingWarning,
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .announce import announce_encoding
 from .arguments import count_of, head_of, module_of, order_of, shape_of
 from .conditions import Conditions
 from .contents import Contents, module_contents
@@ -39,7 +40,8 @@ def compile(
     Args:
         model: any autoregressive `nn.Module` over images; it is copied and stays as it is.
         shape: (C, H, W); by default `model.shape`.
-        head: how its outputs become distributions and how values are fed back; by default `model.head`.
+        head: how its outputs become distributions and how values are fed back (`encode=`, which is assumed, with a warning,
+            where the head does not say it); by default `model.head`.
         cond: an example of what the module takes after the image. Without one, a module that needs conditions is compiled
             when `sample` first gets some.
         engine: "auto", "cpu", "triton", "reference" or "naive". "auto" takes "triton" where the module is on a GPU.
@@ -65,6 +67,7 @@ def compile(
     module_of(model)
     registry.check_name(engine, precision)
     size, distribution = shape_of(model, shape), head_of(model, head)
+    announce_encoding(model, distribution)
     sampler = Sampler(model, size, distribution, engine, precision, self_check, order_of(model, order))
     if sampler.engine == "naive":
         return sampler

@@ -1,22 +1,29 @@
-"""Check: is a model autoregressive, what does each pixel see, and what does sampling it cost?"""
+"""Check: is a model autoregressive, what does each pixel see, what does sampling cost, and is it fed as it was trained?"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from .arguments import head_of, module_of, order_of, shape_of
+from .arguments import head_of, module_of, order_of, shape_of, values_of
 from .conditions import Conditions
 from .ending import leaves_at_exit
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
-from .heads import Head
+from .heads import Assumed, Head
 from .order import RASTER
 from .pipeline import analyse, compile_program
+from .readings import Reading, score, text_of, with_reading
 from .schedule.reach import ReceptiveField, receptive_field
 from .trace.capture import frozen_copy
+
+SHOWN = 10
+"""Readings that a report prints."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,11 @@ class Report:
         macs: multiply-adds of sampling one image.
         dense_macs: multiply-adds of one forward of the module over one image.
         order: of generation.
+        encode: how values enter, for reading; "" if tracing did not get that far.
+        assumed: nobody said how values enter.
+        levels: K.
+        readings: with ``data=``, all ways to feed and to read the model that run and are autoregressive, with their bits/dim on
+            these images, the best one first.
     """
 
     name: str
@@ -46,6 +58,27 @@ class Report:
     macs: int = 0
     dense_macs: int = 0
     order: str = RASTER.name
+    encode: str = ""
+    assumed: bool = False
+    levels: int = 0
+    readings: tuple[Reading, ...] = ()
+
+    @property
+    def best(self) -> Reading | None:
+        """The way to feed and to read the model that scores best: pass its `encode` and `layout` to the head."""
+        return self.readings[0] if self.readings else None
+
+    @property
+    def used(self) -> Reading | None:
+        """What the head says, or what is assumed where it says nothing; None if the model does not run so."""
+        return next((reading for reading in self.readings if reading.in_use), None)
+
+    @property
+    def misread(self) -> bool:
+        """Whether another way clearly scores better than the one in use, or that one does not even run."""
+        if not self.readings:
+            return False
+        return self.used is None or self.readings[0].clearly_better(self.used)
 
     @property
     def autoregressive(self) -> bool:
@@ -85,6 +118,12 @@ class Report:
             lines.append(f"order of generation: {self.order}")
         if self.layout:
             lines.append(f"output layout: {self.layout}")
+        if self.assumed and not self.readings:
+            lines.append(
+                f"values enter as encode={self.encode}, which was assumed: data= (--data) scores all encodings on images"
+            )
+        if self.readings:
+            lines += self._scores()
         if self.macs:
             share = self.macs / max(self.dense_macs, 1)
             lines.append(f"steps: {self.steps} for an image")
@@ -99,6 +138,34 @@ class Report:
             lines.append(self.field.picture())
         return "\n".join(lines)
 
+    def _scores(self) -> list[str]:
+        """The table of readings, and what follows from it."""
+        best, used, knows_nothing = self.readings[0], self.used, math.log2(self.levels)
+        source = "was assumed" if self.assumed else "the head says"
+        shown = [*self.readings[:SHOWN], *([used] if used is not None and used not in self.readings[:SHOWN] else [])]
+        lines = [f"bits/dim on {len(best.each)} images, by how values enter and how the output is read:"]
+        lines += [
+            f"{reading.bits:10.4f}  encode={reading.text}, layout {reading.layout}" + f" <- what {source}" * reading.in_use
+            for reading in shown
+        ]
+        left = len(self.readings) - len(shown)
+        lines += [f"            and {left} others that score worse"] if left else []
+        if used is None:
+            lines.append(f"encode={self.encode}, which {source}, does not run or leaks: pass encode={best.text} to the head")
+        elif self.misread:
+            lines.append(
+                f"encode={best.text}, layout {best.layout} scores clearly better than what {source}, encode={used.text}, "
+                f"layout {used.layout}: pass it to the head, or images will be wrong"
+            )
+        else:
+            lines.append(f"none scores clearly better than what {source}, encode={used.text}")
+        if best.bits >= knows_nothing:
+            lines.append(
+                f"but a model that knows nothing has {knows_nothing:.4f}: this one is not trained, or on other images, "
+                "or takes its inputs in a way that is not listed"
+            )
+        return lines
+
 
 @leaves_at_exit
 def check(
@@ -108,30 +175,50 @@ def check(
     *,
     cond: Any = None,
     order: str | None = None,
+    data: Tensor | np.ndarray | None = None,
 ) -> Report:
     """Trace a model and report whether it is autoregressive, what its pixels see and what sampling costs.
 
-    The arguments are those of `pixelfast.compile`.
+    Args:
+        data: integer images (N, C, H, W) such as the model was trained on. The first of them, 64 at most, are scored in
+            bits/dim with every encoding and every layout in which the model runs and is autoregressive: a trained model
+            finds its images far more probable if they enter as they did in training. ``cond`` then belongs to these images.
+        model, shape, head, cond, order: as those of `pixelfast.compile`.
 
     Raises:
         InvalidInput, UnsupportedModel, NumericalError: the model could not be traced; each says why.
     """
     module_of(model)
     size, distribution = shape_of(model, shape), head_of(model, head)
-    drawn = order_of(model, order)
-    name = type(model).__name__
+    drawn, conditions = order_of(model, order), Conditions.parse(cond)
+    module = frozen_copy(model)
+    known: dict[str, Any] = {"order": drawn.name, "assumed": isinstance(distribution.encode, Assumed)}
+    known |= {"encode": text_of(distribution.encode), "levels": distribution.levels}
+    if data is not None:
+        values = torch.from_numpy(values_of("data", data, size, distribution.levels)).long()
+        if not len(values):
+            raise InvalidInput("data= holds no images")
+        conditions.check(len(values))
+        known["readings"] = score(module, size, distribution, conditions, drawn, values)
+    report = partial(Report, type(model).__name__, size)
     try:
-        analysis = analyse(frozen_copy(model), size, distribution, Conditions.parse(cond), drawn)
+        try:
+            analysis = analyse(module, size, distribution, conditions, drawn)
+        except (InvalidInput, UnsupportedModel):
+            if not known.get("readings"):
+                raise
+            found: tuple[Reading, ...] = known["readings"]
+            distribution = with_reading(distribution, next((reading for reading in found if reading.in_use), found[0]))
+            analysis = analyse(module, size, distribution, conditions, drawn)
     except NotAutoregressive as error:
-        return Report(name, size, error, order=drawn.name)
+        return report(error, **known)
     field = receptive_field(analysis.graph, size[1] // 2, size[2] // 2, drawn)
-    known = {"layout": analysis.layout.text, "field": field, "dense_macs": analysis.graph.dense_macs, "order": drawn.name}
+    known |= {"layout": analysis.layout.text, "field": field, "dense_macs": analysis.graph.dense_macs}
     try:
         program = compile_program(analysis, distribution).program
     except NotAutoregressive as error:
-        return Report(name, size, error, **known)  # type: ignore[arg-type]
+        return report(error, **known)
     except UnsupportedModel as error:
-        return Report(name, size, None, error, **known)  # type: ignore[arg-type]
+        return report(None, error, **known)
     busy = sum(1 for step in program.steps if step)
-    steps = size[1] * size[2] * max(busy, 1)
-    return Report(name, size, None, steps=steps, macs=program.macs, **known)  # type: ignore[arg-type]
+    return report(None, steps=size[1] * size[2] * max(busy, 1), macs=program.macs, **known)

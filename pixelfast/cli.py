@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from . import __version__
 from .announce import plain_warnings
+from .arguments import head_of
 from .check import check
 from .cli_conditions import add_condition_options, conditions
-from .cli_models import add_model_options, add_threads_option, open_model, writable
+from .cli_models import Opened, add_model_options, add_threads_option, open_model, writable
 from .cli_sample import add_sample
-from .cli_train import add_eval, add_train
-from .errors import PixelfastError
+from .cli_train import DATA, add_data_options, add_eval, add_train, read_data
+from .errors import InvalidInput, PixelfastError
 from .files import write_atomically
-from .pictures import pillow
+from .picture_files import pillow
+from .readings import MOST_IMAGES
 
 INTERRUPTED = 130
 
@@ -36,8 +40,10 @@ ABOUT = """Exact, fast sampling from autoregressive image models (PixelCNN and i
 CHECK_EXAMPLES = """examples:
   pixelfast check --checkpoint digits
   pixelfast check --model mynets.py:Net --levels 256 --encode unit --shape 3,32,32 --picture field.png
+  pixelfast check --model mynets.py:Net --checkpoint weights.pt --levels 256 --shape 3,32,32 --data cifar.npz
 
-Exit status: 0 if the model is autoregressive and can be sampled fast, 1 if not, 2 if it could not be examined.
+Exit status: 0 if the model is autoregressive and can be sampled fast, 1 if not, or if another encoding or layout than the one
+in use clearly fits --data better, 2 if it could not be examined.
 """
 
 
@@ -74,13 +80,16 @@ def add_check(commands: Any, **common: Any) -> None:
     parser = commands.add_parser(
         "check",
         help="is a model autoregressive, what does it see, what does sampling cost?",
-        usage="pixelfast check [--checkpoint NAME|PATH | --model MODULE:FACTORY] [--picture FILE.png] [options]",
+        usage="pixelfast check [--checkpoint NAME|PATH | --model MODULE:FACTORY] [--data PATH] [--picture FILE.png] [options]",
         description="Trace a model and report whether it is autoregressive (if not, where it leaks), its receptive field\n"
-        "and blind spot, and what sampling costs.",
+        "and blind spot, and what sampling costs; and on images such as it was trained on, which encoding and layout fit it.",
         epilog=CHECK_EXAMPLES,
         **common,
     )
     parser.add_argument("--picture", metavar="FILE.png", help="draw the receptive field of the middle pixel")
+    parser.add_argument("--data", metavar="PATH", help="score every encoding and layout on images of this: " + DATA)
+    parser.add_argument("--with-labels", action="store_true", help="hand the data's labels to a model of your own")
+    add_data_options(parser)
     add_condition_options(parser, "a label, where a model of your own takes one")
     add_threads_option(parser)
     add_model_options(parser)
@@ -92,13 +101,26 @@ def run_check(args: argparse.Namespace) -> int:
     if args.picture is not None:
         writable(args.picture, (".png",))
     opened = open_model(args)
-    report = check(opened.module, opened.shape, opened.head, cond=conditions(args, opened, 1)[1], order=args.order)
+    cond, images = conditions(args, opened, 1)[1], None
+    if args.data is not None:
+        images, labels = _scored(args, opened)
+        cond = labels if labels is not None else cond
+    report = check(opened.module, opened.shape, opened.head, cond=cond, order=args.order, data=images)
     print(report)
     if args.picture is not None:
         picture = pillow().Image.fromarray(report.picture(16))
         write_atomically(Path(args.picture), lambda path: picture.save(path, format="PNG"))
         print(f"wrote {args.picture}")
-    return 0 if report.autoregressive and report.unscheduled is None else 1
+    return 0 if report.autoregressive and report.unscheduled is None and not report.misread else 1
+
+
+def _scored(args: argparse.Namespace, opened: Opened) -> tuple[Tensor, Tensor | None]:
+    """The first images of --data, and their labels where the model takes some."""
+    found = read_data(args, head_of(opened.module, opened.head).levels, 0.0)
+    wanted = args.label is None and args.cond is None and (args.with_labels or (opened.own and bool(opened.labels)))
+    if wanted and found.labels is None:
+        raise InvalidInput(f"{opened.name} is conditional on a class, but the data have no labels")
+    return found.images[:MOST_IMAGES], found.labels[:MOST_IMAGES] if wanted and found.labels is not None else None
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--encode",
         metavar="HOW",
         help="how a value k is fed to the module: integer (k), unit (k/(K-1)), symmetric (2k/(K-1)-1) or SCALE,OFFSET. "
-        "Default: symmetric; unit with a Bernoulli head",
+        "Default: assumed to be symmetric, unit with a Bernoulli head; `pixelfast check --data` finds out",
     )
     own.add_argument("--layout", help="where the parameters stand in the output, for instance N(KC)HW; asked for if needed")
     own.add_argument(
@@ -218,14 +218,15 @@ def _head(args: argparse.Namespace, known: Any) -> Head | None:
         raise InvalidInput(
             "what do the model's outputs mean? Give --levels K for K logits of each sub-pixel, or --head bernoulli"
         )
+    encode: dict[str, Any] = {} if args.encode is None else {"encode": parse_encode(args.encode)}
     if args.head in (None, "categorical"):
         if args.levels is None:
             raise InvalidInput("how many values does a sub-pixel take? Give --levels K")
-        return Categorical(args.levels, encode=parse_encode(args.encode or "symmetric"), layout=args.layout)
+        return Categorical(args.levels, layout=args.layout, **encode)
     if args.levels not in (None, 2):
         raise InvalidInput(f"a Bernoulli head has 2 levels, but --levels is {args.levels}: leave it out")
     probability = args.head == "bernoulli-probability"
-    return Bernoulli(probability, encode=parse_encode(args.encode or "unit"), layout=args.layout)
+    return Bernoulli(probability, layout=args.layout, **encode)
 
 
 def parse_encode(text: str) -> Encode:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from .errors import InvalidInput
-from .heads import Encode, Head
+from .heads import SYMMETRIC, Encode, Head
 
 SUM_TOLERANCE = 1e-4
 """How far from 1 the sum of probabilities may be: float32 sums of many values."""
@@ -42,7 +42,7 @@ class CustomHead(Head):
         probabilities: Callable[[Tensor], Tensor],
         log_prob: Callable[[Tensor, Tensor], Tensor] | None = None,
         conditional: Callable[[Tensor, Tensor], Tensor] | None = None,
-        encode: Encode = "symmetric",
+        encode: Encode = SYMMETRIC,
         layout: str | None = None,
     ) -> None:
         for name, value, least in (("levels", levels, 2), ("parameters", parameters, 1)):

@@ -36,6 +36,18 @@ class InvalidInput(PixelfastError, ValueError):
     """An argument has the wrong type, shape or range."""
 
 
+class AmbiguousLayout(InvalidInput):
+    """The model's output can be read in several ways, all of them autoregressive.
+
+    Attributes:
+        layouts: as `layout=` of a head takes them.
+    """
+
+    def __init__(self, message: str, layouts: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.layouts = layouts
+
+
 class CheckpointError(PixelfastError):
     """A checkpoint is truncated, foreign, or does not fit the model."""
 

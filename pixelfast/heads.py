@@ -22,6 +22,13 @@ from .errors import InvalidInput
 
 Encode = str | tuple[float, float] | Tensor | Sequence[float] | Callable[[Tensor], Tensor]
 
+
+class Assumed(str):
+    """The name of an encoding that nobody chose: a head's default. Equal to the same name given by hand."""
+
+
+SYMMETRIC, UNIT = Assumed("symmetric"), Assumed("unit")
+
 ENCODINGS = '"integer", "unit", "symmetric", (scale, offset), a table of K values, or a function of integer images'
 
 
@@ -36,7 +43,9 @@ class Head(ABC):
         parameters: how many numbers describe the distribution of one sub-pixel (P).
         encode: how integer images become the model's input. ``"integer"``: int64 as they are; ``"unit"``: k/(K-1);
             ``"symmetric"``: 2k/(K-1)-1; a tuple ``(scale, offset)``: k*scale+offset; a list or tensor: a table of K
-            values, or of (C, K); or a function of an int64 image (N, C, H, W) that works on each value by itself.
+            values, or of (C, K); or a function of an int64 image (N, C, H, W) that works on each value by itself. Left out, it
+            is assumed to be what the signature says: sampling a module then warns (`EncodingWarning`), and
+            `pixelfast.check(..., data=images)` finds out which it is.
         layout: where the parameters stand in the model's output, for outputs that can be read in several ways,
             for instance ``"N(KC)HW"``; None infers it.
 
@@ -71,6 +80,8 @@ class Head(ABC):
         held = {**vars(self), "encode": self.encode, "_frozen_table": None}
         if self._frozen_table is not None:
             held["encode"] = self._frozen_table
+        elif isinstance(self.encode, Assumed):
+            held["encode"] = str(self.encode)
         elif _is_affine(self.encode):
             held["encode"] = self._read_numbers(self.encode)
         elif not isinstance(self.encode, str) and not callable(self.encode):
@@ -196,7 +207,7 @@ class Categorical(Head):
         InvalidInput: fewer than 2 levels.
     """
 
-    def __init__(self, levels: int = 256, encode: Encode = "symmetric", layout: str | None = None) -> None:
+    def __init__(self, levels: int = 256, encode: Encode = SYMMETRIC, layout: str | None = None) -> None:
         if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
             raise InvalidInput(f"a categorical head needs at least 2 levels, got {levels!r}")
         super().__init__(levels, levels, encode, layout)
@@ -217,7 +228,7 @@ class Bernoulli(Head):
         encode, layout: see `Head`.
     """
 
-    def __init__(self, probability: bool = False, encode: Encode = "unit", layout: str | None = None) -> None:
+    def __init__(self, probability: bool = False, encode: Encode = UNIT, layout: str | None = None) -> None:
         super().__init__(2, 1, encode, layout)
         self.probability = bool(probability)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import InvalidInput
-from .heads import Encode, Head
+from .heads import SYMMETRIC, Encode, Head
 
 Order = Literal["colour-major", "mixture-major"]
 ORDERS: tuple[Order, ...] = ("colour-major", "mixture-major")
@@ -61,7 +61,7 @@ class MixtureOfLogistics(Head):
         channels: int = 3,
         order: Order = "colour-major",
         log_scale_min: float = -7.0,
-        encode: Encode = "symmetric",
+        encode: Encode = SYMMETRIC,
         layout: str | None = None,
     ) -> None:
         for name, value, least in (("levels", levels, 2), ("mixtures", mixtures, 1)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .conditions import Conditions
-from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
+from .errors import AmbiguousLayout, InvalidInput, NotAutoregressive, UnsupportedModel
 from .graph import FieldSpec, Graph
 from .heads import Head
 from .lower import lower
@@ -128,10 +128,11 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
     causal = [analysis for analysis in found if leaks(analysis.graph, analysis.times) == 0]
     if len(causal) > 1:
         names = " or ".join(f'layout="{analysis.layout.text}"' for analysis in causal)
-        raise InvalidInput(
+        raise AmbiguousLayout(
             f"the model's output of shape {converted.shape} can be read in {len(causal)} ways, and all are "
             f"autoregressive: pass {names} to the head (N images, K parameters, C channels, H rows, W columns; brackets "
-            "join axes that are flattened into one, the slower first)"
+            "join axes that are flattened into one, the slower first). `pixelfast.check(..., data=images)` scores them",
+            tuple(analysis.layout.text for analysis in causal),
         )
     if causal:
         return causal[0]

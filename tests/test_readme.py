@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from PIL import Image
 
 import pixelfast
 from pixelfast import api, checkpoint, cli, cli_sample
+from pixelfast.announce import _said
 from pixelfast.engines.cpu import usable_threads
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +62,15 @@ def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_sample, "compile", compile_once)
 
 
+@contextmanager
+def saying_every_encoding() -> Iterator[None]:
+    """Whoever copies an example gets no warning."""
+    _said.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pixelfast.EncodingWarning)
+        yield
+
+
 def test_the_readme_runs(
     compiled_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,8 +79,9 @@ def test_the_readme_runs(
     torch.set_num_threads(usable_threads())
     try:
         names: dict[str, Any] = {}
-        for source in blocks(ROOT / "README.md", "python"):
-            exec(compile(source, "README.md", "exec"), names)
+        with saying_every_encoding():
+            for source in blocks(ROOT / "README.md", "python"):
+                exec(compile(source, "README.md", "exec"), names)
         ran = [words for words in commands(ROOT / "README.md") if words[0] == "pixelfast"]
         for words in ran:
             assert cli.main(words[1:]) == 0, f"{words}: {capsys.readouterr()}"
@@ -89,8 +102,9 @@ def test_the_guide_for_models_of_ones_own_runs(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     guide = ROOT / "docs" / "drop-in.md"
-    for source in blocks(guide, "python"):
-        exec(compile(source, guide.name, "exec"), names)
+    with saying_every_encoding():
+        for source in blocks(guide, "python"):
+            exec(compile(source, guide.name, "exec"), names)
     shown = blocks(guide, "")
     assert len(shown) >= 2
     assert capsys.readouterr().out == "".join(shown)

@@ -113,7 +113,7 @@ class GatedPixelCNN(nn.Module):
         if isinstance(stacks, bool) or stacks not in (1, 2):
             raise InvalidInput(f"stacks must be 1 (with a blind spot) or 2, got {stacks!r}")
         self.wanted = Wanted(classes, vector, map_channels)
-        self.head = Categorical(levels)
+        self.head = Categorical(levels, encode="symmetric")
         self.classes, self.vector, self.map_channels = classes, vector, map_channels
         self.config = {
             "shape": list(self.shape), "levels": levels, "features": features, "layers": layers, "kernel": kernel,

@@ -76,7 +76,7 @@ class PixelCNN(nn.Module):
         check_integer("blocks", blocks, 1)
         if residual not in KERNELS:
             raise InvalidInput(f"residual must be one of {', '.join(map(repr, KERNELS))}, got {residual!r}")
-        self.head = Categorical(levels)
+        self.head = Categorical(levels, encode="symmetric")
         self.config = {
             "shape": list(self.shape), "levels": levels, "features": features, "blocks": blocks,
             "norm": norm, "skips": skips, "colour": colour, "residual": residual,

@@ -118,7 +118,7 @@ class PixelCNNpp(nn.Module):
         check_integer("blocks", blocks, 1)
         check_fraction("dropout", dropout)
         self.wanted, self.classes = Wanted(classes), classes
-        self.head = MixtureOfLogistics(levels, mixtures, self.shape[0], layout="NKHW")
+        self.head = MixtureOfLogistics(levels, mixtures, self.shape[0], encode="symmetric", layout="NKHW")
         self.config = {
             "shape": list(self.shape), "levels": levels, "features": features, "blocks": blocks, "mixtures": mixtures,
             "dropout": dropout, "classes": classes,

@@ -175,7 +175,7 @@ class PixelRNN(nn.Module):
         check_kernel(kernel)
         if lstm not in KINDS:
             raise InvalidInput(f"lstm must be one of {', '.join(map(repr, KINDS))}, got {lstm!r}")
-        self.head = Categorical(levels, layout="NKCHW")
+        self.head = Categorical(levels, encode="symmetric", layout="NKCHW")
         self.config = {
             "shape": list(self.shape), "levels": levels, "features": features, "layers": layers, "lstm": lstm,
             "kernel": kernel, "colour": colour,
