@@ -220,7 +220,8 @@ def test_how_a_file_of_weights_is_read(net: Path, capsys: pytest.CaptureFixture[
     torch.save({"model": {"weight": first}, "ema": {"weight": second}}, "ema.pt")
     torch.save({"a": {"weight": first}, "b": {"weight": second}}, "choice.ckpt")
     torch.save({"weight": second, "bias": torch.ones(3)}, "more.bin")
-    options = ["--model", "mynets.py:Net", "--levels", "3", "--shape", "1,7,5", "-n", "4", "--no-self-check"]
+    options = ["--model", "mynets.py:Net", "--levels", "3", "--encode", "symmetric", "--shape", "1,7,5", "-n", "4"]
+    options.append("--no-self-check")
     plain = drawn(*options, "--checkpoint", "ema.pt")["images"]
     other = drawn(*options, "--checkpoint", "ema.pt", "--ema")["images"]
     assert (plain != other).any()
