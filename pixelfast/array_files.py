@@ -84,7 +84,7 @@ def _array(file: Source, handle: BinaryIO, size: int, where: str) -> np.ndarray:
         raise file.error(f"{file.path}: {where} is of version {version} of NumPy's format, which holds structures only")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_columns, dtype = read_header(handle)
-    if dtype.kind not in READABLE:
+    if dtype.kind not in READABLE or not dtype.itemsize:
         raise file.error(f"{file.path}: {where} holds {dtype}, and numbers are needed: objects are not loaded")
     if any(length < 0 for length in shape):
         raise file.error(f"{file.path}: {where} has the shape {shape}")

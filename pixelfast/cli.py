@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +17,15 @@ from .arguments import head_of
 from .check import check
 from .cli_conditions import add_condition_options, conditions
 from .cli_models import Opened, add_model_options, add_threads_option, open_model, writable
+from .cli_output import Parser, complain, kept_quiet
 from .cli_sample import add_sample
 from .cli_train import DATA, add_data_options, add_eval, add_train, read_data
-from .errors import InvalidInput, PixelfastError
+from .errors import InvalidInput, PixelfastError, described
 from .files import write_atomically
 from .picture_files import pillow
 from .readings import MOST_IMAGES
 
-INTERRUPTED = 130
+REFUSED, FAULT, INTERRUPTED = 2, 3, 130
 
 ABOUT = """Exact, fast sampling from autoregressive image models (PixelCNN and its family).
 
@@ -35,6 +37,9 @@ ABOUT = """Exact, fast sampling from autoregressive image models (PixelCNN and i
   pixelfast eval --checkpoint runs/digits --data mnist.npz
 
 `pixelfast COMMAND --help` explains every option.
+
+Exit status: 0 done; 1 check found that the model is not autoregressive or cannot be sampled fast; 2 refused, with the reason;
+3 a fault of pixelfast itself; 130 interrupted.
 """
 
 CHECK_EXAMPLES = """examples:
@@ -48,24 +53,42 @@ in use clearly fits --data better, 2 if it could not be examined.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command; returns the exit status, see `ABOUT`."""
+    with kept_quiet() as output:
+        status = _run(argv)
+    if output is not None and output.failure is not None and not isinstance(output.failure, BrokenPipeError):
+        complain(f"pixelfast: standard output cannot be written: {output.failure.strerror}")
+        return status or REFUSED
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     try:
         with plain_warnings():
             return args.run(args)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (PixelfastError, OSError) as error:
-        if args.traceback:
+    except Exception as error:
+        if args.traceback or os.environ.get("PIXELFAST_DEBUG", "0") not in ("", "0"):
             raise
-        print(f"pixelfast {args.command}: {error}", file=sys.stderr)
-        return 2
+        if isinstance(error, (PixelfastError, OSError)):
+            complain(f"pixelfast {args.command}: {error}")
+            return REFUSED
+        if isinstance(error, MemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error):
+            complain(f"pixelfast {args.command}: the memory of this machine is too small for that ({described(error)})")
+            return REFUSED
+        complain(
+            f"pixelfast {args.command}: a fault of pixelfast itself, {described(error)}. Please report it with what "
+            f"PIXELFAST_DEBUG=1 pixelfast {args.command} ... shows"
+        )
+        return FAULT
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("pixelfast", description=ABOUT, formatter_class=form)
+    parser = Parser("pixelfast", description=ABOUT, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"pixelfast {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     common = argparse.ArgumentParser(add_help=False)

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import importlib
 import importlib.util
 import json
+import os
+import stat
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from . import checkpoint
 from .engines import registry
-from .errors import InvalidInput
-from .files import MAX_BYTES
+from .errors import CheckpointError, InvalidInput, described, place_of
+from .files import MAX_BYTES, is_folder, status
 from .heads import Bernoulli, Categorical, Encode, Head
+from .models.size import allow_predictions
 from .order import ORDERS
 from .pictures import pillow
 from .precision import PRECISIONS
 
 HEADS = ("categorical", "bernoulli", "bernoulli-probability")
 DEFAULT = "digits"
+MOST_THREADS = 4096
+"""PyTorch makes as many threads as one asks for, and ends the process where the system does not."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +147,14 @@ def open_model(args: argparse.Namespace) -> Opened:
         _fill(module, args)
     elif args.ema or args.prefix is not None or not args.strict:
         raise InvalidInput("--ema, --prefix and --no-strict say how --checkpoint FILE is read: give that too")
-    labels = getattr(module, "classes", 0)
+    with strangers_code(args.model):
+        labels, known = getattr(module, "classes", 0), getattr(module, "head", None)
     count = labels if isinstance(labels, int) and not isinstance(labels, bool) else 0
-    return Opened(args.model, module, shape, _head(args, getattr(module, "head", None)), count, (), own=False)
+    opened = Opened(args.model, module, shape, _head(args, known), count, (), own=False)
+    head = opened.head or known
+    if shape is not None and isinstance(head, Head):
+        allow_predictions(shape, head, args.max_bytes)
+    return opened
 
 
 def _fill(module: nn.Module, args: argparse.Namespace) -> None:
@@ -151,8 +164,8 @@ def _fill(module: nn.Module, args: argparse.Namespace) -> None:
 
 
 def _open_checkpoint(args: argparse.Namespace, shape: tuple[int, int, int] | None) -> Opened:
-    described = ("model_args", "prefix", "head", "levels", "encode", "layout", "order")
-    foreign = [name for name in described if getattr(args, name) is not None]
+    describing = ("model_args", "prefix", "head", "levels", "encode", "layout", "order")
+    foreign = [name for name in describing if getattr(args, name) is not None]
     foreign += ["ema"] if args.ema else []
     foreign += ["no_strict"] if not args.strict else []
     if foreign:
@@ -160,8 +173,14 @@ def _open_checkpoint(args: argparse.Namespace, shape: tuple[int, int, int] | Non
         raise InvalidInput(f"{names} describe a model of your own: give it by --model MODULE:FACTORY")
     name = args.checkpoint or DEFAULT
     module = checkpoint.load(name, max_bytes=args.max_bytes)
-    classes = tuple(str(text) for text in checkpoint.read_config(name).get("classes", ()))
-    return Opened(name, module, shape, None, int(getattr(module, "classes", 0)), classes, own=True)
+    if shape is not None:
+        allow_predictions(shape, cast(Head, module.head), args.max_bytes)
+    count, names = int(getattr(module, "classes", 0)), checkpoint.read_config(name).get("classes", [])
+    if not isinstance(names, list):
+        raise CheckpointError(f"{name}: `classes` of its config.json must be a list of names, found {type(names).__name__}")
+    unnamed = range(len(names), count) if names else ()
+    classes = (*(str(text) for text in names), *(str(label) for label in unnamed))
+    return Opened(name, module, shape, None, count, classes, own=True)
 
 
 def _build(spec: str, arguments: str | None) -> nn.Module:
@@ -176,12 +195,15 @@ def _build(spec: str, arguments: str | None) -> nn.Module:
     if not isinstance(options, dict):
         raise InvalidInput(f"--model-args takes a JSON object, for instance '{{\"features\": 32}}', got {arguments}")
     source = _import(place)
-    if not hasattr(source, name):
-        raise InvalidInput(f"{place} has no {name!r}; it has {', '.join(n for n in vars(source) if not n.startswith('_'))}")
-    try:
-        module = getattr(source, name)(**options)
-    except Exception as error:  # whatever a stranger's code may raise
-        raise InvalidInput(f"{spec} failed with {type(error).__name__}: {error}") from error
+    with strangers_code(spec):
+        factory = getattr(source, name, None)
+    if factory is None:
+        names = [known for known in vars(source) if not known.startswith("_")]
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:20]) or 'no names'}"
+        raise InvalidInput(f"{place} has no {name!r}; {hint}")
+    with strangers_code(spec):
+        module = factory(**options)
     if not isinstance(module, nn.Module):
         raise InvalidInput(f"{spec} gave a {type(module).__name__}, but must give a torch.nn.Module")
     return module
@@ -189,25 +211,33 @@ def _build(spec: str, arguments: str | None) -> nn.Module:
 
 def _import(place: str) -> ModuleType:
     """A module by its dotted name, the working directory included, or by the path of its file."""
-    try:
-        if not place.endswith(".py"):
-            if "" not in sys.path:
-                sys.path.insert(0, "")
+    if not place.endswith(".py"):
+        if "" not in sys.path:
+            sys.path.insert(0, "")
+        with strangers_code(place, "cannot be imported,"):
             return importlib.import_module(place)
-        if not Path(place).is_file():
-            raise InvalidInput(f"there is no file {place}")
-        sys.path.insert(0, str(Path(place).resolve().parent))  # what it imports may lie beside it
-        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-        assert spec is not None
-        assert spec.loader is not None
+    if not stat.S_ISREG(getattr(status(place), "st_mode", 0)):
+        raise InvalidInput(f"there is no file {place}")
+    sys.path.insert(0, str(Path(place).resolve().parent))  # what it imports may lie beside it
+    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    assert spec is not None
+    assert spec.loader is not None
+    with strangers_code(place, "cannot be imported,"):
         module = importlib.util.module_from_spec(spec)
         sys.modules.setdefault(spec.name, module)  # where dataclasses and pickle look for it
         spec.loader.exec_module(module)
-        return module
-    except InvalidInput:
+    return module
+
+
+@contextlib.contextmanager
+def strangers_code(name: str, how: str = "failed with") -> Iterator[None]:
+    """Whatever a stranger's code raises, even to leave the program, becomes an error that says where."""
+    try:
+        yield
+    except (KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:  # whatever a stranger's code may raise
-        raise InvalidInput(f"{place} cannot be imported, {type(error).__name__}: {error}") from error
+    except BaseException as error:
+        raise InvalidInput(f"{name} {how} {described(error)} ({place_of(error)})") from error
 
 
 def _head(args: argparse.Namespace, known: Any) -> Head | None:
@@ -261,6 +291,8 @@ def positive(text: str) -> int:
 def use_threads(args: argparse.Namespace) -> None:
     """Hold PyTorch to --threads."""
     if args.threads is not None:
+        if args.threads > MOST_THREADS:
+            raise InvalidInput(f"--threads must lie in 1 .. {MOST_THREADS}, got {args.threads}")
         torch.set_num_threads(args.threads)
 
 
@@ -276,8 +308,13 @@ def writable(name: str, suffixes: tuple[str, ...]) -> Path:
     file = Path(name)
     if file.suffix.lower() not in suffixes:
         raise InvalidInput(f"{name} must end in {' or '.join(suffixes)}")
-    if not file.parent.is_dir():
+    found = status(file)
+    if not is_folder(file.parent):
         raise InvalidInput(f"{name}: there is no folder {file.parent}")
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        raise InvalidInput(f"{name} is no regular file, and is not written over: choose another name")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise InvalidInput(f"{name} cannot be written: there is no right to write into {file.parent}")
     if file.suffix.lower() in (".png", ".gif"):
         pillow()
     return file

@@ -6,7 +6,8 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,11 +20,13 @@ from .cli_conditions import add_condition_options, conditions
 from .cli_models import Opened, add_engine_options, add_model_options, open_model, positive, wants_progress, writable
 from .data import read_images
 from .engines import registry
-from .errors import InvalidInput
+from .errors import InvalidInput, OutputError
 from .files import write_atomically
-from .pictures import Drawing, grid, read_given
+from .pictures import Drawing, grid, read_given, sheet_size
 from .sampler import Sampler
 from .values import quantise, source_levels_of
+
+GIF_SIDE = 65535
 
 EXAMPLES = """examples:
   pixelfast sample -n 64 -o digits.png
@@ -115,6 +118,7 @@ def run_sample(args: argparse.Namespace) -> int:
     _announce(args.engine, sampler)
     grid_options = {"columns": args.columns, "scale": args.scale}
     drawing = None if args.gif is None else Drawing(sampler.head.levels, order=sampler.order, **grid_options)
+    _check_pictures(args, files, sampler.shape)
     given = _given(args, sampler)
     what = {"seed": args.seed, "cond": cond, "temperature": args.temperature, "given": given, "first": args.first}
     how = {"batch_size": args.batch_size, "threads": args.threads, "progress": wants_progress(args.progress)}
@@ -136,13 +140,35 @@ def run_sample(args: argparse.Namespace) -> int:
     if args.verify:
         print(f"verified: {sampler.verify(images, **what)}")
     found = {"images": images, "labels": labels, "log_prob": log_prob}
-    for file in files:
-        WRITERS[file.suffix.lower()](file, found, args, sampler.head.levels, opened)
-        print(f"wrote {file}")
+    writing = [(file, partial(WRITERS[file.suffix.lower()], file, found, args, sampler.head.levels, opened)) for file in files]
     if drawing is not None:
-        write_atomically(Path(args.gif), drawing.save)
-        print(f"wrote {args.gif}")
+        writing.append((Path(args.gif), partial(write_atomically, Path(args.gif), drawing.save)))
+    failures = []
+    for file, write in writing:  # one that fails must not lose the others
+        try:
+            write()
+            print(f"wrote {file}")
+        except OutputError as error:
+            failures.append(str(error))
+    if failures:
+        raise OutputError("; ".join(failures))
     return 0
+
+
+def _check_pictures(args: argparse.Namespace, files: Sequence[Path], shape: tuple[int, int, int]) -> None:
+    """Refuse pictures that could not be written, before anything is drawn."""
+    channels, height, width = shape
+    drawn = [(str(file), args.n, math.inf) for file in files if file.suffix.lower() == ".png"]
+    drawn += [] if args.gif is None else [(args.gif, min(args.n, Drawing.MOST), GIF_SIDE)]
+    for name, count, side in drawn:
+        if channels not in (1, 3):
+            raise InvalidInput(f"{name}: a picture has 1 or 3 channels, and the images {channels}: write an .npz instead")
+        rows, columns = sheet_size(count, height, width, columns=args.columns, scale=args.scale, text=args.captions)
+        if 3 * rows * columns > args.max_bytes or max(rows, columns) > side:
+            raise InvalidInput(
+                f"{name} would have {rows:,} x {columns:,} pixels: lower --scale, --columns or -n, write an .npz, or raise "
+                f"--max-bytes {args.max_bytes:,}{' (no GIF has a longer side than 65,535)' if side == GIF_SIDE else ''}"
+            )
 
 
 def _announce(asked: str, sampler: Sampler) -> None:

@@ -27,7 +27,7 @@ from .cli_models import (
     use_threads,
     wants_progress,
 )
-from .errors import InvalidInput
+from .errors import InvalidInput, described
 from .models import MODELS
 from .models.size import build_bounded
 from .picture_files import FRAMES, PALETTES
@@ -237,9 +237,11 @@ def _build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
 
 def _on_device(model: nn.Module, device: str) -> nn.Module:
     try:
+        if torch.device(device).type == "meta":
+            raise InvalidInput("--device meta has no memory: train on cpu or cuda")
         return model.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise InvalidInput(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+        raise InvalidInput(f"--device {device} cannot be used: {described(error)}") from error
 
 
 def _line(epoch: Epoch, epochs: int) -> str:

@@ -83,10 +83,10 @@ def described(failure: BaseException) -> str:
 
 
 def place_of(failure: BaseException) -> str:
-    """Where a user's code raised something: the last file and line that is neither ours nor of an installed package."""
+    """Where a user's code raised something: the last file and line that is neither ours nor of Python and what is installed."""
     if isinstance(failure, SyntaxError) and failure.filename:
         return f"{failure.filename}, line {failure.lineno}"
     frames = traceback.extract_tb(failure.__traceback__)
-    own = str(Path(__file__).parent)
-    theirs = [f for f in frames if not f.filename.startswith((own, "<")) and "site-packages" not in f.filename]
+    others = (str(Path(__file__).parent), str(Path(traceback.__file__).parent), "<")
+    theirs = [frame for frame in frames if not frame.filename.startswith(others)]
     return f"{theirs[-1].filename}, line {theirs[-1].lineno}" if theirs else "no file of yours"

@@ -64,7 +64,7 @@ def opened(
     """
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
         raise InvalidInput(f"max_bytes must be an integer of at least 1, got {max_bytes!r}")
-    path = Path(path)
+    path = path_of(path, error)
     try:
         # Not to wait for a pipe's other end: the kind is known once it is open, and cannot change any more.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as handle:

@@ -147,6 +147,7 @@ def match_weights(
             inside = {**own, **inside}
     both = {names[name]: tensors[inside[name]] for name in names if name in inside}
     fits = {name: tensor for name, tensor in both.items() if tensor.shape == wanted[name].shape}
+    _same_kind(fits, wanted, {name for name, _ in model.named_parameters(remove_duplicate=False)}, path)
     stored = {_address(wanted[name]) for name in fits}
     lacking = [name for name in wanted if name not in both and _address(wanted[name]) not in stored]
     surplus = [own for name, own in inside.items() if name not in names]
@@ -168,6 +169,17 @@ def match_weights(
         near={**_nearest(missing, unexpected, tensors), **_nearest(unexpected, missing, wanted)},
     )
     return report, fits
+
+
+def _same_kind(fits: Mapping[str, Tensor], wanted: Mapping[str, Tensor], trained: Collection[str], path: Path) -> None:
+    """Refuse what has the shape of a weight and is none: complex numbers, and integers, which some code made of weights."""
+    for name, tensor in fits.items():
+        lost = tensor.is_complex() and not wanted[name].is_complex()
+        coded = name in trained and wanted[name].is_floating_point() and not (tensor.is_floating_point() or tensor.is_complex())
+        if lost or coded:
+            raise CheckpointError(
+                f"{path}: {name} is {tensor.dtype}, but the model's is {wanted[name].dtype}: store the weights as floats"
+            )
 
 
 def is_averaged(prefix: str) -> bool:
@@ -202,9 +214,10 @@ def _places(
 ) -> dict[str, int]:
     """Every prefix under which a name of the model stands, and how many do so with the model's shape."""
     places: dict[str, int] = {}
+    longest = max((name.count(".") + 1 for name in names), default=0)
     for name, own in found.items():
         parts = name.split(".")
-        for start in range(len(parts)):
+        for start in range(max(0, len(parts) - longest), len(parts)):
             rest = ".".join(parts[start:])
             if rest in names:
                 prefix = name.removesuffix(rest)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PAPER = (206, 214, 228)
 """The colour of gaps, and of what is not drawn yet or not known."""
 INK = (40, 44, 52)
+TEXT = 12
+"""Rows of pixels for a caption."""
 TILE = 64
 """Small images are enlarged by the whole number that brings them nearest to so many pixels."""
 
@@ -68,14 +70,13 @@ def grid(
     """
     rgb = to_rgb(images, levels)
     count, height, width, _ = rgb.shape
-    scale = scale or default_scale(height, width)
-    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    size = sheet_size(count, height, width, columns=columns, scale=scale, text=captions is not None, gap=gap)
+    scale, columns = _fitting(count, height, width, columns, scale)
     if captions is not None and len(captions) != count:
         raise InvalidInput(f"{count} images came with {len(captions)} captions")
-    text = 0 if captions is None else 12
+    text = 0 if captions is None else TEXT
     step_row, step_col = height * scale + text + gap, width * scale + gap
-    rows = -(-count // columns)
-    sheet = np.full((rows * step_row + gap, columns * step_col + gap, 3), PAPER, np.uint8)
+    sheet = np.full((*size, 3), PAPER, np.uint8)
     corners = [(gap + i // columns * step_row, gap + i % columns * step_col) for i in range(count)]
     for image, (row, col) in zip(rgb, corners, strict=True):
         sheet[row : row + height * scale, col : col + width * scale] = image.repeat(scale, 0).repeat(scale, 1)
@@ -84,6 +85,26 @@ def grid(
         foot = [(row + height * scale, col) for row, col in corners]
         _write(picture, captions, foot, width * scale, text)
     return picture
+
+
+def sheet_size(
+    count: int,
+    height: int,
+    width: int,
+    *,
+    columns: int | None = None,
+    scale: int | None = None,
+    text: bool = False,
+    gap: int = 2,
+) -> tuple[int, int]:
+    """Rows and columns of the pixels of a `grid`."""
+    scale, columns = _fitting(count, height, width, columns, scale)
+    rows = -(-count // columns)
+    return rows * (height * scale + TEXT * text + gap) + gap, columns * (width * scale + gap) + gap
+
+
+def _fitting(count: int, height: int, width: int, columns: int | None, scale: int | None) -> tuple[int, int]:
+    return scale or default_scale(height, width), min(columns or math.ceil(math.sqrt(count)), count)
 
 
 def default_scale(height: int, width: int) -> int:
@@ -113,7 +134,9 @@ class Drawing:
         options: of `grid`.
     """
 
-    def __init__(self, levels: int, most: int = 64, order: Order = RASTER, **options: Any) -> None:
+    MOST = 64
+
+    def __init__(self, levels: int, most: int = MOST, order: Order = RASTER, **options: Any) -> None:
         self.levels, self.most, self.order, self.options = levels, most, order, options
         self._rows: list[np.ndarray] = []
         self._done = False

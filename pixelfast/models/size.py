@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ OPERATIONS = 20_000
 MAKE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 
 
+LEAST = 256
+"""Bytes that a sub-pixel is taken to need: to compile even a model of 4 features took 350 for each."""
 OPTION = "max_bytes=, --max-bytes"
 
 
@@ -63,8 +66,11 @@ def build_bounded(
         operations = 50 * weights[1] + 5_000
     with _Bounded(most, reason, operations):
         model = kind(**arguments)
-    channels, height, width = cast("tuple[int, int, int]", model.shape)
-    head = cast(Head, model.head)
-    predicted = 4 * max(head.levels, head.parameters) * channels * height * width
-    _allow(predicted, f"what it says about one image of {channels} x {height} x {width}", max_bytes, OPTION)
+    allow_predictions(cast("tuple[int, int, int]", model.shape), cast(Head, model.head), max_bytes)
     return model
+
+
+def allow_predictions(shape: tuple[int, int, int], head: Head, max_bytes: int) -> None:
+    """InvalidInput if what a model says about one image of C, H, W takes more than ``max_bytes``."""
+    size = max(4 * head.levels, 4 * head.parameters, LEAST) * math.prod(shape)
+    _allow(size, f"what it says about one image of {' x '.join(map(str, shape))}", max_bytes, OPTION)

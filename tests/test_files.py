@@ -1,0 +1,454 @@
+"""Files that are not what they should be: bombs, pipes, devices, full disks, two writers, killed writers."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import signal
+import socket
+import struct
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import pixelfast
+from pixelfast import checkpoint, data, files, weight_files
+from pixelfast.array_files import read_npy
+from pixelfast.cli_conditions import read_conditions
+from pixelfast.errors import CheckpointError, InvalidInput, OutputError, UnsupportedModel
+from pixelfast.files import MAX_BYTES, locked, write_atomically, write_together
+from pixelfast.models import GatedPixelCNN
+from pixelfast.pictures import read_given
+from pixelfast.train import TrainOptions, train
+from pixelfast.weight_files import read_weights
+
+GREY = np.random.default_rng(0).integers(0, 256, (4, 7, 5)).astype(np.uint8)
+HUGE = 10**15
+
+
+def npy(shape: tuple[int, ...], content: bytes = b"", kind: str = "|u1") -> bytes:
+    """An .npy file that says more than it holds."""
+    header = str({"descr": kind, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content
+
+
+def zeros_zipped(size: int) -> bytes:
+    """A deflated stream of zeros; 2 MB for 2 GB, made of a part that repeats."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    head = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    body = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return head + body * (size // 2**20 - 1) + zlib.compressobj(9, zlib.DEFLATED, -15).flush()
+
+
+def zip_bomb(path: Path, name: str, **arrays: np.ndarray) -> None:
+    """An archive with an array that says truly that it has 3 GB, beside others."""
+    np.savez_compressed(path, **arrays)
+    size, packed = 3 * 2**30, zeros_zipped(2**24)
+    with zipfile.ZipFile(path, "a") as file:
+        info = zipfile.ZipInfo(name)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        file.writestr(info, b"")
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\x01\x02")
+    struct.pack_into("<II", content, at + 20, len(packed), size)
+    path.write_bytes(content)
+
+
+def write_gz(path: Path, head: bytes, size: int) -> None:
+    """A gzipped file of `head` and so many zeros."""
+    packed = gzip.compress(head)[:-8]
+    path.write_bytes(packed[:10] + b"\0" + struct.pack("<HH", len(head), 0xFFFF ^ len(head)) + head + zeros_zipped(size))
+
+
+def png(path: Path, width: int, height: int) -> None:
+    """A picture that says how large it is, and holds nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+
+
+def test_what_says_that_it_is_huge_is_not_opened(tmp_path: Path) -> None:
+    """Sizes are checked before anything is read; the message has the size, the limit and the option."""
+    (tmp_path / "a.npy").write_bytes(npy((HUGE, 7, 5)))
+    with pytest.raises(InvalidInput, match=rf"a\.npy: its array should hold .* {35 * HUGE:,} bytes, but has 0"):
+        data.load(tmp_path / "a.npy")
+    idx = tmp_path / "images-idx3-ubyte.gz"
+    write_gz(idx, b"\0\0\x08\x03" + struct.pack(">III", 2**16, 2**10, 2**10), 2**21)
+    with pytest.raises(
+        InvalidInput, match=rf"idx3-ubyte\.gz: it opens to {2**36:,} bytes, and the limit is {MAX_BYTES:,}.*max_by"
+    ):
+        data.load(idx)
+    zip_bomb(tmp_path / "b.npz", "X_train.npy")
+    with pytest.raises(InvalidInput, match=rf"b\.npz: 'X_train' opens to {3 * 2**30:,} bytes, and the limit is .*--max-bytes"):
+        data.load(tmp_path / "b.npz")
+    torch.save({"w": torch.zeros(3)}, tmp_path / "c.pt")
+    zip_bomb(tmp_path / "c.npz", "archive/data/0")
+    (tmp_path / "c.npz").rename(tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=rf"c\.pt: it opens to {3 * 2**30:,} bytes"):
+        read_weights(tmp_path / "c.pt")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [HUGE], "data_offsets": [0, 4 * HUGE]}}).encode()
+    (tmp_path / "d.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(CheckpointError, match="safetensors file"):
+        read_weights(tmp_path / "d.safetensors")
+
+
+def test_more_than_a_file_says_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 GB of zeros behind the images of an idx file: no more than one byte of them is unpacked."""
+    idx = tmp_path / "images-idx3-ubyte.gz"
+    write_gz(idx, b"\0\0\x08\x03" + struct.pack(">III", *GREY.shape) + GREY.tobytes(), 2**31)
+    assert idx.stat().st_size < 3 * 2**20
+    with pytest.raises(InvalidInput, match=r"should hold \(4, 7, 5\) numbers of uint8, but has more"):
+        data.read_idx(idx)
+
+
+def test_only_what_is_asked_for_is_opened(tmp_path: Path) -> None:
+    zip_bomb(tmp_path / "a.npz", "other.npy", images=GREY)
+    assert len(data.load(tmp_path / "a.npz", 256, source_levels=256, test_fraction=0).images) == 4
+
+
+def test_pictures_are_measured_before_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    png(tmp_path / "a" / "a.png", 10_000, 10_000)
+    png(tmp_path / "a" / "b.png", 10_000, 10_000)
+    for index in range(2, 5):
+        png(tmp_path / "a" / f"{index}.png", 10_000, 10_000)
+    with pytest.raises(InvalidInput, match=r"5 pictures of 10000 x 10000 pixels opens? to 1,500,000,000 bytes, and the limit"):
+        data.load(tmp_path / "a")
+    png(tmp_path / "b.png", 100_000, 100_000)
+    with pytest.raises(InvalidInput, match=r"b\.png is no readable picture: .*10000000000 pixels"):
+        read_given(tmp_path / "b.png", (1, 7, 5), 256)
+
+
+def test_an_option_raises_the_limit(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=np.repeat(GREY, 30, 0))
+    np.savez_compressed(tmp_path / "b.npz", images=np.zeros((120, 70, 50), np.uint8))
+    assert len(data.load(tmp_path / "a.npz", max_bytes=100, source_levels=256).images), "it takes as much on the disk"
+    with pytest.raises(InvalidInput, match=r"opens to 420,128 bytes, and the limit is 100,000"):
+        data.load(tmp_path / "b.npz", max_bytes=100_000, source_levels=256)
+    assert len(data.load(tmp_path / "b.npz", max_bytes=500_000, source_levels=256).images) == 108
+    for wrong in (0, -1, 1.5, True, "1G"):
+        with pytest.raises(InvalidInput, match="max_bytes must be an integer of at least 1"):
+            data.load(tmp_path / "b.npz", max_bytes=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"features": 10**9},
+        {"layers": 10**6},
+        {"levels": 10**9},
+        {"levels": 10**18},
+        {"shape": [1, 10**6, 28]},
+        {"shape": [10**7, 7, 5]},
+        {"classes": 10**9},
+        {"kernel": 10**9 + 1},
+        {"features": "many"},
+        {"shape": 5},
+        {"shape": None},
+        {"features": 1e300},
+    ],
+)
+def test_a_configuration_that_no_machine_holds(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    checkpoint.save(GatedPixelCNN((1, 7, 5), levels=3, features=4, layers=1), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["arguments"].update(arguments)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config\.json: the arguments do not fit the architecture 'gated'"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("[" * 100_000, "RecursionError"),
+        ("[]", "must hold a JSON object, found list"),
+        ('{"architecture": "gatd", "arguments": {}}', "did you mean 'gated'"),
+        ('{"architecture": [], "arguments": {}}', r"names the architecture \[\]"),
+        ('{"architecture": "gated", "arguments": {}, "levels": 7}', "says 7 levels, and its arguments 256"),
+        ('{"architecture": "gated", "arguments": {}, "encode": [1e39, 0]}', "no numbers, or infinite"),
+        (b"\xff\xfe", "truncated or no readable JSON"),
+        (b" " * (2**24 + 1), "has 16,777,217 bytes"),
+    ],
+)
+def test_damaged_configurations(tmp_path: Path, config: str | bytes, message: str) -> None:
+    checkpoint.save(GatedPixelCNN((1, 7, 5), levels=3, features=4, layers=1), tmp_path)
+    (tmp_path / "config.json").write_bytes(config if isinstance(config, bytes) else config.encode())
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(tmp_path)
+
+
+def strange_paths(folder: Path) -> list[str]:
+    """Paths that lead to no regular file."""
+    os.mkfifo(folder / "pipe.npz")
+    (folder / "loop.npz").symlink_to(folder / "loop.npz")
+    (folder / "gone.npz").symlink_to(folder / "nowhere")
+    (folder / "folder.npz").mkdir()
+    for index in range(2000):
+        (folder / "folder.npz" / f"{index}.txt").touch()
+    (folder / "file").touch()
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind("socket.npz")
+    listening.close()
+    names = ["pipe.npz", "loop.npz", "gone.npz", "folder.npz", "socket.npz", "file/a.npz", "nul\0.npz", "x" * 300 + ".npz", ""]
+    return ["/dev/zero", "/dev/null", "/dev/stdin", *names]
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "data": data.load,
+    "idx": data.read_idx,
+    "npy": read_npy,
+    "cond": read_conditions,
+    "given": lambda path: read_given(path, (1, 7, 5), 256),
+    "load": pixelfast.load,
+    "weights": lambda path: pixelfast.load(path, nn.Conv2d(1, 2, 1)),
+    "match": lambda path: checkpoint.match(path, nn.Conv2d(1, 2, 1)),
+    "config": checkpoint.read_config,
+    "images": lambda path: data.read_images(path, (1, 7, 5)),
+}
+
+
+def test_pipes_devices_loops_and_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them may be waited for, or read without end."""
+    monkeypatch.chdir(tmp_path)
+    for path in strange_paths(tmp_path):
+        for name, read in READERS.items():
+            with pytest.raises((InvalidInput, CheckpointError)) as caught:
+                read(path)
+            assert str(caught.value), name
+            with pytest.raises((InvalidInput, CheckpointError)):
+                read(Path(path))  # type: ignore[arg-type]
+    for read in READERS.values():
+        for wrong in (None, 3, b"bytes", ["list"]):
+            with pytest.raises((InvalidInput, CheckpointError)):
+                read(wrong)  # type: ignore[arg-type]
+
+
+def test_a_folder_of_pictures_with_pipes_and_devices(tmp_path: Path) -> None:
+    for index in range(3):
+        Image.fromarray(GREY[index]).save(tmp_path / f"{index}.png")
+    (tmp_path / "3.png").symlink_to("/dev/zero")
+    with pytest.raises(InvalidInput, match=r"3\.png is no readable picture: it is a device"):
+        data.load(tmp_path)
+
+
+def test_no_program_is_run_for_a_picture(tmp_path: Path) -> None:
+    """Pillow hands EPS to Ghostscript, whatever the file is called."""
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 7\n%%EndComments\nshowpage\n")
+    with pytest.raises(InvalidInput, match=r"a\.png is no readable picture: it is damaged, or none of PNG, JPEG"):
+        read_given(tmp_path / "a.png", (1, 7, 5), 256)
+
+
+def test_arrays_of_objects_and_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
+    np.save(tmp_path / "b.npy", np.zeros(3, [("x", "u1")]))
+    for name in "ab":
+        with pytest.raises(InvalidInput, match="numbers are needed"):
+            read_npy(tmp_path / f"{name}.npy")
+    for content in (
+        npy((-1,), b"x"),
+        npy((3, 10**30)),
+        npy((0, 10**30)),
+        npy((2**40,), b"", "<U0"),
+        b"",
+        b"\x93NUMPY",
+        npy((9,)),
+    ):
+        (tmp_path / "c.npy").write_bytes(content)
+        with pytest.raises(InvalidInput, match=r"c\.npy"):
+            read_npy(tmp_path / "c.npy")
+
+
+def test_tensors_that_repeat_few_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One number, and a shape that repeats it 10**12 times; dictionaries that hold each other 40**8 times."""
+    torch.save({"w": torch.zeros(1).expand(10**12)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"a\.pt: w opens to 4,000,000,000,000 bytes"):
+        read_weights(tmp_path / "a.pt")
+    held: dict[str, Any] = {"w": torch.zeros(1)}
+    for _ in range(8):
+        held = {str(index): held for index in range(40)}
+    torch.save(held, tmp_path / "b.pt")
+    monkeypatch.setattr(weight_files, "NAMES", 1000)
+    with pytest.raises(CheckpointError, match=r"b\.pt holds over 1,000 names: its dictionaries hold each other"):
+        read_weights(tmp_path / "b.pt")
+    torch.save({"w": torch.eye(3).to_sparse()}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="a plain tensor is needed"):
+        read_weights(tmp_path / "c.pt")
+    net = nn.Linear(2, 2)
+    for wrong in (torch.ones(2, 2, dtype=torch.complex64), torch.ones(2, 2, dtype=torch.int8)):
+        torch.save({"weight": wrong, "bias": torch.zeros(2)}, tmp_path / "d.pt")
+        with pytest.raises(CheckpointError, match="store the weights as floats"):
+            pixelfast.load(tmp_path / "d.pt", net)
+
+
+def small() -> GatedPixelCNN:
+    torch.manual_seed(0)
+    return GatedPixelCNN((1, 7, 5), levels=4, features=4, layers=1)
+
+
+IMAGES = torch.from_numpy(GREY.astype(np.int64) // 64).unsqueeze(1)
+OPTIONS = TrainOptions(epochs=2, batch_size=2, warmup=0)
+
+
+def held_by_another(folder: Path) -> int:
+    """The number of a process that holds a folder and is writing its training state."""
+    ready, tell = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            with locked(folder):
+                write_atomically(folder / "training.pt", lambda path: (os.write(tell, b"held"), time.sleep(60)))
+        finally:
+            os._exit(0)
+    os.close(tell)
+    assert os.read(ready, 4) == b"held"
+    os.close(ready)
+    return process
+
+
+def test_a_training_folder_has_one_writer(tmp_path: Path) -> None:
+    """In this process and another one; a killed one holds it no longer, and what it left is removed."""
+    run = tmp_path / "run"
+    with locked(run):
+        with pytest.raises(OutputError, match=r"another run is writing .*run: wait for it, stop it, or choose another folder"):
+            train(small(), IMAGES, options=OPTIONS, folder=run)
+        assert not list(run.iterdir())
+    other = held_by_another(run)
+    try:
+        with pytest.raises(OutputError, match="another run is writing"):
+            train(small(), IMAGES, options=OPTIONS, folder=run)
+        assert len(list(run.glob(".training.pt.*.part"))) == 1
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    train(small(), IMAGES, options=OPTIONS, folder=run)
+    assert sorted(file.name for file in run.iterdir()) == ["config.json", "model.safetensors", "training.pt"]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / ".a.png.x.part").touch()
+    (tmp_path / ".b.png.x.part").touch()
+    write_atomically(tmp_path / "a.png", lambda path: path.write_text("new"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".b.png.x.part", "a.png"]
+
+    def write(path: Path) -> None:
+        write_atomically(tmp_path / "b.png", lambda other: other.write_text("the other's"))
+        path.write_text("mine")
+
+    write_atomically(tmp_path / "b.png", write)
+    assert (tmp_path / "b.png").read_text() == "mine", "a writer that is at work is not taken for a killed one"
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(small(), IMAGES, options=OPTIONS, folder=tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    for full in range(3):
+        calls = 0
+
+        def to_disk(path: Path, full: int = full) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "_to_disk", to_disk)
+            with pytest.raises(
+                OutputError, match=r"cannot be written: no space is left on the disk\. What was there before is kept"
+            ):
+                train(small(), IMAGES, options=OPTIONS, folder=tmp_path, resume=False)
+        found = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+        assert found.keys() == before.keys()
+        if full < 2:
+            assert found == before, "weights and configuration are moved together"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_libraries_that_meet_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_atomically(tmp_path / "a.pt", lambda path: torch.save(torch.ones(10**6), "/dev/full"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_files_are_moved_only_when_all_are_complete(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        raise RuntimeError("a library's own words\nand more")
+
+    def write(path: Path) -> None:
+        path.write_text("new")
+
+    with pytest.raises(OutputError, match="b cannot be written: RuntimeError: a library's own words"):
+        write_together({tmp_path / "a": write, tmp_path / "b": fail})
+    assert not list(tmp_path.iterdir())
+    write_together({tmp_path / "a": write, tmp_path / "b": write})
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere"), tmp_path / "nul\0"):
+        with pytest.raises(OutputError):
+            train(small(), IMAGES, options=OPTIONS, folder=folder)
+        with pytest.raises(OutputError):
+            pixelfast.save(small(), folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state.update(position=[1, 2, 3]),
+        lambda state: state.update(position=[-1, 0, 0.0, 0.0], history=[]),
+        lambda state: state.update(position=[10**9, 0, 0.0, 0.0]),
+        lambda state: state.update(position=[1, 0, float("nan"), 0.0]),
+        lambda state: state.update(history=[{"no": 1}]),
+        lambda state: state.update(rng=[torch.zeros(3)]),
+        lambda state: state.update(weights={}),
+        lambda state: state["optimiser"]["param_groups"][0].update(weight_decay=0.9),
+        lambda state: state["optimiser"]["state"][0].update(exp_avg=torch.zeros(1)),
+        lambda state: state.pop("average"),
+        lambda state: state.update(identity=3),
+    ],
+)
+def test_a_damaged_training_state(tmp_path: Path, damage: Callable[[dict[str, Any]], object]) -> None:
+    train(small(), IMAGES, options=TrainOptions(epochs=1, batch_size=2), folder=tmp_path)
+    state = torch.load(tmp_path / "training.pt")
+    damage(state)
+    torch.save(state, tmp_path / "training.pt")
+    with pytest.raises(CheckpointError, match=r"training\.pt is damaged or no training state: .*resume=False"):
+        train(small(), IMAGES, options=TrainOptions(epochs=1, batch_size=2), folder=tmp_path)
+
+
+def test_what_a_model_raises_says_where(tmp_path: Path) -> None:
+    class Net(GatedPixelCNN):
+        def forward(self, x: torch.Tensor, *conditions: Any) -> torch.Tensor:
+            raise KeyError("mine")
+
+    with pytest.raises(
+        UnsupportedModel, match=r"Net trains, in epoch 1, step 1, and raises KeyError: 'mine' \(.*test_files\.py, line"
+    ):
+        train(Net((1, 7, 5), levels=4, features=4, layers=1), IMAGES, options=OPTIONS)
+
+
+@pytest.mark.parametrize("wrong", [None, [1], np.zeros((4, 1, 7, 5), int), torch.zeros(4, 1, 7, 5, dtype=torch.complex64)])
+def test_training_images_of_other_types(wrong: Any) -> None:
+    with pytest.raises(InvalidInput, match="images must be"):
+        train(small(), wrong, options=OPTIONS)
+    with pytest.raises(InvalidInput, match="labels must be a tensor"):
+        train(small(), IMAGES, wrong if wrong is not None and not isinstance(wrong, torch.Tensor) else [1], options=OPTIONS)
+    for model in (None, nn.Linear(1, 1)):
+        with pytest.raises(InvalidInput):
+            train(model, IMAGES, options=OPTIONS)  # type: ignore[arg-type]
