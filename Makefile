@@ -1,6 +1,7 @@
 # make demo   set up .venv and run the demonstration
 # make test   set up .venv and run every check; continuous integration runs make triton36, too
 # make fuzz   random architectures against the naive loop, 10,000 of them
+# make fuzz-programs   damaged programs for the native engine, 100,000 of them; fuzz-programs-asan, -tsan: with sanitizers
 # make asan   the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer; make tsan: with ThreadSanitizer
 # make emulated   the native engine's tests with every instruction set, those that this machine lacks emulated by SIMDe
 # make triton36   the Triton kernels compiled ahead of time by Triton 3.6, the oldest that is supported
@@ -13,6 +14,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 FUZZ_CASES ?= 10000
+PROGRAM_CASES ?= 100000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -21,11 +23,11 @@ PACKAGE := $(shell find pixelfast kernels -name '*.py')
 SIMDE ?= /usr/include
 OLDEST_TRITON := 3.6.0
 ENGINE_TESTS := $(patsubst %,tests/test_%.py,instructions programs arrangements draws mixture_draws attention lattices running \
-	streams fast_products fusing)
+	streams fuzz_programs failed_draws fast_products fusing)
 comma := ,
 RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)
 
-.PHONY: setup demo test lint pytest fuzz asan tsan emulated triton36 gpu-check bench bench-quick bench-micro clean
+.PHONY: setup demo test lint pytest fuzz fuzz-programs fuzz-programs-asan fuzz-programs-tsan asan tsan emulated triton36 gpu-check bench bench-quick bench-micro clean
 
 setup: $(STAMP)
 
@@ -50,6 +52,9 @@ pytest: $(STAMP)
 fuzz: $(STAMP)
 	PIXELFAST_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/test_random_models.py
 
+fuzz-programs: $(STAMP)
+	$(BIN)/python tests/fuzz_programs.py --cases $(PROGRAM_CASES)
+
 # A package of its own, so that the fast build stays. pytest by its own name: by `python -m` it would import the one here.
 build/asan/.installed build/tsan/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
 	rm -rf $(@D)
@@ -58,13 +63,23 @@ build/asan/.installed build/tsan/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
 	ls $(@D)/pixelfast/_cpu.*
 	@touch $@
 
+WITH_ASAN = PYTHONPATH=build/asan LD_PRELOAD="$(call RUNTIME,asan) $(call RUNTIME,ubsan)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+WITH_TSAN = PYTHONPATH=build/tsan LD_PRELOAD=$(call RUNTIME,tsan) OMP_NUM_THREADS=1 TSAN_OPTIONS=exitcode=66
+
 asan: build/asan/.installed
-	PYTHONPATH=build/asan LD_PRELOAD="$(call RUNTIME,asan) $(call RUNTIME,ubsan)" ASAN_OPTIONS=detect_leaks=0 \
-		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BIN)/pytest $(ENGINE_TESTS)
+	$(WITH_ASAN) $(BIN)/pytest $(ENGINE_TESTS)
 
 # PyTorch's own threads are no business of ours.
 tsan: build/tsan/.installed
-	PYTHONPATH=build/tsan LD_PRELOAD=$(call RUNTIME,tsan) OMP_NUM_THREADS=1 TSAN_OPTIONS=exitcode=66 $(BIN)/pytest $(ENGINE_TESTS)
+	$(WITH_TSAN) $(BIN)/pytest $(ENGINE_TESTS)
+
+fuzz-programs-asan: build/asan/.installed
+	$(WITH_ASAN) $(BIN)/python tests/fuzz_programs.py --cases $(PROGRAM_CASES) --limit 300
+
+# Where threads share a tile; a tenth of the programs, since ten times as slow.
+fuzz-programs-tsan: build/tsan/.installed
+	$(WITH_TSAN) $(BIN)/python tests/fuzz_programs.py --shared --cases $$(($(PROGRAM_CASES) / 10)) --limit 300
 
 build/emulated/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
 	rm -rf $(@D)

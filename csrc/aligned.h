@@ -13,15 +13,26 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace pixelfast {
+
+// In bytes. A system that promises more than it has ends the process once that is touched, which no caller can catch.
+inline size_t memory_of_machine() {
+#ifdef __linux__
+  static const size_t bytes = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+#else
+  return SIZE_MAX / 4;
+#endif
+}
 
 class AlignedFloats {
  public:
   AlignedFloats() = default;
   explicit AlignedFloats(size_t count) : count_(count) {
-    if (count > SIZE_MAX / sizeof(float) / 2) throw std::bad_alloc();
+    if (count > memory_of_machine() / sizeof(float)) throw std::bad_alloc();
     // From calloc, since large pieces of it cost nothing until they are touched.
     const size_t bytes = count * sizeof(float), align = bytes < kHugePage ? kLine : kHugePage;
     memory_.reset(std::calloc(bytes + align, 1));

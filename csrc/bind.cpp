@@ -83,7 +83,7 @@ long process() {
 }
 
 constexpr std::chrono::milliseconds kLookUpEvery{20};
-constexpr int64_t kMostSteps = 1 << 30;  // of a wave; they are counted in int
+constexpr int64_t kMostSteps = 1 << 24;  // of a wave that is asked for: none that is chosen comes near
 
 constexpr const char* kSplits[] = {"none", "rows", "phases", "parts"};
 

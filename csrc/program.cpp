@@ -9,6 +9,7 @@ namespace {
 constexpr int64_t kMagic = 0x5049584641535431;  // "PIXFAST1"
 constexpr int64_t kVersion = 3;
 constexpr int64_t kReach = 1 << 20;     // rows, columns and offsets lie within +-kReach
+constexpr int kMargin = 1 << 12;        // rows and columns beyond the image in which anything runs: a run visits all of them
 constexpr int64_t kMostPixels = 1 << 30;  // that attention can number, and lists or runs of them
 constexpr int64_t kMostKeys = int64_t{1} << 40;
 constexpr int64_t kFeatures = 1 << 22;  // features of one buffer, or floats of one pixel
@@ -318,7 +319,7 @@ void read_known_order(Reader& in, Program& program) {
 }
 
 void read_wavefront(Reader& in, Program& program) {
-  program.leads = list<int>(in, "the number of leads", [&] { return in.number("a lead", 0, kReach); });
+  program.leads = list<int>(in, "the number of leads", [&] { return in.number("a lead", 0, int64_t{kMargin} + program.width); });
   if (program.leads.size() != program.row.size()) throw ProgramError("there is not one lead for each row instruction");
   program.reaches = list<Reach>(in, "the number of reaches", [&] {
     Reach reach;
@@ -338,6 +339,8 @@ void find_extent(Program& program) {
     program.col0 = std::min(program.col0, buffer.domain.col0);
     program.col1 = std::max(program.col1, buffer.domain.col1);
   }
+  if (program.first_row < -kMargin || program.col0 < -kMargin || program.col1 > program.width + kMargin)
+    throw ProgramError("a buffer's domain reaches more than " + std::to_string(kMargin) + " pixels beyond the image");
 }
 
 }  // namespace
