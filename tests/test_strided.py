@@ -140,6 +140,63 @@ def test_taps_stand_at_constant_offsets() -> None:
     assert sorted(tap.edge.col for tap in up.taps) == [-1, 0]
 
 
+class Grown(nn.Module):
+    """A map of `low` pixels, brought to the image's size by `up`, some rows late; and the pixel to the left."""
+
+    def __init__(self, low: nn.Module, up: str, late: int) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.low, self.up, self.late = low, up, late
+        self.first, self.mid, self.out = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        h = torch.tanh(2 * self.first(x))
+        low = torch.tanh(2 * self.mid(self.low(h)))
+        scale = [-(-whole // part) for whole, part in zip(size, low.shape[2:], strict=True)]
+        if self.up == "interleaved":
+            fine = low.repeat_interleave(scale[0], 2).repeat_interleave(scale[1], 3)
+        elif self.up == "scaled":
+            fine = F.interpolate(low, scale_factor=scale)
+        else:
+            fine = F.interpolate(low, size=size, mode=self.up)
+        fine = F.pad(fine[:, :, : size[0], : size[1]], (0, 0, self.late, 0))[:, :, : size[0]]
+        return self.out(torch.cat([F.pad(h, (1, 0))[..., :-1], fine], 1))
+
+
+@pytest.mark.parametrize(
+    ("low", "size", "late", "up"),
+    [
+        (nn.Conv2d(4, 4, 2, stride=2), (7, 5), 4, "nearest"),  # 3 x 2 pixels, whose first ones are repeated three times
+        (nn.Conv2d(4, 4, 2, stride=2), (7, 5), 4, "nearest-exact"),
+        (nn.MaxPool2d(3), (7, 4), 6, "nearest"),
+        (nn.AvgPool2d((2, 1), (3, 1)), (8, 1), 5, "nearest"),
+        (nn.AvgPool2d((2, 1), (3, 1)), (8, 1), 5, "interleaved"),
+        (nn.Conv2d(4, 4, (5, 2), stride=(2, 3)), (6, 2), 5, "scaled"),  # one pixel
+        (nn.Conv2d(4, 4, 3, stride=2, padding=1), (5, 1), 3, "scaled"),
+    ],
+    ids=str,
+)
+def test_upsampling_to_sizes_that_are_no_multiples(low: nn.Module, size: tuple[int, int], late: int, up: str) -> None:
+    assert compare(trace(Grown(low, up, late), (1, *size), Categorical(4)), 2) == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 1)])
+@pytest.mark.parametrize("up", UPS, ids=lambda up: type(up).__name__)
+def test_images_about_as_small_as_a_stride(up: nn.Module, shape: tuple[int, int]) -> None:
+    """A row of blocks, or one block, that the next row reads; in an image of one row nothing does."""
+
+    class Late(Coarse):
+        def forward(self, x: Tensor) -> Tensor:
+            low = self.up(self.low(F.pad(F.elu(self.first(x)), (0, 1, 0, 1))))
+            left = F.pad(F.elu(self.first(x)), (1, 0))[..., :-1]
+            late = F.pad(low, (0, 0, 2, 0))[:, :, : x.shape[2], : x.shape[3]]
+            return self.out(F.elu(torch.cat([left, late], 1)[:, ::2] + left))
+
+    torch.manual_seed(2)
+    assert compare(trace(Late(up), (1, *shape), Categorical(4)), 2) == 0
+
+
 def test_lattices() -> None:
     odd = Lattice(2, 1, 3, 2)
     assert odd == Lattice.through(-1, 5, (2, 3))

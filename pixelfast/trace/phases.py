@@ -1,13 +1,14 @@
 """Phases: maps that take the elements of a channel in turn from several places.
 
-Repeated pixels (nearest upsampling), channels laid out as pixels (pixel shuffle), and maps put together from every second row
-and column read at offsets that depend on the row and column modulo a few. One node brings them together: a sum of edges, each
-of which reads zero at the other phases, because its source has no elements there.
+Repeated pixels (nearest upsampling, to sizes that are no multiples, too), channels laid out as pixels (pixel shuffle), and maps
+put together from every second row and column read at an offset that depends on the position. One node brings them together: a
+sum of edges, one for each place, each of which reads zero at the other positions: outside its rectangle, and where its source
+has no elements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,7 @@ if TYPE_CHECKING:
     from .builder_base import Origin, ReadingBuilder
 
 PERIODS = 4
-"""Periods up to this one are tried even if no map of that resolution is read."""
-
-Phase = tuple[int, int]
-Place = tuple[int, int, int]
-"""Source node, row offset, column offset."""
+"""A channel may take its elements from twice as many places along each axis, or twice as many as the steps of what it reads."""
 
 
 def brought_together(
@@ -35,7 +32,7 @@ def brought_together(
 ) -> Tensor | None:
     """Maps (images, rows, cols, F) at (row0, col0) in steps, whose channels each read one channel at one offset.
 
-    None where they do already, or where no period explains what they read.
+    None where they do already, or where they read at too many places, or at positions that are no rows by columns.
     """
     numbers = written_out(maps).numpy()
     place = builder.table.places(numbers[0])
@@ -47,84 +44,123 @@ def brought_together(
     mixed = np.flatnonzero(~_constant(reads, known))
     if not len(mixed) or not all(later):
         return None
-    reads, known = reads[..., mixed], known[..., mixed]
-    for period in _periods(builder, np.unique(reads[0][known]), steps, known.shape[:2]):
-        phases = list(product(range(period[0]), range(period[1])))
-        parts = [(slice(a, None, period[0]), slice(b, None, period[1])) for a, b in phases]
-        if all(_constant(reads[:, rows, cols], known[rows, cols]).all() for rows, cols in parts):
-            break
-    else:
+    reads, known = np.where(known, reads, -1)[..., mixed], known[..., mixed]
+    most = _most_places(builder, np.unique(reads[0][known]), steps)
+    _, group_of = np.unique(reads[:3].reshape(-1, len(mixed)), axis=1, return_inverse=True)
+    grid = _Grid(builder, at, row0, col0, steps, known.shape[:2])
+    groups = [np.flatnonzero(group_of.reshape(-1) == group) for group in range(int(group_of.max()) + 1)]
+    parts = [grid.parts(reads[..., members], known[..., members[0]], most) for members in groups]
+    if any(part is None for part in parts):
         return None
     result = written_out(maps).clone()
-    origin = _Origin(builder, at, row0, col0, steps, period)
-    places = np.stack([_first(reads[:, rows, cols], known[rows, cols]) for rows, cols in parts], 1)  # (F, phases, 4)
-    _, group_of = np.unique(places[:, :, :3].reshape(len(mixed), -1), axis=0, return_inverse=True)
-    for group in range(int(group_of.max()) + 1):
-        members = np.flatnonzero(group_of.reshape(-1) == group)
-        window, found = origin.union(phases, places[members], known[..., members])
-        numbers_found = torch.zeros((*known.shape[:2], len(members)), dtype=torch.int64)
+    for members, part in zip(groups, parts, strict=True):
+        here = known[..., members[0]]
+        window, found = grid.union(part or [], here)
+        numbers_found = torch.zeros((*here.shape, len(members)), dtype=torch.int64)
         numbers_found[window] = written_out(found)
-        numbers_found[torch.from_numpy(~known[..., members])] = 0
+        numbers_found[torch.from_numpy(~here)] = 0
         for image in range(len(result)):
-            here = torch.where(numbers_found > 0, numbers_found + image * NEXT_IMAGE, 0)
-            result[image][:, :, torch.from_numpy(mixed[members])] = here
+            placed = torch.where(numbers_found > 0, numbers_found + image * NEXT_IMAGE, 0)
+            result[image][:, :, torch.from_numpy(mixed[members])] = placed
     return result
 
 
-class _Origin:
-    """Where the positions of some maps stand, and after how many of them what they read repeats."""
+@dataclass(frozen=True)
+class _Part:
+    """The positions `rows` x `cols` at which features read `channels` of a source at an offset."""
+
+    source: int
+    offset: tuple[int, int]
+    channels: np.ndarray
+    rows: np.ndarray
+    cols: np.ndarray
+
+
+class _Grid:
+    """Where the positions of some maps stand."""
 
     def __init__(
-        self, builder: ReadingBuilder, at: Origin, row0: int, col0: int, steps: tuple[int, int], period: Phase
+        self, builder: ReadingBuilder, at: Origin, row0: int, col0: int, steps: tuple[int, int], size: tuple[int, ...]
     ) -> None:
-        self.builder, self.at, self.row0, self.col0, self.steps, self.period = builder, at, row0, col0, steps, period
+        self.builder, self.at, self.row0, self.col0, self.steps, self.size = builder, at, row0, col0, steps, size
 
-    def union(self, phases: list[Phase], places: np.ndarray, known: np.ndarray) -> tuple[tuple[slice, slice], Tensor]:
-        """One node for features that read `places` (F, phases, 4) where `known` (rows, cols, F); its window and numbers."""
-        rows, cols = np.flatnonzero(known.any((1, 2))), np.flatnonzero(known.any((0, 2)))
-        domain = self._domain(rows[0], rows[-1], cols[0], cols[-1])
-        together: dict[tuple[Place, bytes], list[int]] = {}
-        for number in range(len(phases)):
-            if places[0, number, 0] >= 0:
-                source, row, col = (int(v) for v in places[0, number, :3])
-                together.setdefault(((source, row, col), places[:, number, 3].tobytes()), []).append(number)
-        leaves: list[Edge] = []
-        for ((source, row, col), _), numbers in together.items():
-            channels = places[:, numbers[0], 3].astype(np.int64)
-            edge = Edge(source, row, col, channels, self.builder.nodes[source].domain)
-            others = [phase for number, phase in enumerate(phases) if number not in numbers]
-            if not any(self._reads(edge, phase) for phase in others):
-                leaves.append(edge)
-                continue
-            for number in numbers:
-                a, b = phases[number]
-                rows_on, cols_on = rows[rows % self.period[0] == a], cols[cols % self.period[1] == b]
-                if len(rows_on) and len(cols_on):
-                    leaves.append(self._copy(edge, self._domain(rows_on[0], rows_on[-1], cols_on[0], cols_on[-1]), (a, b)))
+    def parts(self, reads: np.ndarray, known: np.ndarray, most: int) -> list[_Part] | None:
+        """What features read (4, rows, cols, F) where `known` (rows, cols), part by part; None if that is too much."""
+        positions = np.argwhere(known)
+        keys = np.concatenate([reads[:3, ..., 0][:, known], reads[3][known].T]).T  # (positions, 3 + F)
+        _, first, number = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        if len(first) > most:
+            return None
+        found = []
+        for index in np.argsort(first):
+            here = positions[number.reshape(-1) == index]
+            rows, cols = np.unique(here[:, 0]), np.unique(here[:, 1])
+            if len(here) != len(rows) * len(cols):
+                return None
+            source, row, col, *channels = (int(v) for v in keys[first[index]])
+            found.append(_Part(source, (row, col), np.array(channels, dtype=np.int64), rows, cols))
+        return found
+
+    def union(self, parts: list[_Part], known: np.ndarray) -> tuple[tuple[slice, slice], Tensor]:
+        """One node for features that read these parts where `known` (rows, cols); its window and numbers."""
+        rows, cols = np.flatnonzero(known.any(1)), np.flatnonzero(known.any(0))
+        domain = self._domain(rows, cols)
+        leaves = [edge for part in parts for edge in self._edges(part, known)]
         ops = [Op("add", (0 if i == 0 else len(leaves) + i - 1, i + 1)) for i in range(len(leaves) - 1)]
         lattice = Lattice.through(domain.row0, domain.col0, self.steps)
-        node = Pointwise(self.at.name, self.at.layer, len(places), domain, tuple(leaves), tuple(ops), lattice=lattice)
+        features = len(parts[0].channels)
+        node = Pointwise(self.at.name, self.at.layer, features, domain, tuple(leaves), tuple(ops), lattice=lattice)
         return (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)), self.builder.add(node)
 
-    def _lattice(self, phase: Phase) -> Lattice:
-        row, col = self.row0 + phase[0] * self.steps[0], self.col0 + phase[1] * self.steps[1]
-        return Lattice.through(row, col, (self.period[0] * self.steps[0], self.period[1] * self.steps[1]))
+    def _edges(self, part: _Part, known: np.ndarray) -> list[Edge]:
+        """Edges that read a part and nothing elsewhere: of the source, of a rectangle of it, or of copies on lattices."""
+        source = self.builder.nodes[part.source]
+        wanted = np.zeros(self.size, dtype=bool)
+        wanted[np.ix_(part.rows, part.cols)] = True
+        narrow = self._domain(part.rows, part.cols).shifted(*part.offset)
+        for rect in (source.domain, narrow):
+            edge = Edge(part.source, *part.offset, part.channels, rect)
+            if (self._read(edge) == wanted)[known].all():
+                return [edge]
+        copies = []
+        for rows, cols in product(_runs(part.rows), _runs(part.cols)):
+            domain = self._domain(rows, cols)
+            steps = _apart(rows) * self.steps[0], _apart(cols) * self.steps[1]
+            lattice = Lattice.through(domain.row0, domain.col0, steps)
+            whole = Edge(part.source, *part.offset, part.channels, source.domain)
+            node = Pointwise(self.at.name, self.at.layer, len(part.channels), domain, (whole,), (), lattice=lattice)
+            self.builder.add(node)
+            copies.append(Edge(len(self.builder.nodes) - 1, 0, 0, np.arange(len(part.channels)), domain))
+        return copies
 
-    def _reads(self, edge: Edge, phase: Phase) -> bool:
-        """Whether an edge reads elements at a phase."""
-        return self._lattice(phase).shifted(edge.row, edge.col).meets(self.builder.nodes[edge.source].lattice)
+    def _read(self, edge: Edge) -> np.ndarray:
+        """The positions (rows, cols) at which an edge finds an element."""
+        lattice, rect = self.builder.nodes[edge.source].lattice, edge.rect
+        rows = np.arange(self.size[0]) * self.steps[0] + self.row0 + edge.row
+        cols = np.arange(self.size[1]) * self.steps[1] + self.col0 + edge.col
+        down = (rows >= rect.row0) & (rows < rect.row1) & (rows % lattice.row_step == lattice.row_phase)
+        right = (cols >= rect.col0) & (cols < rect.col1) & (cols % lattice.col_step == lattice.col_phase)
+        return np.asarray(down[:, None] & right[None, :])
 
-    def _copy(self, edge: Edge, domain: Rect, phase: Phase) -> Edge:
-        """An edge to a copy that has elements at one phase only."""
-        name, features = self.at.name, len(edge.channels)
-        node = Pointwise(name, self.at.layer, features, domain, (edge,), (), lattice=self._lattice(phase))
-        self.builder.add(node)
-        return Edge(len(self.builder.nodes) - 1, 0, 0, np.arange(features), domain)
-
-    def _domain(self, row: int, last_row: int, col: int, last_col: int) -> Rect:
-        top, left = self.row0 + int(row) * self.steps[0], self.col0 + int(col) * self.steps[1]
-        bottom, right = self.row0 + int(last_row) * self.steps[0] + 1, self.col0 + int(last_col) * self.steps[1] + 1
+    def _domain(self, rows: np.ndarray, cols: np.ndarray) -> Rect:
+        """The pixels from the first to the last of some rows and columns of positions."""
+        top, left = self.row0 + int(rows[0]) * self.steps[0], self.col0 + int(cols[0]) * self.steps[1]
+        bottom, right = self.row0 + int(rows[-1]) * self.steps[0] + 1, self.col0 + int(cols[-1]) * self.steps[1] + 1
         return Rect(top, bottom, left, right)
+
+
+def _runs(positions: np.ndarray) -> list[np.ndarray]:
+    """Positions in as few classes as a period makes of them, with no other position between those of a class."""
+    between = np.arange(positions[0], positions[-1] + 1)
+    period = 1
+    while np.isin(between % period, positions % period).sum() != len(positions):
+        period += 1  # the whole length is one
+    return [positions[positions % period == phase] for phase in np.unique(positions % period)]
+
+
+def _apart(positions: np.ndarray) -> int:
+    """How far each of some evenly spaced positions is from the next."""
+    return int(positions[1] - positions[0]) if len(positions) > 1 else 1
 
 
 def _constant(reads: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -134,19 +170,7 @@ def _constant(reads: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.asarray((low >= high).all(0))
 
 
-def _first(reads: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """What is read where it is the same everywhere: (F, 4); -1 for features of which nothing is known."""
-    high = np.where(known, reads, np.iinfo(np.int64).min).max((1, 2), initial=np.iinfo(np.int64).min)
-    return np.asarray(np.where(known.any((0, 1)), high, -1).T)
-
-
-def _periods(builder: ReadingBuilder, sources: np.ndarray, steps: tuple[int, int], size: tuple[int, ...]) -> Iterator[Phase]:
-    """Periods to try, small ones first: short ones, and the steps of what is read."""
-    listed: list[list[int]] = []
-    for axis in range(2):
-        found = set(range(1, PERIODS + 1))
-        for source in sources:
-            own = builder.table.steps(int(source))[axis]
-            found |= {p for p in range(1, own // steps[axis] + 1) if own % (p * steps[axis]) == 0}
-        listed.append(sorted(p for p in found if p <= size[axis]))
-    return iter(sorted(product(listed[0], listed[1]), key=lambda period: period[0] * period[1]))
+def _most_places(builder: ReadingBuilder, sources: np.ndarray, steps: tuple[int, int]) -> int:
+    """From how many places a channel may take its elements."""
+    apart = [max([PERIODS, *(builder.table.steps(int(source))[axis] // steps[axis] for source in sources)]) for axis in (0, 1)]
+    return 4 * apart[0] * apart[1]
