@@ -64,9 +64,9 @@ def as_images(
             wanted, other = f"(N, C, H, W) or (C, H, W) with C, H, W = {', '.join(map(str, shape))}", ""
         raise InvalidInput(f"{place}: images have shape {array.shape}, but {wanted} is needed{other}")
     ((images, text),) = found.values()
-    if not np.issubdtype(array.dtype, np.integer) and array.dtype != np.bool_:
+    if array.dtype.kind not in "iub":
         raise InvalidInput(f"{place}: images are {array.dtype}, but integers are needed{_float_hint(array)}")
-    return images, text
+    return images.astype(array.dtype.newbyteorder("="), copy=False), text
 
 
 def _float_hint(array: np.ndarray) -> str:
@@ -95,8 +95,7 @@ def as_labels(place: str, labels: np.ndarray, count: int, classes: int = 0) -> T
     """
     flat = labels.reshape(len(labels)) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     flat = flat[None] if flat.ndim == 0 and count == 1 else flat
-    whole = np.issubdtype(flat.dtype, np.integer) or flat.dtype == np.bool_
-    if flat.shape != (count,) or not whole:
+    if flat.shape != (count,) or flat.dtype.kind not in "iub":
         one_hot = "; one-hot rows become numbers by .argmax(1)" if flat.ndim == 2 and len(flat) == count else ""
         cast = "; where they are whole numbers, store labels.astype(np.int64)" if flat.dtype.kind == "f" else ""
         named = "; store numbers, and the names in their order as `classes`" if flat.dtype.kind in "US" else ""

@@ -26,7 +26,7 @@ from .errors import InvalidInput, described
 from .files import MAX_BYTES, is_folder, opened, path_of, status
 from .picture_files import PictureOptions
 from .picture_folders import read_folder
-from .values import quantise, source_levels_of
+from .values import quantise, source_levels_of, widened
 
 IMAGE_KEYS = ("X_train", "x_train", "train_images", "images", "X", "x")
 LABEL_KEYS = ("y_train", "train_labels", "labels", "y")
@@ -73,17 +73,18 @@ def load(
     """Read a data set and quantise it: a value k of S becomes floor(k * K / S).
 
     S, how many values a pixel can take, is what the file says: a number ``levels`` in an .npz, as `pixelfast sample` writes it;
-    2 of booleans and of pictures of 1 bit. Bytes, pictures of 8 and of 16 bits have 256 and 65536 values if one of their
-    values needs all of these bits. Where none does, they may as well be codes, labels or masks: values of 0 .. K-1 are then
-    taken as they are, with a `DataWarning`, and others need ``source_levels``. So do other integers, unless they lie in
-    0 .. K-1 with K of at most 256, and are levels as they are.
+    2 of booleans and of pictures of 1 bit. Bytes and pictures of more bits have as many values as these allow (16 of 4 bits,
+    256 of 8, 65536 of 16) if one of their values needs all of them. Where none does, they may as well be codes, labels or
+    masks: values of 0 .. K-1 are then taken as they are, with a `DataWarning`, and others need ``source_levels``. So do other
+    integers, unless they lie in 0 .. K-1 with K of at most 256, and are levels as they are.
 
     Args:
         path: an .npz file (``X_train``, ``y_train``, ``X_test``, ``y_test``, or ``images`` and ``labels``; maps as
             ``s_train`` and ``s_test``, or ``maps``; ``classes``, names; ``levels``), an .npy of images, an idx file
             of images, gzipped or not (labels and test images are looked for beside it, under MNIST's own names), or a
             folder of pictures of one size, where subfolders are classes, or the parts train and test (or val) of a split.
-        levels: K; by default S where that is said, else 256.
+        levels: K; by default S where that is said or follows from less than 8 bits, else 256. Pictures of fewer bits than K has
+            become bytes, as viewers show them.
         source_levels: S.
         test_fraction: how much is held out where the file has no test part, drawn by ``seed``; 0: nothing.
         axes: of arrays, "NHW", "NCHW" or "NHWC", of one image "HW", "CHW" or "HWC", where their shape leaves a choice or they
@@ -103,9 +104,12 @@ def load(
     images, test_images = parts["images"], parts.get("test_images")
     classes = parts.get("classes", ())
     labels, maps = _labels(path, parts, "", images, classes), as_maps(str(path), images, parts.get("maps"))
+    bits, said = parts.get("bits"), parts.get("levels")
+    if bits in (1, 2, 4) and source_levels is None and levels is not None and levels > 2**bits:  # as viewers show them
+        images, bits = widened(images, bits), 8
+        test_images = None if test_images is None else widened(test_images, parts["bits"])
     arrays = [images] if test_images is None else [images, test_images]
-    said, picture = parts.get("levels"), is_folder(path)
-    known, source = source_levels_of(str(path), arrays, levels, said=said, asked=source_levels, picture=picture)
+    known, source = source_levels_of(str(path), arrays, levels, said=said, asked=source_levels, bits=bits)
     if test_images is None:
         _, maps, _, test_maps = _split(images, maps, test_fraction, seed)
         images, labels, test_images, test_labels = _split(images, labels, test_fraction, seed)

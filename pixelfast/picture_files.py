@@ -1,11 +1,12 @@
 """Picture files as integers: what a file says about its pixels is kept, or refused by name. Needs Pillow.
 
-Of a picture count: its bits (1, 8 or 16), one channel where it is grey, its orientation (EXIF), its palette, its transparency
-and all of its frames.
+Of a picture count: its bits (1, 2, 4, 8 or 16), one channel where it is grey, its orientation (EXIF), its palette, its
+transparency and all of its frames.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from .announce import announce
 from .errors import DataWarning, InvalidInput
 from .files import MAX_BYTES, opened
+from .values import widened
 
 PICTURES = {
     ".apng", ".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
@@ -60,7 +62,8 @@ class Picture:
     Attributes:
         file: where it lies.
         place: the file, and the number of the frame where there are several.
-        values: bool, uint8, uint16 or int64 (H, W), or uint8 (H, W, 3).
+        values: integers (H, W), or uint8 (H, W, 3).
+        bits: of a value, by the format: 1, 2, 4, 8 or 16; 0 where any number fits.
         clear: uint8 (H, W), 0 where transparent and 255 where opaque; None where all of it is opaque.
         palette: values are colours that a palette gives, which are not its indices.
     """
@@ -68,6 +71,7 @@ class Picture:
     file: Path
     place: str
     values: np.ndarray
+    bits: int = 8
     clear: np.ndarray | None = None
     palette: bool = False
 
@@ -152,10 +156,11 @@ def read_frames(file: str | Path, options: PictureOptions, files: int = 1, read:
 
 def _frame(file: Path, place: str, opened: Any, options: PictureOptions) -> Picture:
     """The frame at which a file stands."""
-    stored = str(opened.tile[0][3]) if opened.tile else ""  # how its pixels lie in the file; loading forgets it
+    tile = opened.tile[0] if opened.tile else ("", None, 0, "")  # how its pixels lie in the file; loading forgets it
+    stored = str(tile[3])
     picture = pillow().ImageOps.exif_transpose(opened)
     mode = picture.mode
-    if ";16" in stored and not mode.startswith("I"):
+    if (";16" in stored or (tile[0] == "ppm" and int(tile[3][1]) > 255)) and not mode.startswith("I"):
         raise InvalidInput(f"{place} has 16 bits for each colour, of which Pillow drops 8: convert it to 8 bits or 16-bit grey")
     if mode == "F":
         raise InvalidInput(
@@ -165,25 +170,35 @@ def _frame(file: Path, place: str, opened: Any, options: PictureOptions) -> Pict
     if options.palette == "indices":
         if mode != "P":
             raise InvalidInput(f'{place} has no palette (its mode is {mode}), but palette="indices" asks for its indices')
-        return Picture(file, place, np.asarray(picture).astype(np.int64))
+        return Picture(file, place, np.asarray(picture).astype(np.int64), 0)
     clear = _clear(picture)
-    if mode == "1":
-        return Picture(file, place, np.asarray(picture), clear)
-    if mode == "L" or (mode.startswith("I") and mode != "I"):
-        pixels = np.asarray(picture)
-        return Picture(file, place, pixels.astype(np.uint8 if mode == "L" else np.uint16), clear)
-    if mode == "I":
-        return Picture(file, place, np.asarray(picture).astype(np.uint16 if "I;16" in stored else np.int64), clear)
+    if mode in ("1", "L") or mode.startswith("I"):
+        return _grey(Picture(file, place, np.asarray(picture), clear=clear), mode, stored, tile[0] == "ppm")
     if mode in ("LA", "La"):
-        return Picture(file, place, np.asarray(picture.convert("LA"))[:, :, 0], clear)
+        return Picture(file, place, np.asarray(picture.convert("LA"))[:, :, 0], clear=clear)
     rgb = np.asarray(picture.convert("RGBA" if mode in ("RGBA", "RGBa", "PA") or clear is not None else "RGB"))[:, :, :3]
     if mode not in COLOURS or opened.format == "GIF":  # of a palette; a GIF's later frames come without one
         indices = np.asarray(picture) if mode == "P" else None
         grey = bool((rgb == rgb[:, :, :1]).all())
         rgb = rgb[:, :, 0] if grey else rgb
         same = opened.format == "GIF" or (grey and indices is not None and bool((rgb == indices).all()))
-        return Picture(file, place, rgb, clear, not same)
-    return Picture(file, place, rgb, clear)
+        return Picture(file, place, rgb, clear=clear, palette=not same)
+    return Picture(file, place, rgb, clear=clear)
+
+
+def _grey(picture: Picture, mode: str, stored: str, scaled: bool) -> Picture:
+    """Grey pixels with their bits. Pillow widens 2 and 4 bits to bytes, and values of a PGM above 255 (`scaled`) to 16 bits."""
+    pixels = picture.values
+    few = re.fullmatch(r"L;([24])I?", stored)
+    if mode == "1":
+        return replace(picture, values=pixels.astype(np.uint8), bits=1)
+    if few is not None and picture.clear is None:
+        bits = int(few[1])
+        return replace(picture, values=pixels // (255 // (2**bits - 1)), bits=bits)
+    if mode == "L":
+        return picture
+    deep = scaled or mode != "I" or "I;16" in stored
+    return replace(picture, values=pixels.astype(np.uint16 if deep else np.int64), bits=16 if deep else 0)
 
 
 def _clear(picture: Any) -> np.ndarray | None:
@@ -208,8 +223,8 @@ def on_background(picture: Picture, background: str | None) -> Picture:
             f"{picture.place} is transparent in {part:.0%} of its pixels: say what stands behind them, for instance "
             'background="white" (--background white)'
         )
-    if picture.values.dtype != np.uint8:
-        raise InvalidInput(f"{picture.place} is {picture.values.dtype} with transparent pixels: flatten it first")
+    if picture.bits != 8:
+        raise InvalidInput(f"{picture.place} has transparent pixels and {picture.bits} bits: flatten it first")
     grey = picture.values.ndim == 2
     try:
         colour = np.asarray(pillow().ImageColor.getcolor(background, "L" if grey else "RGB"))
@@ -220,11 +235,13 @@ def on_background(picture: Picture, background: str | None) -> Picture:
     return replace(picture, values=mixed.astype(np.uint8), clear=None)
 
 
-def stacked(pictures: Sequence[Picture]) -> np.ndarray:
-    """Pictures of one size and depth as one array (N, H, W) or (N, H, W, 3): grey only where every picture is.
+def stacked(pictures: Sequence[Picture]) -> tuple[np.ndarray, int]:
+    """Pictures of one size as one array (N, H, W) or (N, H, W, 3), and its bits: grey only where every picture is.
+
+    Where some have more bits than others, up to 8, all become bytes.
 
     Raises:
-        InvalidInput: two of them differ in size or depth.
+        InvalidInput: two of them differ in size, or in bits where some have more than 8.
     """
     first = pictures[0]
     for picture in pictures:
@@ -233,18 +250,16 @@ def stacked(pictures: Sequence[Picture]) -> np.ndarray:
                 f"{picture.place} is {picture.values.shape[:2]}, but {first.place} is {first.values.shape[:2]} (rows, columns)"
                 ": resize or crop the pictures to one size first"
             )
-    kinds = {picture.values.dtype for picture in pictures}
-    arrays = [picture.values for picture in pictures]
-    if kinds == {np.dtype(np.bool_), np.dtype(np.uint8)}:  # black and white among pictures of 8 bits
-        arrays = [array.astype(np.uint8) * 255 if array.dtype == np.bool_ else array for array in arrays]
-    elif len(kinds) > 1:
-        other = next(picture for picture in pictures if picture.values.dtype != first.values.dtype)
+    coloured = any(picture.values.ndim == 3 for picture in pictures)
+    bits = first.bits if len({picture.bits for picture in pictures}) == 1 and not coloured else 8
+    other = next((picture for picture in pictures if picture.bits not in (1, 2, 4, 8)), None)
+    if other is not None and bits == 8:
+        eight = next(picture for picture in pictures if picture.bits in (1, 2, 4, 8))
         raise InvalidInput(
-            f"{other.place} has pixels of {other.values.dtype}, but {first.place} of {first.values.dtype}: "
-            "convert the pictures to one depth first"
+            f"{other.place} has pixels of {other.bits or 'more than 16'} bits, but {eight.place} of {eight.bits}: convert the "
+            "pictures to one depth first"
         )
-    if any(array.ndim == 3 for array in arrays):
-        if any(array.dtype != np.uint8 for array in arrays):
-            raise InvalidInput(f"{first.place} and others mix deep grey with colours: convert the pictures to one depth first")
+    arrays = [widened(picture.values, picture.bits) if bits == 8 else picture.values for picture in pictures]
+    if coloured:
         arrays = [array if array.ndim == 3 else np.repeat(array[:, :, None], 3, 2) for array in arrays]
-    return np.stack(arrays)
+    return np.stack(arrays), bits

@@ -10,7 +10,7 @@ import numpy as np
 
 from .announce import announce
 from .errors import DataWarning, InvalidInput
-from .picture_files import PICTURES, PictureOptions, pillow, read_pictures, stacked
+from .picture_files import PICTURES, Picture, PictureOptions, pillow, read_pictures, stacked
 
 TRAIN = {"train", "training"}
 TEST = {"test", "testing"}
@@ -21,7 +21,7 @@ LEFT_BEHIND = {"__MACOSX", "@eaDir"}
 
 
 def read_folder(path: Path, options: PictureOptions) -> dict[str, Any]:
-    """The parts of a data set: ``images``, and where there are some, ``labels``, ``classes`` and a test part.
+    """The parts of a data set: ``images``, their ``bits``, and where there are some, ``labels``, ``classes`` and a test part.
 
     Subfolders named train and test (or val) are the parts of a split, all others are classes.
 
@@ -38,9 +38,17 @@ def read_folder(path: Path, options: PictureOptions) -> dict[str, Any]:
         if unknown or bool(own) != bool(classes):
             found = f"has the classes {', '.join(unknown)}" if unknown else "has no class folders"
             raise InvalidInput(f"{test} {found}, but {train} has {', '.join(classes) or 'none'}: both need the same ones")
-    parts: dict[str, Any] = {"classes": classes} | _read(train, files, classes, options, "")
+    pictures = read_pictures([*files, *test_files], options)
+    images, bits = stacked(pictures)
+    held_out = set(test_files)
+    count = sum(picture.file not in held_out for picture in pictures)
+    parts: dict[str, Any] = {"classes": classes, "bits": bits, "images": images[:count]}
     if test is not None:
-        parts |= _read(test, test_files, classes, options, "test_")
+        parts["test_images"] = images[count:]
+    if classes:
+        parts["labels"] = _labels(train, pictures[:count], classes)
+    if classes and test is not None:
+        parts["test_labels"] = _labels(test, pictures[count:], classes)
     return parts
 
 
@@ -116,10 +124,5 @@ def _classes(path: Path, files: Sequence[Path]) -> tuple[str, ...]:
     return names
 
 
-def _read(path: Path, files: Sequence[Path], classes: tuple[str, ...], options: PictureOptions, prefix: str) -> dict[str, Any]:
-    pictures = read_pictures(files, options)
-    parts: dict[str, Any] = {prefix + "images": stacked(pictures)}
-    if classes:
-        labels = [classes.index(picture.file.relative_to(path).parts[0]) for picture in pictures]
-        parts[prefix + "labels"] = np.array(labels)
-    return parts
+def _labels(path: Path, pictures: Sequence[Picture], classes: tuple[str, ...]) -> np.ndarray:
+    return np.array([classes.index(picture.file.relative_to(path).parts[0]) for picture in pictures])

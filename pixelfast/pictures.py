@@ -17,7 +17,7 @@ from .errors import InvalidInput
 from .files import MAX_BYTES
 from .order import RASTER, Order
 from .picture_files import PictureOptions, pillow, read_frames
-from .values import quantise, source_levels_of
+from .values import quantise, source_levels_of, widened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -189,7 +189,9 @@ def read_given(
     if len(frames) > 1:
         raise InvalidInput(f"{path} has {len(frames)} frames: save the one that is meant as a picture of its own")
     (picture,) = frames
-    values, clear = picture.values, picture.clear
+    values, clear, bits = picture.values, picture.clear, picture.bits
+    if bits in (1, 2, 4) and source_levels is None and levels > 2**bits:
+        values, bits = widened(values, bits), 8
     if values.shape[:2] != (height, width) or channels not in (1, 3):
         found = f"{values.shape[0]} x {values.shape[1]}"
         raise InvalidInput(f"{path} has {found} pixels, but the model draws images of {channels} x {height} x {width}")
@@ -200,7 +202,7 @@ def read_given(
         values = np.asarray(pillow().Image.fromarray(values).convert("L"))
     if values.ndim == 2:
         values = np.repeat(values[:, :, None], channels, 2)
-    _, source = source_levels_of(str(path), [values[~unknown]], levels, asked=source_levels, picture=True)
+    _, source = source_levels_of(str(path), [values[~unknown]], levels, asked=source_levels, bits=bits)
     given = np.full((height, width, channels), -1, np.int32)
     given[~unknown] = quantise(values[~unknown], levels, source).numpy()
     return np.ascontiguousarray(given.transpose(2, 0, 1)[None])

@@ -14,8 +14,6 @@ from torch import Tensor
 from .announce import announce
 from .errors import DataWarning, InvalidInput
 
-CONTAINERS = {np.dtype(np.uint8): 256, np.dtype(np.uint16): 65536}
-"""What the formats of pictures, and arrays of bytes, are made for; they may as well hold fewer values, as label maps do."""
 MOST_LEVELS = 256
 """Levels of a model unless one asks for more."""
 
@@ -43,6 +41,11 @@ def quantise(images: Tensor | np.ndarray, levels: int, source_levels: int = 256)
     return values * levels // source_levels
 
 
+def widened(array: np.ndarray, bits: int) -> np.ndarray:
+    """Pixels of 1, 2 or 4 bits as bytes of 0 .. 255, as viewers show them; others as they are."""
+    return array.astype(np.uint8) * np.uint8(255 // (2**bits - 1)) if bits in (1, 2, 4) else array
+
+
 def source_levels_of(
     place: str,
     arrays: Sequence[np.ndarray],
@@ -50,7 +53,7 @@ def source_levels_of(
     *,
     said: int | None = None,
     asked: int | None = None,
-    picture: bool = False,
+    bits: int | None = None,
 ) -> tuple[int, int]:
     """(K, S) for integer arrays of one source.
 
@@ -61,10 +64,10 @@ def source_levels_of(
 
     Args:
         place: the file, for messages.
-        levels: K; None: S where the file or the option says it, else `MOST_LEVELS`.
+        levels: K; None: S where the file or the option says it, else as many as the bits allow, `MOST_LEVELS` at most.
         said: S by the file's own words.
         asked: S by the option.
-        picture: 16 bits are a format's own number of bits, as 8 always are.
+        bits: of a picture's pixels by its format, 0 where that fits anything; None: 1 of booleans, 8 of bytes, 0 of others.
 
     Raises:
         InvalidInput: words and values contradict each other, or nothing says how many values there are.
@@ -72,17 +75,14 @@ def source_levels_of(
     low, high = _range(arrays)
     kinds = {array.dtype for array in arrays}
     kind = next(iter(kinds)) if len(kinds) == 1 else np.dtype(np.int64)
-    most = 2 if kind == np.bool_ else CONTAINERS.get(kind, 0)
-    if said is not None:
-        if asked not in (None, said):
-            raise InvalidInput(f"{place} says that its pixels take {said} values, but source_levels is {asked}: leave it out")
-        source: int | None = said
-    elif asked is not None:
-        if most and asked > most:
-            raise InvalidInput(f"source_levels is {asked}, but the pixels of {place} are {kind}, which takes {most} values")
-        source = asked
-    else:
-        source = most if kind == np.bool_ else None
+    if bits is None:
+        bits = {np.dtype(np.bool_): 1, np.dtype(np.uint8): 8}.get(kind, 0)
+    most = 2**bits if bits else 0
+    if said is not None and asked not in (None, said):
+        raise InvalidInput(f"{place} says that its pixels take {said} values, but source_levels is {asked}: leave it out")
+    if said is None and asked is not None and most and asked > most:
+        raise InvalidInput(f"source_levels is {asked}, but the pixels of {place} have {bits} bits, which take {most} values")
+    source = said or asked or (2 if most == 2 else None)
     if low < 0 or (source is not None and high >= source):
         fitting = "0 or more" if source is None else f"0 .. {source - 1}"
         raise InvalidInput(
@@ -91,8 +91,8 @@ def source_levels_of(
         )
     if source is not None:
         return source if levels is None else levels, source
-    wanted = MOST_LEVELS if levels is None else levels
-    return wanted, _by_type(place, kind, high, wanted, most if picture or kind == np.uint8 else 0)
+    wanted = min(most or MOST_LEVELS, MOST_LEVELS) if levels is None else levels
+    return wanted, _by_type(place, f"{bits} bits" if most else str(kind), high, wanted, most)
 
 
 def _range(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
@@ -100,20 +100,20 @@ def _range(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
     return min((int(array.min()) for array in full), default=0), max((int(array.max()) for array in full), default=0)
 
 
-def _by_type(place: str, kind: np.dtype, high: int, wanted: int, most: int) -> int:
+def _by_type(place: str, kind: str, high: int, wanted: int, most: int) -> int:
     """S where neither the file nor an option says it: values of 0 .. high of a type made for `most` values, 0: for any."""
     if most and (high >= most // 2 or high == 0 or wanted == most):
         return most
     if high < wanted <= MOST_LEVELS:
         if most:
             announce(
-                f"{place}: its pixels are {kind} and hold 0 .. {high}: taken for values of {wanted} levels as they are. "
+                f"{place}: its pixels are of {kind} and hold 0 .. {high}: taken for values of {wanted} levels as they are. "
                 f"source_levels={wanted} (--source-levels {wanted}) says so, and source_levels={most} that these are dark "
                 f"pictures of {most} values",
                 DataWarning,
             )
         return wanted
-    found = f"{place}: how many values can a pixel take? Its pixels are {kind} and hold 0 .. {high}, for {wanted} levels"
+    found = f"{place}: how many values can a pixel take? Its pixels are of {kind} and hold 0 .. {high}, for {wanted} levels"
     if high < wanted:
         raise InvalidInput(
             f"{found}: say source_levels={wanted} (--source-levels {wanted}) where they are levels as they are, or store a "

@@ -43,7 +43,7 @@ def test_what_sample_wrote_is_read_back_as_it_is(folder: Path, capsys: pytest.Ca
     assert cli.main(["eval", *SMALL, "--data", "own.npy", "--axes", "NCHW", "--split", "all"]) == 0
     out, err = capsys.readouterr()
     assert bits(out) == pytest.approx(drawn, abs=1e-4)
-    assert err.startswith("pixelfast: own.npy: its pixels are uint8 and hold 0 .. 3: taken for values of 4 levels as they are")
+    assert err.startswith("pixelfast: own.npy: its pixels are of 8 bits and hold 0 .. 3: taken for values of 4 levels")
     for given in ("own.npz", "own.npy"):
         options = ["-n", "5", "--seed", "9", "--given", given, "--keep-rows", "6", "-o", "again.npz"]
         assert cli.main(["sample", *SMALL, *engine, *options]) == 0

@@ -34,14 +34,16 @@ def quietly(folder: Path, levels: int | None = None, **options: Any) -> np.ndarr
         return images(folder, levels, **options)
 
 
-def png(pixels: np.ndarray, colour_type: int) -> bytes:
-    """A PNG of 16 bits, which Pillow writes of grey only."""
+def png(pixels: np.ndarray, colour_type: int, bits: int = 16) -> bytes:
+    """A PNG of 4 bits, or of 16 bits for each colour, which Pillow does not write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colour_type, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], bits, colour_type, 0, 0, 0)
+    pairs = np.pad(pixels, ((0, 0), (0, pixels.shape[1] % 2))) if bits == 4 else pixels
+    packed = pixels.astype(">u2") if bits == 16 else pairs[:, ::2] * 16 + pairs[:, 1::2]
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
@@ -78,6 +80,13 @@ def test_deeper_pictures_are_kept_or_refused(tmp_path: Path) -> None:
         (tmp_path / "b.png").write_bytes(png(pixels, colour_type))
         with pytest.raises(InvalidInput, match=r"b.png has 16 bits for each colour"):
             images(tmp_path)
+    (tmp_path / "b.png").unlink()
+    (tmp_path / "c.ppm").write_bytes(b"P6 5 7 65535\n" + DEEP[:, :, None].repeat(3, 2).astype(">u2").tobytes())
+    with pytest.raises(InvalidInput, match=r"c.ppm has 16 bits for each colour"):
+        images(tmp_path)
+    (tmp_path / "c.ppm").unlink()
+    (tmp_path / "d.pgm").write_bytes(b"P5 5 7 65535\n" + DEEP.astype(">u2").tobytes())
+    assert np.array_equal(quietly(tmp_path)[0, 0], DEEP // 256)
 
 
 def test_masks_and_labels_stay_what_they_are(tmp_path: Path) -> None:
@@ -94,8 +103,35 @@ def test_masks_and_labels_stay_what_they_are(tmp_path: Path) -> None:
     assert np.array_equal(quietly(tmp_path)[:, 0], [GREY % 2 * 255, GREY])
     (tmp_path / "b.png").unlink()
     Image.fromarray(DEEP).save(tmp_path / "c.png")
-    with pytest.raises(InvalidInput, match=r"c.png has pixels of uint16, but .*a.png of bool"):
+    with pytest.raises(InvalidInput, match=r"c.png has pixels of 16 bits, but .*a.png of 1:"):
         images(tmp_path)
+
+
+def test_four_bits_are_sixteen_values(tmp_path: Path) -> None:
+    labels, file = GREY % 10, tmp_path / "a.png"
+    file.write_bytes(png(labels, 0, bits=4))
+    assert load(tmp_path, test_fraction=0).levels == 16
+    assert np.array_equal(quietly(tmp_path)[0, 0], labels)
+    assert np.array_equal(quietly(tmp_path, 10, source_levels=10)[0, 0], labels)
+    assert np.array_equal(read_given(file, (1, 7, 5), 10, 10)[0, 0], labels)
+    assert np.array_equal(quietly(tmp_path, 4)[0, 0], labels // 4)
+    assert np.array_equal(quietly(tmp_path, 256)[0, 0], labels * 17)
+    assert np.array_equal(read_given(file, (1, 7, 5), 256)[0, 0], labels * 17)
+    Image.fromarray(GREY).save(tmp_path / "b.png")
+    assert np.array_equal(quietly(tmp_path)[:, 0], [labels * 17, GREY])
+
+
+def test_black_and_white_of_more_levels_are_the_first_and_the_last(tmp_path: Path) -> None:
+    Image.fromarray(GREY % 2 == 1).save(tmp_path / "a.png")
+    assert np.array_equal(quietly(tmp_path, 4)[0, 0], GREY % 2 * 3)
+    assert np.array_equal(read_given(tmp_path / "a.png", (1, 7, 5), 16)[0, 0], GREY % 2 * 15)
+    assert np.array_equal(read_given(tmp_path / "a.png", (1, 7, 5), 2)[0, 0], GREY % 2)
+
+
+def test_grey_pictures_beside_colours_have_three_equal_ones(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    Image.fromarray(RGB).save(tmp_path / "b.png")
+    assert np.array_equal(quietly(tmp_path), [np.stack([GREY] * 3), RGB.transpose(2, 0, 1)])
 
 
 def test_palettes_are_colours_or_indices(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from pixelfast.data import load, read_idx
 from pixelfast.errors import InvalidInput
 
 RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (6, 7, 5), dtype=np.uint8)
+RGB = RNG.integers(0, 256, (6, 3, 7, 5), dtype=np.uint8)
 
 
 def everything(path: Path, **arrays: Any) -> torch.Tensor:
@@ -107,8 +109,17 @@ def test_booleans_are_two_levels_and_sixteen_bits_are_quantised(tmp_path: Path) 
         everything(tmp_path, images=deep)
     found = everything(tmp_path, images=deep, as_levels=16, source_levels=65536)
     assert np.array_equal(found[:, 0], deep // 4096)
-    with pytest.raises(InvalidInput, match="takes 256 values"):
+    with pytest.raises(InvalidInput, match="8 bits, which take 256 values"):
         everything(tmp_path, images=whole(256, np.uint8), source_levels=65536)
+
+
+def test_integers_of_the_other_byte_order_and_size(tmp_path: Path) -> None:
+    for kind in (">u2", ">i4", ">i8", "u8"):
+        assert np.array_equal(everything(tmp_path, images=GREY.astype(kind))[:, 0], GREY)
+    with pytest.raises(InvalidInput, match=r"got 1 .. 18446744073709551615"):
+        everything(tmp_path, images=GREY.astype("u8") - 1 + (GREY > 0), source_levels=256)
+    with pytest.raises(InvalidInput, match=r"timedelta64.* but integers are needed"):
+        everything(tmp_path, images=GREY.astype("m8[s]"))
 
 
 @pytest.mark.parametrize(
@@ -125,10 +136,6 @@ def test_floats_are_refused_with_the_line_that_makes_integers(tmp_path: Path, im
     with pytest.raises(InvalidInput) as error:
         everything(tmp_path, images=images.reshape(1, 7, 5).repeat(4, 0).astype(np.float32))
     assert line in str(error.value)
-
-
-GREY = RNG.integers(0, 256, (6, 7, 5), dtype=np.uint8)
-RGB = RNG.integers(0, 256, (6, 3, 7, 5), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
