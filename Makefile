@@ -2,6 +2,7 @@
 # make test   set up .venv and run every check; continuous integration runs make triton36, too
 # make fuzz   random architectures against the naive loop, 10,000 of them
 # make fuzz-programs   damaged programs for the native engine, 100,000 of them; fuzz-programs-asan, -tsan: with sanitizers
+# make fuzz-files   damaged checkpoint, configuration, data and picture files, 100,000 of them
 # make asan   the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer; make tsan: with ThreadSanitizer
 # make emulated   the native engine's tests with every instruction set, those that this machine lacks emulated by SIMDe
 # make triton36   the Triton kernels compiled ahead of time by Triton 3.6, the oldest that is supported
@@ -15,6 +16,7 @@ PYTHON ?= python3
 VENV ?= .venv
 FUZZ_CASES ?= 10000
 PROGRAM_CASES ?= 100000
+FUZZ_FILES ?= 100000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -27,7 +29,7 @@ ENGINE_TESTS := $(patsubst %,tests/test_%.py,instructions programs arrangements 
 comma := ,
 RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)
 
-.PHONY: setup demo test lint pytest fuzz fuzz-programs fuzz-programs-asan fuzz-programs-tsan asan tsan emulated triton36 gpu-check bench bench-quick bench-micro clean
+.PHONY: setup demo test lint pytest fuzz fuzz-files fuzz-programs fuzz-programs-asan fuzz-programs-tsan asan tsan emulated triton36 gpu-check bench bench-quick bench-micro clean
 
 setup: $(STAMP)
 
@@ -54,6 +56,9 @@ fuzz: $(STAMP)
 
 fuzz-programs: $(STAMP)
 	$(BIN)/python tests/fuzz_programs.py --cases $(PROGRAM_CASES)
+
+fuzz-files: $(STAMP)
+	PIXELFAST_FUZZ_FILES=$(FUZZ_FILES) $(BIN)/python -m pytest tests/test_mutated_files.py
 
 # A package of its own, so that the fast build stays. pytest by its own name: by `python -m` it would import the one here.
 build/asan/.installed build/tsan/.installed: $(STAMP) $(NATIVE) $(PACKAGE)

@@ -25,6 +25,11 @@ def shape_of(model: nn.Module, shape: Any = None) -> tuple[int, int, int]:
     found = shape if shape is not None else getattr(model, "shape", None)
     if found is None:
         raise InvalidInput(f"{type(model).__name__} does not say which images it draws: pass shape=(channels, rows, columns)")
+    return sizes_of(found)
+
+
+def sizes_of(found: Any) -> tuple[int, int, int]:
+    """Three positive integers (C, H, W)."""
     try:
         channels, height, width = (int(size) for size in found)
     except (TypeError, ValueError):
@@ -64,6 +69,19 @@ def count_of(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}")
     return int(value)
+
+
+def check_type(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
+    """InvalidInput unless a value is None or of a type."""
+    if value is not None and not isinstance(value, kind):
+        raise InvalidInput(f"{name} must be {what}, got {type(value).__name__} {value!r:.80}")
+
+
+def check_flags(**flags: Any) -> None:
+    """InvalidInput unless all are True or False."""
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise InvalidInput(f"{name} must be True or False, got {type(value).__name__} {value!r:.80}")
 
 
 def temperature_of(value: Any) -> float:

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .arguments import check_flags, check_type
 from .errors import CheckpointError, CheckpointWarning, OutputError, PixelfastError, described
 from .files import MAX_BYTES, is_folder, opened, path_of, status, write_together
 from .heads import Categorical, Head
@@ -53,6 +54,7 @@ def save(
             hold, or ``extra`` is no JSON.
         OutputError: the folder cannot be written; the checkpoint that was there is still there.
     """
+    check_type("extra", extra, Mapping, "a dictionary")  # type: ignore[type-abstract]
     names = [name for name, kind in MODELS.items() if type(model) is kind]
     if not names:
         raise CheckpointError(
@@ -76,6 +78,7 @@ def save(
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"extra= must be JSON: {error}") from error
+    check_type("dtype", dtype, torch.dtype, "a torch.dtype")
     target = path_of(folder, CheckpointError)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -133,6 +136,8 @@ def load(
         CheckpointError: the file is missing, truncated, names objects that could run code, or does not fit the model.
     """
     source = _find(path)
+    check_flags(strict=strict, ema=ema)
+    check_type("prefix", prefix, str, "text")
     if model is not None and not isinstance(model, nn.Module):
         raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     own = model is None and is_folder(source, CheckpointError)
@@ -163,6 +168,10 @@ def match(
     Raises:
         CheckpointError: the file cannot be read, or leaves a choice.
     """
+    check_flags(ema=ema)
+    check_type("prefix", prefix, str, "text")
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     file = _weights_of(_find(path))
     return match_weights(read_weights(file, max_bytes), model, file, ema, prefix)[0]
 

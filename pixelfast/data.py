@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import check_type, count_of
 from .array_files import open_npz, read_npy
 from .arrays import as_images, as_labels, as_maps
 from .errors import InvalidInput, described
@@ -98,6 +99,14 @@ def load(
             its values mean.
     """
     path = path_of(path)
+    levels, source_levels = (
+        None if k is None else count_of(n, k) for n, k in (("levels", levels), ("source_levels", source_levels))
+    )
+    seed = count_of("seed", seed, 0)
+    if not isinstance(test_fraction, (int, float)):
+        raise InvalidInput(f"test_fraction must be a number, got {type(test_fraction).__name__}")
+    for name, value in {"axes": axes, "background": background, "palette": palette, "frames": frames}.items():
+        check_type(name, value, str, "text")
     if status(path) is None:
         raise InvalidInput(f"there is no data at {path}")
     parts = _read(path, axes, PictureOptions(background, palette, frames, max_bytes))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from .arguments import check_type, count_of, sizes_of
 from .errors import InvalidInput
 from .files import MAX_BYTES
 from .order import RASTER, Order
@@ -38,6 +39,7 @@ def to_rgb(images: Tensor | np.ndarray, levels: int) -> np.ndarray:
         images: (N, C, H, W) or (C, H, W) with C of 1 or 3.
         levels: K.
     """
+    levels = count_of("levels", levels, 2)
     values = np.asarray(images)
     values = values[None] if values.ndim == 3 else values
     if values.ndim != 4 or values.shape[1] not in (1, 3):
@@ -69,6 +71,11 @@ def grid(
         gap: pixels between the images and around them.
     """
     rgb = to_rgb(images, levels)
+    for name, value in {"columns": columns, "scale": scale}.items():
+        if value is not None:
+            count_of(name, value)
+    count_of("gap", gap, 0)
+    check_type("captions", captions, (list, tuple), "a list of texts")
     count, height, width, _ = rgb.shape
     size = sheet_size(count, height, width, columns=columns, scale=scale, text=captions is not None, gap=gap)
     scale, columns = _fitting(count, height, width, columns, scale)
@@ -76,6 +83,8 @@ def grid(
         raise InvalidInput(f"{count} images came with {len(captions)} captions")
     text = 0 if captions is None else TEXT
     step_row, step_col = height * scale + text + gap, width * scale + gap
+    if max(size) >= 2**31 or math.prod(size) >= 2**40:
+        raise InvalidInput(f"a picture of {size[0]:,} x {size[1]:,} pixels is too large: lower scale=, columns= or gap=")
     sheet = np.full((*size, 3), PAPER, np.uint8)
     corners = [(gap + i // columns * step_row, gap + i % columns * step_col) for i in range(count)]
     for image, (row, col) in zip(rgb, corners, strict=True):
@@ -184,7 +193,7 @@ def read_given(
         InvalidInput: it is no picture, not of the size H x W, has several frames or half transparent pixels, or leaves open how
             many values its pixels can take.
     """
-    channels, height, width = shape
+    channels, height, width = sizes_of(shape)
     frames = list(read_frames(path, PictureOptions(max_bytes=max_bytes)))
     if len(frames) > 1:
         raise InvalidInput(f"{path} has {len(frames)} frames: save the one that is meant as a picture of its own")

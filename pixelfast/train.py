@@ -113,6 +113,7 @@ def bits_per_dim(
     where the channels of a pixel share its parameters. Of an auto-encoder it is -log2 p(image | its code).
     """
     check_images(model, images, labels, maps)
+    batch_size = arguments.count_of("batch_size", batch_size)
     training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
@@ -170,6 +171,11 @@ def train(
     options = TrainOptions() if options is None else options
     if not isinstance(options, TrainOptions):
         raise InvalidInput(f"options must be TrainOptions, got {type(options).__name__}")
+    arguments.check_flags(resume=resume, progress=progress)
+    arguments.check_type("extra", extra, Mapping, "a dictionary")  # type: ignore[type-abstract]
+    arguments.check_type("test", test, (tuple, list), "a tuple of tensors")
+    if on_epoch is not None and not callable(on_epoch):
+        raise InvalidInput(f"on_epoch must be a function of an Epoch, got {type(on_epoch).__name__}")
     check_images(model, images, labels, maps)
     held = None if test is None else _three(test)
     if held is not None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .announce import announce
+from .arguments import count_of
 from .errors import DataWarning, InvalidInput
 
 MOST_LEVELS = 256
@@ -24,7 +25,13 @@ def quantise(images: Tensor | np.ndarray, levels: int, source_levels: int = 256)
     Raises:
         InvalidInput: ``images`` are no integers of 0 .. S-1, or K is not in 2 .. S.
     """
-    values = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
+    levels, source_levels = count_of("levels", levels), count_of("source_levels", source_levels)
+    if source_levels > 2**31:
+        raise InvalidInput(f"source_levels must lie in 2 .. {2**31}, got {source_levels}")
+    try:
+        values = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"images must be a tensor or an array of integers, got {type(images).__name__}: {error}") from error
     if values.is_floating_point() or values.is_complex():
         raise InvalidInput(f"images must be integers, got {values.dtype}: scale them to 0 .. {source_levels - 1} first")
     if not 2 <= levels <= source_levels:
