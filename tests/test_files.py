@@ -23,14 +23,14 @@ from PIL import Image
 from torch import nn
 
 import pixelfast
-from pixelfast import checkpoint, data, files, weight_files
+from pixelfast import checkpoint, data, files, pictures, weight_files
 from pixelfast.array_files import read_npy
 from pixelfast.cli_conditions import read_conditions
 from pixelfast.errors import CheckpointError, InvalidInput, OutputError, UnsupportedModel
 from pixelfast.files import MAX_BYTES, locked, write_atomically, write_together
 from pixelfast.models import GatedPixelCNN
 from pixelfast.pictures import read_given
-from pixelfast.train import TrainOptions, train
+from pixelfast.train import TrainOptions, bits_per_dim, train
 from pixelfast.weight_files import read_weights
 
 GREY = np.random.default_rng(0).integers(0, 256, (4, 7, 5)).astype(np.uint8)
@@ -452,3 +452,38 @@ def test_training_images_of_other_types(wrong: Any) -> None:
     for model in (None, nn.Linear(1, 1)):
         with pytest.raises(InvalidInput):
             train(model, IMAGES, options=OPTIONS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong", [object(), [], {"a": 1}, b"x", 1.5, np.array([1, 2]), torch.zeros(2)], ids=lambda w: type(w).__name__
+)
+def test_arguments_of_other_types(tmp_path: Path, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", images=GREY, levels=256)
+    for name in ("levels", "source_levels", "seed", "axes", "background", "palette", "frames", "max_bytes"):
+        with pytest.raises(InvalidInput, match=name):
+            data.load("a.npz", **{name: wrong})
+    for call in (
+        lambda: data.load("a.npz", test_fraction=[wrong]),  # type: ignore[arg-type]
+        lambda: data.quantise(IMAGES, wrong),
+        lambda: data.quantise(IMAGES, 4, wrong),
+        lambda: pictures.to_rgb(IMAGES, wrong),
+        lambda: pictures.grid(IMAGES, 4, scale=wrong),
+        lambda: pictures.grid(IMAGES, 4, columns=wrong),
+        lambda: pictures.grid(IMAGES, 4, gap=wrong),
+        lambda: pictures.grid(IMAGES, 4, scale=10**30),
+        lambda: read_given("a.npz", wrong, 4),
+        lambda: pixelfast.save(small(), "out", dtype=wrong),
+        lambda: pixelfast.save(small(), "out", [wrong]),  # type: ignore[arg-type]
+        lambda: pixelfast.load("digits", strict=wrong),
+        lambda: pixelfast.load("digits", prefix=wrong),
+        lambda: pixelfast.load("digits", wrong),
+        lambda: checkpoint.match("digits", wrong),
+        lambda: train(small(), IMAGES, test=wrong),
+        lambda: train(small(), IMAGES, resume=wrong),
+        lambda: train(small(), IMAGES, on_epoch=[wrong]),  # type: ignore[arg-type]
+        lambda: train(small(), IMAGES, extra=[wrong]),  # type: ignore[arg-type]
+        lambda: bits_per_dim(small(), IMAGES, batch_size=wrong),
+    ):
+        with pytest.raises((InvalidInput, CheckpointError)):
+            call()
