@@ -19,7 +19,7 @@ from .cli_conditions import add_condition_options, conditions
 from .cli_models import Opened, add_model_options, add_threads_option, open_model, writable
 from .cli_output import Parser, complain, kept_quiet
 from .cli_sample import add_sample
-from .cli_train import DATA, add_data_options, add_eval, add_train, read_data
+from .cli_train import DATA, add_data_options, add_eval, add_train, labels_as_known, read_data
 from .errors import InvalidInput, PixelfastError, described
 from .files import write_atomically
 from .picture_files import pillow
@@ -143,7 +143,8 @@ def _scored(args: argparse.Namespace, opened: Opened) -> tuple[Tensor, Tensor | 
     wanted = args.label is None and args.cond is None and (args.with_labels or (opened.own and bool(opened.labels)))
     if wanted and found.labels is None:
         raise InvalidInput(f"{opened.name} is conditional on a class, but the data have no labels")
-    return found.images[:MOST_IMAGES], found.labels[:MOST_IMAGES] if wanted and found.labels is not None else None
+    labels = None if found.labels is None or not wanted else found.labels[:MOST_IMAGES]
+    return found.images[:MOST_IMAGES], labels_as_known(opened, found, labels)
 
 
 if __name__ == "__main__":

@@ -161,6 +161,24 @@ def read_data(args: argparse.Namespace, levels: int | None, test_fraction: float
     return data.load(args.data, levels, test_fraction=fraction, **{name: getattr(args, name) for name in names})
 
 
+def labels_as_known(opened: Opened, found: data.Dataset, labels: Tensor | None) -> Tensor | None:
+    """Labels of a data set as the numbers that the model has for the same classes: by name where both have names.
+
+    Raises:
+        InvalidInput: the model has no such class.
+    """
+    if labels is None:
+        return None
+    if opened.classes and found.classes and opened.classes != found.classes:
+        unknown = [name for name in found.classes if name not in opened.classes]
+        if unknown:
+            raise InvalidInput(f"{opened.name} knows the classes {', '.join(opened.classes)}, but the data have {unknown[0]}")
+        labels = torch.tensor([opened.classes.index(name) for name in found.classes])[labels]
+    if opened.labels and len(labels) and int(labels.max()) >= opened.labels:
+        raise InvalidInput(f"{opened.name} has {opened.labels} classes, but the data's labels go up to {int(labels.max())}")
+    return labels
+
+
 def add_eval(commands: Any, **common: Any) -> None:
     """Add the command `eval`."""
     parser = commands.add_parser(
@@ -283,7 +301,9 @@ def _images(args: argparse.Namespace, opened: Opened, levels: int) -> tuple[Tens
         return *held_out(opened.name), None
     found = read_data(args, levels, 0.0 if args.split == "all" else None)
     train, test = (found.images, found.labels, found.maps), (found.test_images, found.test_labels, found.test_maps)
-    if args.split != "all":
-        return {"test": test, "train": train}[args.split]
-    labels, maps = (None if a is None or b is None else torch.cat([a, b]) for a, b in zip(train[1:], test[1:], strict=True))
-    return torch.cat([train[0], test[0]]), labels, maps
+    images, labels, maps = {"test": test, "train": train, "all": train}[args.split]
+    if args.split == "all":
+        labels, maps = (None if a is None or b is None else torch.cat([a, b]) for a, b in zip(train[1:], test[1:], strict=True))
+        images = torch.cat([images, test[0]])
+    wanted = bool(opened.labels) if opened.own else args.with_labels
+    return images, labels_as_known(opened, found, labels) if wanted else labels, maps

@@ -181,7 +181,10 @@ def _split(
     if fraction == 0:
         return images, labels, images[:0], None if labels is None else labels[:0]
     if len(images) < 2:
-        raise InvalidInput("one image cannot be divided into training and test images: test_fraction=0 holds nothing out")
+        raise InvalidInput(
+            "one image cannot be divided into training and test images: "
+            "test_fraction=0 (eval --split all) holds none out"
+        )
     held = min(max(round(len(images) * fraction), 1), len(images) - 1)
     order = np.random.default_rng(seed).permutation(len(images))
     test, train = np.sort(order[:held]), np.sort(order[held:])

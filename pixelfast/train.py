@@ -436,6 +436,13 @@ def check_images(model: nn.Module, images: Tensor, labels: Tensor | None = None,
             raise InvalidInput(f"{name} must be a tensor, got {type(part).__name__}")
         if part is not None and part.shape[:1] != images.shape[:1]:
             raise InvalidInput(f"{len(images)} images came with {len(part) if part.ndim else 'no'} {name}")
+    classes = getattr(model, "classes", 0)
+    if labels is not None and isinstance(classes, int) and classes > 0:
+        if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+            raise InvalidInput(f"labels must be integers (N,), got {labels.dtype} of shape {tuple(labels.shape)}")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            raise InvalidInput(f"the model has {classes} classes, 0 .. {classes - 1}, but the labels hold {low} .. {high}")
 
 
 def _three(parts: Sequence[Tensor | None]) -> tuple[Tensor, Tensor | None, Tensor | None]:

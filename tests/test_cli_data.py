@@ -11,7 +11,7 @@ from PIL import Image
 
 from pixelfast import checkpoint, cli
 from pixelfast.data import load
-from pixelfast.models import PixelCNN
+from pixelfast.models import GatedPixelCNN, PixelCNN
 
 SMALL = ["--checkpoint", "small"]
 
@@ -83,3 +83,25 @@ def test_options_of_pictures(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert "--background white" in capsys.readouterr().err
     assert cli.main([*command, "--background", "white"]) == 0
     assert "on 2 images of 3 x 7 x 3" in capsys.readouterr().out
+
+
+def test_classes_are_the_same_by_their_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of three classes, on data that bring two of them: their numbers differ, their names do not."""
+    model = GatedPixelCNN((1, 7, 5), levels=4, features=4, layers=1, classes=3)
+    checkpoint.save(model, folder / "named", {"classes": ["bird", "cat", "dog"]})
+    images = np.random.default_rng(0).integers(0, 4, (6, 7, 5))
+    labels = np.arange(6) % 2
+    for classes in (["cat", "dog"], ["bird", "cat", "dog"], ["cat", "fox"]):
+        np.savez("-".join(classes) + ".npz", images=images, labels=labels + len(classes) - 2, classes=classes, levels=4)
+    command = ["eval", "--checkpoint", "named", "--split", "all", "--data"]
+    assert cli.main([*command, "cat-dog.npz"]) == 0
+    assert cli.main([*command, "bird-cat-dog.npz"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert cli.main([*command, "cat-fox.npz"]) == 2
+    assert "knows the classes bird, cat, dog, but the data have fox" in capsys.readouterr().err
+    np.savez("more.npz", images=images, labels=labels + 2, levels=4)
+    assert cli.main([*command, "more.npz"]) == 2
+    assert "has 3 classes, but the data's labels go up to 3" in capsys.readouterr().err
+    assert cli.main(["check", "--checkpoint", "named", "--data", "cat-dog.npz"]) == 0
+    assert "bits/dim on 6 images" in capsys.readouterr().out

@@ -247,6 +247,10 @@ def test_wrong_data(tmp_path: Path) -> None:
         (images.repeat(1, 3, 1, 1), labels, r"\(N, 1, H, W\)"),
         (images + 1, labels, "the images hold 1 .. 2"),
         (images, labels[:3], "16 images came with 3 labels"),
+        (images, labels[:, None], r"labels must be integers \(N,\), got torch.int64 of shape \(16, 1\)"),
+        (images, labels.float(), "labels must be integers"),
+        (images, labels - 1, "the labels hold -1 .."),
+        (images, labels + 10, "0 .. 1, but the labels hold 10 .."),
     ):
         with pytest.raises(InvalidInput, match=message):
             train(small(), data, classes)

@@ -118,7 +118,7 @@ def test_integers_of_the_other_byte_order_and_size(tmp_path: Path) -> None:
         assert np.array_equal(everything(tmp_path, images=GREY.astype(kind))[:, 0], GREY)
     with pytest.raises(InvalidInput, match=r"got 1 .. 18446744073709551615"):
         everything(tmp_path, images=GREY.astype("u8") - 1 + (GREY > 0), source_levels=256)
-    with pytest.raises(InvalidInput, match=r"timedelta64.* but integers are needed"):
+    with pytest.raises(InvalidInput, match=r"timedelta64"):
         everything(tmp_path, images=GREY.astype("m8[s]"))
 
 
