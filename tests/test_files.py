@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import json
 import os
+import resource
 import signal
 import socket
 import struct
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -377,11 +379,76 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
             assert found == before, "weights and configuration are moved together"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_libraries_that_meet_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_atomically(tmp_path / "a.pt", lambda path: torch.save(torch.ones(10**6), "/dev/full"))
-    assert not list(tmp_path.iterdir())
+@contextlib.contextmanager
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 5,000 bytes: what libraries raise then is what they raise when the disk is full."""
+    old, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+
+
+def save_npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, images=np.zeros(10_000))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: torch.save(torch.ones(10_000), path),
+        lambda path: Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200)).astype(np.uint8)).save(path, "PNG"),
+        save_npz,
+    ],
+)
+def test_libraries_that_cannot_write(tmp_path: Path, write: Callable[[Path], object]) -> None:
+    (tmp_path / "a").write_text("old")
+    with small_files(), pytest.raises(OutputError, match=r"a cannot be written: .*What was there before is kept"):
+        write_atomically(tmp_path / "a", write)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_writer_killed_at_any_step_leaves_a_checkpoint(tmp_path: Path) -> None:
+    """Before and after each file is complete or moved: the weights are the old ones or the new ones, and none is lost."""
+    old, new = small(), small()
+    with torch.no_grad():
+        for parameter in new.parameters():
+            parameter.add_(1)
+    seen = set()
+    for step in range(5):
+        checkpoint.save(old, tmp_path)
+        process = os.fork()
+        if not process:
+            die_at(step)
+            checkpoint.save(new, tmp_path)
+            os._exit(0)
+        seen.add(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+        found = checkpoint.load(tmp_path).state_dict()
+        assert any(all(torch.equal(found[name], own) for name, own in net.state_dict().items()) for net in (old, new))
+    assert seen == {-signal.SIGKILL, 0}
+    checkpoint.save(new, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def die_at(step: int) -> None:
+    """Kill this process at a step of its next write: `_to_disk` and `os.replace` are one each, for each of two files."""
+    left = step
+
+    def dying(call: Callable[..., object]) -> Callable[..., object]:
+        def die(*args: object) -> object:
+            nonlocal left
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return call(*args)
+
+        return die
+
+    files._to_disk = dying(files._to_disk)  # type: ignore[assignment]
+    os.replace = dying(os.replace)  # type: ignore[assignment]
 
 
 def test_several_files_are_moved_only_when_all_are_complete(tmp_path: Path) -> None:
