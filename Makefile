@@ -69,7 +69,7 @@ build/asan/.installed build/tsan/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
 	@touch $@
 
 WITH_ASAN = PYTHONPATH=build/asan LD_PRELOAD="$(call RUNTIME,asan) $(call RUNTIME,ubsan)" \
-	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=1024 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 WITH_TSAN = PYTHONPATH=build/tsan LD_PRELOAD=$(call RUNTIME,tsan) OMP_NUM_THREADS=1 TSAN_OPTIONS=exitcode=66
 
 asan: build/asan/.installed

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import check_flags, check_type
+from .ending import leaves_at_exit
 from .errors import CheckpointError, CheckpointWarning, OutputError, PixelfastError, described
 from .files import MAX_BYTES, is_folder, opened, path_of, status, write_together
 from .heads import Categorical, Head
@@ -105,6 +106,7 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
+@leaves_at_exit
 def load(
     path: str | Path,
     model: nn.Module | None = None,

@@ -29,8 +29,8 @@ from pixelfast.errors import EngineUnavailable
 
 GUARD = 64
 """Numbers before and behind an array that the engine writes."""
-MEMORY = 6 << 30
-"""Bytes of addresses that a process may have: larger programs are refused by the engine, and the machine lives on."""
+MEMORY = 1 << 30
+"""Bytes that a case may take: what needs more is refused, as it is where a machine has no more, and takes no time."""
 
 
 def guarded(array: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -94,12 +94,16 @@ def reason(error: Exception) -> str:
     return re.sub(r"-?\d+", "#", str(error) or type(error).__name__)[:110]
 
 
-def work(first: int, last: int, shared: bool, path: str) -> None:
-    """Run cases, and write each one's number before and its outcome after it."""
+def limit_memory() -> None:
     if os.environ.get("LD_PRELOAD") is None and sys.platform == "linux":  # sanitizers take terabytes of addresses
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def work(first: int, last: int, shared: bool, path: str) -> None:
+    """Run cases, and write each one's number before and its outcome after it."""
     with open(path, "ab", buffering=0) as log:
         for number in range(first, last):
             log.write(b"%d " % number)
@@ -189,6 +193,9 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="run this one alone, in this process")
     parser.add_argument("--work", metavar="LOG", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.case is not None or options.work:
+        outcome(damaged(0))  # what is loaded for the first case is not of any case
+        limit_memory()
     if options.case is not None:
         print(outcome(damaged(options.case, options.shared)))
         return 0

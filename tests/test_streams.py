@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 from native import needs_engine
-from programs import Builder, swept
+from programs import Builder, request, swept
 
 from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
+from pixelfast.errors import EngineUnavailable
 from pixelfast.program import Lattice, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Slot
 from pixelfast.wavefront import wavefront
 
@@ -30,6 +31,11 @@ def malformed(program: Program) -> list[tuple[str, Program]]:
 
     def with_tap(**change) -> Program:
         return changed(dataclasses.replace(product, taps=(dataclasses.replace(tap, **change), *product.taps[1:])))
+
+    def with_buffer(**change) -> Program:
+        buffer = program.buffers[1]
+        wide = dataclasses.replace(buffer, columns=(-6000, 20), domain=dataclasses.replace(buffer.domain, **change))
+        return dataclasses.replace(program, buffers=(program.buffers[0], wide, *program.buffers[2:]))
 
     far = dataclasses.replace(program.buffers[0], domain=Rect(0, 7, 0, 10))
     return [
@@ -58,6 +64,8 @@ def malformed(program: Program) -> list[tuple[str, Program]]:
         ("before it is drawn", dataclasses.replace(program, encodes=program.encodes[::-1])),
         ("parameters as levels", dataclasses.replace(program, parameters=5)),
         ("domain", dataclasses.replace(program, buffers=(far, *program.buffers[1:]))),
+        ("pixels beyond the image", with_buffer(col0=-5000)),
+        ("pixels beyond the image", with_buffer(row0=-5000)),
         ("a step of rows", changed(dataclasses.replace(product, lattice=Lattice(0, 0, 1, 0)))),
         ("a phase of rows", changed(dataclasses.replace(norm, lattice=Lattice(2, 2, 1, 0)))),
         ("a step of columns", changed(dataclasses.replace(lookup, lattice=Lattice(1, 0, 1 << 30, 0)))),
@@ -65,7 +73,7 @@ def malformed(program: Program) -> list[tuple[str, Program]]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", range(29))
+@pytest.mark.parametrize("case", range(31))
 def test_malformed_programs_are_refused(case: int) -> None:
     reason, program = malformed(Builder(np.random.default_rng(0)).build())[case]
     with pytest.raises(ValueError, match=reason):
@@ -89,6 +97,16 @@ def test_sweeps_out_of_order_are_refused(reason: str, index: int, change: dict[s
         row[index] = dataclasses.replace(row[index], **change)
     with pytest.raises(ValueError, match=reason):
         CpuEngine(dataclasses.replace(program, row=tuple(row)))
+
+
+def test_more_memory_than_there_is_is_refused() -> None:
+    program = Builder(np.random.default_rng(0)).build()
+    huge = dataclasses.replace(program.buffers[0], features=1 << 22, rows=1 << 14)  # terabytes for an image
+    engine = CpuEngine(dataclasses.replace(program, buffers=(huge, *program.buffers[1:])))
+    fields = [np.zeros((1, 1, 1, field.features), np.float32) for field in program.fields]
+    call = request(program, np.random.default_rng(0), 1, fields=fields)
+    with pytest.raises(EngineUnavailable, match="more memory than this machine has"):
+        engine.run(call)
 
 
 def test_pixels_are_no_sweep() -> None:
