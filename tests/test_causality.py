@@ -367,19 +367,6 @@ def test_forwards_with_a_memory_or_chance() -> None:
             pixelfast.compile(module, GREY, HEAD)
 
 
-def test_a_model_that_ignores_the_image() -> None:
-    class Constant(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.logits = nn.Parameter(torch.randn(1, 4, 7, 5))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.logits.expand(len(x), -1, -1, -1)
-
-    with pytest.raises(UnsupportedModel, match="does not depend on the image"):
-        pixelfast.compile(Constant(), GREY, HEAD)
-
-
 def test_images_that_see_each_other() -> None:
     class Mixed(Plain):
         def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from foreign import FOREIGN, right_shift
-from oracle import ENGINES, agree, first, images_of, trace
+from oracle import ENGINES, agree, compare, first, images_of, trace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -193,3 +193,43 @@ def test_a_product_with_a_condition_is_refused_by_name() -> None:
 
     with pytest.raises(pixelfast.UnsupportedModel, match="a matrix that depends on conditions multiplies the image"):
         pixelfast.compile(Matrix(), SHAPE, HEAD, cond=torch.randn(2, 4, 4))
+
+
+# -------------------------------------------------------------------- predictions that no sub-pixel enters
+
+
+class RowsAbove(nn.Module):
+    """Sees the row above, and what it is given: of an image of one row, nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.label, self.out = nn.Linear(1, 6), nn.Embedding(5, 6), nn.Linear(6, 4)
+        self.map = nn.Conv2d(2, 4, 1)
+
+    def forward(self, x: Tensor, label: Tensor | None = None, place: Tensor | None = None) -> Tensor:
+        h = torch.tanh(self.first(F.pad(x, (0, 0, 1, 0))[:, :, :-1].permute(0, 2, 3, 1)) + 0.5)
+        h = h if label is None else h + self.label(label)[:, None, None]
+        y = 3 * self.out(h).permute(0, 3, 1, 2)
+        return y if place is None else y + self.map(place)
+
+
+@pytest.mark.parametrize("order", ["raster", "columns-right-to-left"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3)], ids=str)
+@pytest.mark.parametrize("given", ["nothing", "label", "place"])
+def test_what_no_sub_pixel_enters_is_drawn_all_the_same(given: str, shape: tuple[int, int, int], order: str) -> None:
+    place = torch.randn(3, 2, *shape[1:], generator=torch.Generator().manual_seed(0))
+    cond = {"nothing": None, "label": {"label": torch.tensor([1, 3, 0])}, "place": {"place": place}}[given]
+    assert compare(trace(RowsAbove(), shape, HEAD, cond, order), 3, cond=cond) == 0
+
+
+def test_a_model_that_ignores_the_image() -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = nn.Parameter(torch.randn(1, 4, 5, 4, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.logits.expand(len(x), -1, -1, -1)
+
+    assert compare(trace(Constant(), SHAPE, HEAD), 2) == 0

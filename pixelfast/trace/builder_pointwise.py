@@ -203,11 +203,19 @@ class PointwiseBuilder(ReadingBuilder):
             values = gathered(operand.const.detach().to(torch.float32), 0)
             if not values.any() and known.any():
                 return None
-            if not np.array_equal(values[0], values[-1], equal_nan=True):
-                raise UnsupportedModel(f"{at} treats the images of a batch differently: each image must be computed by itself")
-            return self._static(values[:1], domain, layout.steps)
+            return self._static(_of_each_image(at, values), domain, layout.steps)
         positions = torch.arange(operand.const.numel()).view(operand.const.shape)
         return self._dynamic(operand.dynamic, gathered(positions, -1), domain, layout.steps)
+
+    def known(self, at: Origin, maps: Tensor, dynamic: fx.Node | None) -> Tensor:
+        """One node that holds maps (images, H, W, F) of numbers, or of places in what a node of the condition graph gives."""
+        array = maps.detach().numpy()
+        leaf: Leaf
+        if dynamic is None:
+            leaf = self._static(_of_each_image(at, array), self.image, (1, 1))
+        else:
+            leaf = self._dynamic(dynamic, array, self.image, (1, 1))
+        return both_images(self.add(Pointwise(at.name, at.layer, array.shape[3], self.image, (leaf,), ())))
 
     def _static(self, values: np.ndarray, domain: Rect, steps: tuple[int, int]) -> Leaf:
         """A leaf for values (1, rows or 1, cols or 1, F): a number, a vector, or a field."""
@@ -230,6 +238,13 @@ class PointwiseBuilder(ReadingBuilder):
         spec = FieldSpec(domain.row0, domain.col0, None, self.outputs.index(node), index)
         self.fields.append(spec)
         return FieldEdge(len(self.fields) - 1, np.arange(index.shape[3]))
+
+
+def _of_each_image(at: Origin, values: np.ndarray) -> np.ndarray:
+    """Known numbers (images, rows, cols, F) as those of one: PyTorch may sum the rows of a product in different orders."""
+    if not np.allclose(values[0], values[-1], rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise UnsupportedModel(f"{at} treats the images of a batch differently: each image must be computed by itself")
+    return values[:1]
 
 
 def _spread(array: np.ndarray, steps: tuple[int, int], blank: int) -> np.ndarray:

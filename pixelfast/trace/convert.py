@@ -130,8 +130,8 @@ class Converter:
                 self.env.pop(read, None)
         if isinstance(output, attention.Products):
             raise UnsupportedModel(f"the model's output is made of {output.name()}, not of features of its pixels")
-        if output.numbers is None:
-            raise UnsupportedModel("the model's output does not depend on the image: there is nothing to sample step by step")
+        if output.numbers is None and output.dynamic is not None and output.dynamic not in self.builder.outputs:
+            self.builder.outputs.append(output.dynamic)
         if self.builder.outputs:
             self.condition_graph.output(tuple(self.builder.outputs))
         module = fx.GraphModule(self.condition_root, self.condition_graph) if self.builder.outputs else None

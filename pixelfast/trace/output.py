@@ -151,7 +151,6 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
     """
     builder = converted.builder
     output = converted.output
-    assert output.numbers is not None
     images = 2
     size = layout.channels * layout.parameters
 
@@ -161,9 +160,14 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
             read = torch.from_numpy(converted.order.turned(read.numpy(), 1).copy())
         return read.reshape(*read.shape[:3], size)
 
-    ids = maps(output.ids)
     at = Origin("output", "")
-    if not all_elements(output.numbers):
+    if output.numbers is None:  # as in an image of one pixel
+        assert output.const is not None
+        places = torch.arange(output.const.numel()).view(output.const.shape)
+        ids = builder.known(at, maps(output.const if output.dynamic is None else places), output.dynamic)
+    else:
+        ids = maps(output.ids)
+    if output.numbers is not None and not all_elements(output.numbers):
         positions = maps(torch.arange(ids.numel()).view(output.ids.shape))
         const = output.const if output.const is not None else torch.zeros(output.ids.shape)
         if output.dynamic is not None:
