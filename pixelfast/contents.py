@@ -73,17 +73,25 @@ def module_contents(module: nn.Module) -> Contents:
     return contents(module, *(list(vars(torch_module)[name].values()) for name in GLOBAL_HOOKS))
 
 
+def met(*values: object) -> list[object]:
+    """Everything that `contents` follows: the values, what they hold, and what code of theirs reaches by name."""
+    walk = _Walk(digests=False)
+    walk.follow(values)
+    return walk.met
+
+
 GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 
 
 class _Walk:
     """A walk through values, depth first. What has been met is named by the number of its first meeting."""
 
-    def __init__(self) -> None:
+    def __init__(self, digests: bool = True) -> None:
         self.tokens: list[object] = []
         self.certain = True
+        self.met: list[object] = []  # and kept alive: an id belongs to one value only as long as that lives
+        self._digests = digests
         self._seen: dict[int, int] = {}
-        self._alive: list[object] = []  # an id belongs to one value only as long as that lives
         self._names = {"forward"}  # of methods and attributes that code which was met may use
         self._waiting: dict[str, list[object]] = {}  # attributes of classes whose names no code has used yet
 
@@ -103,9 +111,8 @@ class _Walk:
                 self.tokens += ("again", self._seen[id(value)])
             else:
                 self._seen[id(value)] = len(self._seen)
-                inner = self._open(value, kind)
-                self._alive += (value, inner)
-                stack += reversed(inner)
+                self.met.append(value)
+                stack += reversed(self._open(value, kind))
 
     def _open(self, value: Any, kind: type) -> list[object]:
         """Writes what a value is by itself, and returns what it holds."""
@@ -133,8 +140,8 @@ class _Walk:
     def _tensor(self, tensor: Tensor) -> list[object]:
         self.tokens += (type(tensor), tensor.dtype, tuple(tensor.shape), str(tensor.device))
         try:
-            plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-            self.tokens.append(_digest(plain.view(torch.uint8).numpy().data))
+            if self._digests:
+                self.tokens.append(_digest_of(tensor))
         except (RuntimeError, TypeError, NotImplementedError):  # sparse, quantized, fake
             self.certain = False
         return [vars(tensor)] if getattr(tensor, "__dict__", None) else []
@@ -167,7 +174,7 @@ class _Walk:
         self.tokens += ("class", cls, made)
         held: list[object] = []
         for base in cls.__mro__[:-1]:
-            if _installed(base.__module__):
+            if installed(base.__module__):
                 self.tokens.append(tuple(part for part in vars(base).values() if type(part) is types.FunctionType))
                 continue
             for name, part in list(vars(base).items()):
@@ -186,7 +193,7 @@ class _Walk:
         held = [function.__defaults__, function.__kwdefaults__, *map(_content, cells)]
         if vars(function):
             held.append(vars(function))
-        if _installed(function.__globals__.get("__name__")):
+        if installed(function.__globals__.get("__name__")):
             return held
         read, names = _names_of(code)
         for name in read:
@@ -195,7 +202,7 @@ class _Walk:
             found = function.__globals__[name]
             if not isinstance(found, types.ModuleType):
                 held += (name, found)
-            elif not _installed(found.__name__):
+            elif not installed(found.__name__):
                 held += (part for inner in names if inner in vars(found) for part in (inner, vars(found)[inner]))
         for name in names:
             if name not in self._names:
@@ -257,6 +264,11 @@ def _content(cell: types.CellType) -> object:
         return NotImplemented
 
 
+def _digest_of(tensor: Tensor) -> bytes:
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    return _digest(plain.view(torch.uint8).numpy().data)
+
+
 def _digest(content: Any) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
@@ -275,7 +287,7 @@ def _names_of(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 @functools.lru_cache(4096)
-def _installed(module: str | None) -> bool:
+def installed(module: str | None) -> bool:
     """Whether a Python module is PyTorch's, the standard library's, ours or an installed package's."""
     root = (module or "").partition(".")[0]
     if root == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -25,6 +24,7 @@ from .order import RASTER, Order
 from .pipeline import Analysis, Compiled, analyse, compile_program, evaluate_fields
 from .progress import RowProgress
 from .trace.capture import IMAGES, blank_output, frozen_copy
+from .trace.copying import independent_copy
 from .trace.diagnose import first_bad_layer
 from .trace.output import OutputLayout, candidates
 from .verify import Verification, agreement, compare
@@ -235,7 +235,7 @@ class Sampler:
         layout = self._prepare(conditions)[0].analysis.layout
         # On the CPU in float32, where tracing ran it too: a GPU may compute convolutions with fewer digits.
         on_cpu = all(tensor.device.type == "cpu" for tensor in (*self._module.parameters(), *self._module.buffers()))
-        module = self._module if on_cpu else copy.deepcopy(self._module).cpu()
+        module = self._module if on_cpu else independent_copy(self._module).cpu()
         images = torch.from_numpy(values).long()
         with torch.random.fork_rng(devices=[]):
             own = NaiveEngine(module, self.head, layout).parameters(images, conditions)

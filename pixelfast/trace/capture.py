@@ -10,7 +10,6 @@ The order of the steps matters, and each is there because a published model need
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import logging
@@ -31,7 +30,9 @@ from ..errors import EngineUnavailable, InvalidInput, NumericalError, Unsupporte
 from ..heads import Head
 from ..locks import Lock
 from ..recurrence import OPERATOR
+from .copying import independent_copy
 from .shims import TracingShims, bake_weight_norm
+from .surroundings import Surroundings
 
 IMAGES = 2
 """Images in the traced batch: two, so that anything that mixes images shows."""
@@ -83,20 +84,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
         UnsupportedModel: the module cannot be copied.
         NumericalError: a weight is NaN or infinite.
     """
-    # Hook-style weight_norm keeps the last weight, and some forwards their activations, as non-leaf tensors, which deepcopy
-    # refuses.
-    memo: dict[int, Any] = {}
-    for child in module.modules():
-        for value in _tensors_in(vars(child)):
-            if not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    try:
-        clone = copy.deepcopy(module, memo).eval().requires_grad_(False)
-    except Exception as error:
-        raise UnsupportedModel(
-            f"{type(module).__name__} cannot be copied with copy.deepcopy ({error}): pixelfast works on a copy, so that "
-            "your module stays as it is; remove the attribute that cannot be copied (an open file, a lock, a lambda)"
-        ) from error
+    clone = independent_copy(module).eval().requires_grad_(False)
     for name, parameter in clone.named_parameters():
         if not torch.isfinite(parameter).all():
             bad = int((~torch.isfinite(parameter)).sum())
@@ -105,14 +93,6 @@ def frozen_copy(module: nn.Module) -> nn.Module:
                 "no distribution can come out of it; load a checkpoint from before training diverged"
             )
     return clone
-
-
-def _tensors_in(tree: Any) -> list[Tensor]:
-    """Tensors in nested plain containers; submodules are no containers."""
-    if isinstance(tree, Tensor):
-        return [tree]
-    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (tuple, list)) else ()
-    return [tensor for child in children for tensor in _tensors_in(child)]
 
 
 def first_output(output: Any, module: nn.Module) -> Tensor:
@@ -167,7 +147,8 @@ def output_of(module: nn.Module, head: Head, images: Tensor, conditions: Conditi
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     inputs = head.encode_images(images).to(device)
     _, channels, height, width = images.shape
-    return _eager(module, inputs, two_images(conditions).to(device), (channels, height, width))[1]
+    with Surroundings(module).kept():
+        return _eager(module, inputs, two_images(conditions).to(device), (channels, height, width))[1]
 
 
 class _Wrapper(nn.Module):
@@ -199,7 +180,9 @@ def capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditio
                 "this process was forked while another thread was compiling, which left PyTorch's tracer half-way: compile "
                 "before forking, or start processes with multiprocessing.get_context('spawn')"
             )
-        return _capture(module, shape, head, conditions)
+        copied = independent_copy(module).cpu()
+        with Surroundings(copied).kept():
+            return _capture(copied, shape, head, conditions)
 
 
 def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions) -> Capture:
@@ -207,7 +190,6 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
     images = torch.randint(head.levels, (IMAGES, *shape), generator=generator)
     inputs = head.encode_images(images)
     example = two_images(conditions)
-    module = copy.deepcopy(module).cpu()
     inputs, output = _eager(module, inputs, example, shape)
     again = call(module, inputs, example)
     if not _agree(output, again):
