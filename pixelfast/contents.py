@@ -41,7 +41,7 @@ OF_CLASSES_ONLY = frozenset(
     {"__init__", "__new__", "__doc__", "__module__", "__dict__", "__weakref__", "__annotations__", "__repr__", "__str__"}
     | {"__init_subclass__", "__class_getitem__", "__firstlineno__", "__static_attributes__", "__parameters__"}
     | {"__orig_bases__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__del__", "__abstractmethods__"}
-    | {"__dataclass_fields__", "__dataclass_params__", "__match_args__"}
+    | {"__dataclass_fields__", "__dataclass_params__", "__match_args__", "__slotnames__"}
 )
 """Names of a class that no forward of an instance runs."""
 
@@ -173,6 +173,7 @@ class _Walk:
         """The code of a class that an instance may run; with its constructors where the class itself was met."""
         self.tokens += ("class", cls, made)
         held: list[object] = []
+        self.met += cls.__mro__[:-1]
         for base in cls.__mro__[:-1]:
             if installed(base.__module__):
                 self.tokens.append(tuple(part for part in vars(base).values() if type(part) is types.FunctionType))

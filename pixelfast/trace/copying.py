@@ -61,11 +61,11 @@ def independent_copy(module: M) -> M:
         ) from error
     shared = [value for number, value in reachable([clone]).items() if number in originals and _can_change(value)]
     if shared:
-        place, what = _place_of(shared, module)
+        place, what = _place_of(shared, clone)
         raise UnsupportedModel(
-            f"{place} of {type(module).__name__} leads to {what} that a copy of the module would share with it: pixelfast works "
-            "on a copy, so that your module stays as it is. Hold it as a plain attribute (a submodule, a tensor, a list or "
-            "dictionary of these), or let the attribute be a method of the module's class"
+            f"{place} of {type(module).__name__} leads to {what} that a copy of the module would share with it: pixelfast "
+            "works on a copy, so that your module stays as it is. Hold it as a plain attribute (a submodule, a tensor, a list "
+            "or dictionary of these), or let the attribute be a method of the module's class"
         )
     return clone
 
@@ -166,7 +166,8 @@ class _Mender:
             if not isinstance(owner, (types.ModuleType, type, type(None))):
                 self._done[id(value)] = getattr(self.copied(owner), value.__name__)
         elif kind is functools._lru_cache_wrapper:
-            self._done[id(value)] = functools.lru_cache(**value.cache_parameters())(self.copied(value.__wrapped__))
+            self._done[id(value)] = made = functools.lru_cache(**value.cache_parameters())(self.copied(value.__wrapped__))
+            vars(made).update({name: self.copied(held) for name, held in vars(value).items() if name != "__wrapped__"})
         elif isinstance(value, (tuple, frozenset)):
             items = [*map(self.mend, value)]
             if any(new is not old for new, old in zip(items, value, strict=True)):
@@ -231,18 +232,18 @@ class _Mender:
         return weakref.proxy(twin) if kind in PROXIES else weakref.ref(twin)
 
 
-def _place_of(shared: list[object], module: nn.Module) -> tuple[str, str]:
-    """The attribute that leads to something shared, and what that is, for a message."""
+def _place_of(shared: list[object], clone: nn.Module) -> tuple[str, str]:
+    """The attribute of a copy that leads to something shared with the shortest way, and what that is, for a message."""
     numbers = {id(value) for value in shared}
     modules = [value for value in shared if isinstance(value, nn.Module)]
     what = f"an object ({type((modules or shared)[0]).__name__})"
-    for path, child in module.named_modules():
+    places: list[tuple[int, str]] = []
+    for path, child in clone.named_modules():
+        where = f" of layer {path!r}" if path else ""
         for name, held in vars(child).items():
-            parts = held.items() if name.startswith("_") and isinstance(held, dict) else [(name, held)]
-            for part, value in parts:
-                label = part if parts is not held else name
-                if not isinstance(value, (nn.Module, Tensor)) and numbers & reachable([value]).keys():
-                    hook = "hooks" in name
-                    where = f" of layer {path!r}" if path else ""
-                    return (f"a hook{where}" if hook else f"the attribute {str(label)!r}{where}"), what
-    return "an attribute", what
+            hooks = name.endswith("_hooks")
+            for value in held.values() if hooks else [] if name in ("_modules", "_parameters", "_buffers") else [held]:
+                found = reachable([value])
+                if numbers & found.keys():
+                    places.append((len(found), f"a hook{where}" if hooks else f"the attribute {name!r}{where}"))
+    return min(places, default=(0, "an attribute"))[1], what

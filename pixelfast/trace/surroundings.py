@@ -24,7 +24,8 @@ class Surroundings:
 
     def __init__(self, module: nn.Module) -> None:
         own = reachable([module])
-        self._outside = [value for value in met(module) if id(value) not in own]
+        # The module's own functions count, too: they may assign globals.
+        self._outside = [value for value in met(module) if id(value) not in own or type(value) is types.FunctionType]
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -55,7 +56,7 @@ def _snapshot(value: Any) -> Callable[[], None] | None:
     """How to put back what a value holds now; None if it cannot change."""
     kind = type(value)
     if isinstance(value, Tensor):
-        return _of_tensor(value)
+        return _of_tensor(value) if kind in (Tensor, nn.Parameter) else None
     if isinstance(value, np.ndarray):
         numbers = value.copy()
         return lambda: np.copyto(value, numbers) if value.flags.writeable else None
