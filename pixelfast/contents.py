@@ -138,11 +138,12 @@ class _Walk:
         return self._callable(value, kind) or self._object(value, kind)
 
     def _tensor(self, tensor: Tensor) -> list[object]:
-        self.tokens += (type(tensor), tensor.dtype, tuple(tensor.shape), str(tensor.device))
+        self.tokens += (type(tensor), tensor.dtype, str(tensor.device))
         try:
+            self.tokens.append(tuple(tensor.shape))
             if self._digests:
                 self.tokens.append(_digest_of(tensor))
-        except (RuntimeError, TypeError, NotImplementedError):  # sparse, quantized, fake
+        except (RuntimeError, TypeError, NotImplementedError):  # sparse, quantized, fake, not initialised yet
             self.certain = False
         return [vars(tensor)] if getattr(tensor, "__dict__", None) else []
 
@@ -150,7 +151,7 @@ class _Walk:
         kind = type(module)
         held: list[object] = []
         for name, value in list(vars(module).items()):
-            if name in NOT_FORWARD or (name[0] == "_" and not value and isinstance(value, dict)):
+            if name in NOT_FORWARD or (name[0] == "_" and isinstance(value, dict) and not value):
                 continue
             if name in HOOKS:
                 taking = vars(module).get(HOOKS[name], {})

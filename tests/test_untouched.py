@@ -287,3 +287,21 @@ def test_a_copy_shares_what_cannot_change() -> None:
     assert clone.pool is F.max_pool2d
     assert clone.log is net.log
     assert clone.chain.__self__ is clone
+
+
+@pytest.mark.parametrize("kind", ["traced", "scripted", "compiled", "weight norm", "optimizer"])
+def test_modules_that_pytorch_changed_can_be_copied(kind: str) -> None:
+    net: nn.Module = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU())
+    if kind == "traced":
+        net = torch.fx.symbolic_trace(net)
+    elif kind == "scripted":
+        net = torch.jit.script(net)
+    elif kind == "compiled":
+        net = torch.compile(net)  # type: ignore[assignment]
+    elif kind == "weight norm":
+        nn.utils.weight_norm(net[0])  # type: ignore[index]
+    else:
+        net.optimizer = torch.optim.Adam(net.parameters())  # type: ignore[assignment]
+    image = torch.ones(1, 1, 2, 3)
+    assert torch.equal(independent_copy(net).eval().forward(image), net.eval().forward(image))
+    module_contents(net)

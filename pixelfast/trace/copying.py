@@ -18,7 +18,7 @@ import logging
 import types
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,7 +30,7 @@ from ..errors import UnsupportedModel
 
 M = TypeVar("M", bound=nn.Module)
 
-SHARED_BY_DESIGN = (type, types.ModuleType, types.CodeType, enum.Enum, logging.Logger, logging.Handler, torch.Size, str, bytes)
+SHARED_BY_DESIGN = (type, types.ModuleType, types.CodeType, enum.Enum, logging.Logger, logging.Handler, torch.fx.Graph, str)
 """What all copies may share, with all that it holds."""
 PROXIES = (weakref.ProxyType, weakref.CallableProxyType)
 CONTAINERS = (list, dict, set, bytearray, deque, nn.Module, Tensor, np.ndarray)
@@ -59,7 +59,7 @@ def independent_copy(module: M) -> M:
             f"{type(module).__name__} cannot be copied with copy.deepcopy ({error}): pixelfast works on a copy, so that "
             "your module stays as it is; remove the attribute that cannot be copied (an open file, a lock, a generator)"
         ) from error
-    shared = [value for number, value in reachable([clone]).items() if number in originals and _can_change(value)]
+    shared = [value for number, value in reachable([clone], originals).items() if number in originals and _can_change(value)]
     if shared:
         place, what = _place_of(shared, clone)
         raise UnsupportedModel(
@@ -70,13 +70,19 @@ def independent_copy(module: M) -> M:
     return clone
 
 
-def reachable(roots: Iterable[object]) -> dict[int, object]:
-    """Everything that roots hold, by id: what the garbage collector sees, and what weak references stand for."""
+def reachable(roots: Iterable[object], originals: Container[int] = ()) -> dict[int, object]:
+    """Everything that roots hold, by id: what the garbage collector sees, and what weak references stand for.
+
+    Without objects of installed packages, and what these hold, that are among some originals: a copy has them because their
+    class says that copies may share them.
+    """
     found: dict[int, object] = {}
     stack = list(roots)
     while stack:
         value = stack.pop()
         if id(value) not in found and (type(value) in PROXIES or not isinstance(value, SHARED_BY_DESIGN)):
+            if id(value) in originals and _can_change(value) and not isinstance(value, CONTAINERS) and _is_installed(value):
+                continue
             found[id(value)] = value
             stack += _held(value)
     return found
@@ -129,6 +135,10 @@ def _can_change(value: object) -> bool:
     if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, types.MethodType, weakref.ref, functools.partial)):
         return False  # what they hold counts by itself
     return bool(getattr(value, "__dict__", None)) or bool(copyreg._slotnames(type(value)))  # type: ignore[attr-defined]
+
+
+def _is_installed(value: object) -> bool:
+    return not isinstance(value, types.CellType) and installed(type(value).__module__)
 
 
 class _Mender:
@@ -241,7 +251,7 @@ def _place_of(shared: list[object], clone: nn.Module) -> tuple[str, str]:
     for path, child in clone.named_modules():
         where = f" of layer {path!r}" if path else ""
         for name, held in vars(child).items():
-            hooks = name.endswith("_hooks")
+            hooks = name.endswith("_hooks") and isinstance(held, dict)
             for value in held.values() if hooks else [] if name in ("_modules", "_parameters", "_buffers") else [held]:
                 found = reachable([value])
                 if numbers & found.keys():
