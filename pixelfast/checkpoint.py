@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .arguments import check_flags, check_type
 from .ending import leaves_at_exit
-from .errors import CheckpointError, CheckpointWarning, OutputError, PixelfastError, described
+from .errors import CheckpointError, CheckpointWarning, OutputError, PixelfastError, described, place_of
 from .files import MAX_BYTES, is_folder, opened, path_of, status, write_together
 from .heads import Categorical, Head
 from .matching import Match, match_weights
@@ -156,7 +156,13 @@ def load(
     report, fitting = match_weights(tensors, model, file, ema, prefix)
     report.require(strict)
     state = model.state_dict()
-    model.load_state_dict({name: tensor.to(state[name].dtype) for name, tensor in fitting.items()}, strict=False)
+    taken = {name: tensor.to(state[name].dtype) for name, tensor in fitting.items()}
+    try:
+        model.load_state_dict(taken, strict=False)
+    except Exception as error:  # a load_state_dict of their own, or weights that cannot be written to
+        raise CheckpointError(
+            f"{type(model).__name__} does not take the weights of {file}: {described(error)} ({place_of(error)})"
+        ) from error
     for remark in report.remarks():
         warnings.warn(f"{report.path.name} into {report.model}: {remark}", CheckpointWarning, stacklevel=2)
     return model.eval()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -158,7 +159,7 @@ def _part(path: Path) -> Iterator[Path]:
     remove_leftovers(path.parent, path.name)
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-        if _lock(handle):  # else another took it for a leftover in between
+        if _lock(handle) is not False:  # else another took it for a leftover in between
             break
         os.close(handle)
     try:
@@ -179,25 +180,28 @@ def _to_disk(path: Path) -> None:
 
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove temporary files, of one name or all, whose writers were killed: the system has unlocked them."""
-    if fcntl is None:
-        return
     with contextlib.suppress(OSError):
+        ours = re.compile(rf"\.{re.escape(name) or '.+'}\.\w{{8}}{re.escape(PART)}")
         for left in folder.iterdir():
-            if left.name.startswith(f".{name}") and left.name.endswith(PART) and left.is_file():
+            if ours.fullmatch(left.name) and left.is_file():
                 with left.open("rb+") as handle:
-                    if _lock(handle.fileno()):
+                    if _lock(handle.fileno()) is True:
                         left.unlink(missing_ok=True)
 
 
-def _lock(handle: int) -> bool:
-    """Lock what is open until it is closed or its process ends; False if another holds it, or has removed it."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks
-            return True
+def _lock(handle: int) -> bool | None:
+    """Lock what is open until it is closed or its process ends; None if nothing can be locked here.
+
+    False if another holds it, or has removed it.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return None
     return os.fstat(handle).st_nlink > 0
 
 
@@ -222,7 +226,7 @@ def locked(folder: Path) -> Iterator[None]:
         what = "is no folder" if isinstance(failure, FileExistsError) else f"cannot be written: {reason}"
         raise OutputError(f"{folder} {what}") from failure
     try:
-        if handle is not None and not _lock(handle):
+        if handle is not None and _lock(handle) is False:
             raise OutputError(f"another run is writing {folder}: wait for it, stop it, or choose another folder")
         remove_leftovers(folder)
         yield

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError
+from .errors import CheckpointError, described, place_of
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Parts of names that DataParallel, torch.compile and others add."""
@@ -187,7 +187,13 @@ def is_averaged(prefix: str) -> bool:
 
 
 def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    state = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    try:
+        found = model.state_dict()
+    except Exception as error:  # a state_dict of their own may raise anything
+        raise CheckpointError(
+            f"state_dict() of {type(model).__name__} raises {described(error)} ({place_of(error)})"
+        ) from error
+    state = {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
     for name, tensor in state.items():
         if nn.parameter.is_lazy(tensor) or tensor.is_meta:
             kind = "lazy" if nn.parameter.is_lazy(tensor) else "on the meta device"

@@ -149,6 +149,7 @@ def read_frames(file: str | Path, options: PictureOptions, files: int = 1, read:
                 picture.seek(frame)
                 width, height = picture.size
                 size = 3 * width * height
+                source.allow(8 * size, f"a picture of {width} x {height} pixels")  # its numbers become int64
                 source.allow(max(read + size * kept, size * files), f"{max(files, kept)} pictures of {width} x {height} pixels")
                 place = str(file) if count == 1 else f"{file} (frame {frame})"
                 yield _frame(Path(file), place, picture, options)

@@ -126,11 +126,13 @@ def test_only_what_is_asked_for_is_opened(tmp_path: Path) -> None:
 def test_pictures_are_measured_before_they_are_read(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     png(tmp_path / "a" / "a.png", 10_000, 10_000)
-    png(tmp_path / "a" / "b.png", 10_000, 10_000)
-    for index in range(2, 5):
-        png(tmp_path / "a" / f"{index}.png", 10_000, 10_000)
-    with pytest.raises(InvalidInput, match=r"5 pictures of 10000 x 10000 pixels opens? to 1,500,000,000 bytes, and the limit"):
+    with pytest.raises(InvalidInput, match=r"a\.png: a picture of 10000 x 10000 pixels opens to 2,400,000,000 bytes, and the"):
         data.load(tmp_path / "a")
+    (tmp_path / "many").mkdir()
+    for index in range(80):
+        png(tmp_path / "many" / f"{index}.png", 3000, 3000)
+    with pytest.raises(InvalidInput, match=r"0\.png: 80 pictures of 3000 x 3000 pixels opens to 2,160,000,000 bytes, and the"):
+        data.load(tmp_path / "many")
     png(tmp_path / "b.png", 100_000, 100_000)
     with pytest.raises(InvalidInput, match=r"b\.png is no readable picture: .*10000000000 pixels"):
         read_given(tmp_path / "b.png", (1, 7, 5), 256)
@@ -342,10 +344,10 @@ def test_a_training_folder_has_one_writer(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
-    (tmp_path / ".a.png.x.part").touch()
-    (tmp_path / ".b.png.x.part").touch()
+    for name in (".a.png.x1234567.part", ".b.png.x1234567.part", ".a.png.mine.part"):
+        (tmp_path / name).touch()
     write_atomically(tmp_path / "a.png", lambda path: path.write_text("new"))
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".b.png.x.part", "a.png"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".a.png.mine.part", ".b.png.x1234567.part", "a.png"]
 
     def write(path: Path) -> None:
         write_atomically(tmp_path / "b.png", lambda other: other.write_text("the other's"))
@@ -554,3 +556,19 @@ def test_arguments_of_other_types(tmp_path: Path, wrong: Any, monkeypatch: pytes
     ):
         with pytest.raises((InvalidInput, CheckpointError)):
             call()
+
+
+def test_models_that_do_not_take_weights(tmp_path: Path) -> None:
+    class Reads(nn.Linear):
+        def state_dict(self, *args: Any, **options: Any) -> Any:
+            raise LookupError("mine")
+
+    class Writes(nn.Linear):
+        def load_state_dict(self, *args: Any, **options: Any) -> Any:
+            raise LookupError("mine")
+
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"state_dict\(\) of Reads raises LookupError: mine \(.*test_files\.py, line"):
+        pixelfast.load(tmp_path / "a.pt", Reads(2, 2))
+    with pytest.raises(CheckpointError, match=r"Writes does not take the weights of .*a\.pt: LookupError: mine \(.*test_files"):
+        pixelfast.load(tmp_path / "a.pt", Writes(2, 2))
