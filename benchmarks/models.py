@@ -161,7 +161,7 @@ MODELS: dict[str, Model] = {
         (1, 28, 28),
         "binarised MNIST: 7x7, then 15 residual blocks of 32 features, one logit: van den Oord et al. 2016a",
         (1, 64),
-        head=Bernoulli(),
+        head=Bernoulli(encode="unit"),
         family="borrowed",
     ),
     "lattice": Model(

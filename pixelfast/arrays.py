@@ -5,6 +5,8 @@ Letters: N images, C channels, H rows, W columns, M channels of a map.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -47,6 +49,11 @@ def as_images(
             continue
         strides = tuple(stride for stride, size in zip(images.strides, images.shape, strict=True) if size > 1)
         found.setdefault((images.shape, strides), (images, text))
+    if axes is None and shape is None and array.ndim == 2 and _may_be_flat(array.shape[1]):
+        raise InvalidInput(
+            f'{place}: images have shape {array.shape}: if this is one image, say axes="HW" (--axes HW); if a row is an image'
+            ", store images.reshape(N, H, W) or (N, C, H, W)"
+        )
     if len(found) > 1 and any(len(images) == count for images, _ in found.values()):
         found = {key: (images, text) for key, (images, text) in found.items() if len(images) == count}
     if not array.size:
@@ -67,6 +74,11 @@ def as_images(
     if array.dtype.kind not in "iub":
         raise InvalidInput(f"{place}: images are {array.dtype}, but integers are needed{_float_hint(array)}")
     return images.astype(array.dtype.newbyteorder("="), copy=False), text
+
+
+def _may_be_flat(size: int) -> bool:
+    """Whether so many numbers are a square, in one colour or three."""
+    return any(count % 1 == 0 and math.isqrt(int(count)) ** 2 == count for count in (size, size / 3)) and size >= 16
 
 
 def _float_hint(array: np.ndarray) -> str:
@@ -117,5 +129,7 @@ def as_maps(place: str, images: np.ndarray, maps: np.ndarray | None) -> Tensor |
             f"{place}: maps have shape {maps.shape}, but (N, rows, columns) or (N, M, rows, columns) is needed, "
             f"N = {len(images)}"
         )
+    if maps.dtype.kind not in "iubf":
+        raise InvalidInput(f"{place}: maps are {maps.dtype}, but numbers are needed")
     found = torch.from_numpy(maps.astype(np.int64) if np.issubdtype(maps.dtype, np.integer) else maps.astype(np.float32))
     return found.unsqueeze(1) if maps.ndim == 3 else found

@@ -100,7 +100,7 @@ def load(
     """
     path = path_of(path)
     levels, source_levels = (
-        None if k is None else count_of(n, k) for n, k in (("levels", levels), ("source_levels", source_levels))
+        None if k is None else count_of(n, k, 2) for n, k in (("levels", levels), ("source_levels", source_levels))
     )
     seed = count_of("seed", seed, 0)
     if not isinstance(test_fraction, (int, float)):

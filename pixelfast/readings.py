@@ -34,9 +34,17 @@ MEANS = {
     "MNIST": ((0.1307,), (0.3081,)),
     "Fashion-MNIST": ((0.2860,), (0.3530,)),
     "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "CIFAR-10, mean deviation of an image": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """Means and deviations of k / (K - 1) by which published code normalises."""
+
+AFFINE = (
+    "(1.0, 0.0)", "(1 / {K}, 0.0)", "(2 / {K}, -1.0)", "(1 / {K}, 0.5 / {K})", "(1 / {T}, -0.5)", "(1.0, -{T} / 2)",
+    "(1 / 255, 0.0)", "(1 / 256, 0.0)", "(255 / {T}, 0.0)", "(256 / {K}, 0.0)", "(256 / {K} / 255, 0.0)",
+    "(512 / {K} / 255, -1.0)",
+)  # fmt: skip
+"""k * scale + offset as people write it, T = K - 1; of fewer than 256 levels also as bytes whose lower bits are 0."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,7 @@ def encodings(head: Head, shape: tuple[int, int, int], values: Tensor) -> list[t
     top, channels = head.levels - 1, shape[0]
     named: list[tuple[Encode, str]] = [(head.encode, text_of(head.encode))]
     named += [(name, f'"{name}"') for name in ("integer", "unit", "symmetric")]
-    affine = [(1.0, 0.0), (1 / (top + 1), 0.0), (2 / (top + 1), -1.0), (1 / (top + 1), 0.5 / (top + 1)), (1 / top, -0.5)]
-    affine += [(1 / 255, 0.0), (1 / 256, 0.0), (255 / top, 0.0), (256 / (top + 1), 0.0), (256 / (top + 1) / 255, 0.0)]
-    affine += [(512 / (top + 1) / 255, -1.0), (1.0, -top / 2)]
-    named += [(pair, text_of(pair)) for pair in affine]
+    named += [(_number(text), text) for text in (form.format(K=head.levels, T=top) for form in AFFINE)]
     unit = values.double().flatten(0, 2) / top  # (N H W, C)
     own = {"the mean and deviation of these images": (tuple(unit.mean(0).tolist()), tuple(unit.std(0).tolist()))}
     own["their mean and deviation over all channels"] = ((float(unit.mean()),), (float(unit.std()),))
@@ -90,6 +95,17 @@ def encodings(head: Head, shape: tuple[int, int, int], values: Tensor) -> list[t
         rounded = table if table.dtype == torch.int64 else (table * 1e5).round().long()
         found.setdefault((table.dtype, rounded.numpy().tobytes()), (encode, text))
     return list(found.values())
+
+
+def _number(text: str) -> tuple[float, float]:
+    """What one of `AFFINE` comes to."""
+    scale, offset = (part.split(" / ") for part in text[1:-1].split(", "))
+    return _quotient(scale), _quotient(offset)
+
+
+def _quotient(parts: Sequence[str]) -> float:
+    first, *others = (float(part) for part in parts)
+    return first / math.prod(others)
 
 
 def _normalised(

@@ -185,6 +185,7 @@ def test_maps_come_with_their_images(tmp_path: Path) -> None:
     ("parts", "message"),
     [
         ({"s_train": np.zeros((12, 2))}, r"maps have shape \(12, 2\)"),
+        ({"s_train": np.full((12, 3, 2), "a")}, "maps are <U1, but numbers are needed"),
         ({"s_train": np.zeros((11, 3, 2))}, r"maps have shape \(11, 3, 2\).* N = 12"),
         ({"s_train": np.zeros((12, 3, 2)), "X_test": GREY}, "maps are given for only one of"),
     ],
