@@ -83,7 +83,7 @@ long process() {
 }
 
 constexpr std::chrono::milliseconds kLookUpEvery{20};
-constexpr int64_t kMostSteps = 1 << 24;  // of a wave that is asked for: none that is chosen comes near
+constexpr int64_t kMostSteps = 1 << 16;  // of a wave that is asked for; threads wait for one another at each
 
 constexpr const char* kSplits[] = {"none", "rows", "phases", "parts"};
 

@@ -101,6 +101,8 @@ def _changed(words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A stream with one word changed, or several."""
     changed = words.copy()
     for _ in range(int(rng.choice([0, 1, 1, 1, 1, 2, 2, 3, 5, 9]))):
+        if len(changed) < 3:
+            break
         at = int(rng.integers(2 if rng.random() < 0.95 else 0, len(changed)))
         kind = rng.random()
         if kind < 0.7:

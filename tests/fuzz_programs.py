@@ -64,7 +64,8 @@ def outcome(case: Damaged) -> str:
     except ValueError as error:
         return f"refused: {reason(error)}"
     except EngineUnavailable as error:
-        return f"refused: {reason(error)}" if isinstance(error.__cause__, MemoryError) else f"WRONG: {reason(error)}"
+        wrong = "bug of the native engine" in str(error)
+        return f"{'WRONG' if wrong else 'refused'}: {reason(error)}"
     finally:
         written = [name for name, array in around.items() if not untouched(array)]
     if written:

@@ -5,6 +5,9 @@
 #include <exception>
 #include <limits>
 #include <mutex>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <tuple>
 
@@ -33,7 +36,12 @@ class Crew {
     const int threads = arrangement_.shared() ? tiles_ * arrangement_.team : arrangement_.threads;
     rows_.resize(threads);
     threads_.reserve(threads);
-    for (int w = 0; w < threads; w++) threads_.emplace_back([this, w] { work(w); });
+    try {
+      for (int w = 0; w < threads; w++) threads_.emplace_back([this, w] { work(w); });
+    } catch (const std::system_error& error) {
+      throw std::runtime_error("it cannot start " + std::to_string(threads) + " threads (" + error.what() +
+                               "): ask for fewer (threads=)");
+    }
   }
 
   // See Running::wait. Rows are finished once every worker has finished them.
