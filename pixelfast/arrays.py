@@ -15,6 +15,7 @@ from .errors import InvalidInput
 
 READINGS = {2: ("HW",), 3: ("NHW", "CHW", "HWC"), 4: ("NCHW", "NHWC")}
 """What the axes of an array may be, by how many there are."""
+MOST_LABELS = 2**31
 ALL_AXES = tuple(text for texts in READINGS.values() for text in texts)
 
 
@@ -114,8 +115,8 @@ def as_labels(place: str, labels: np.ndarray, count: int, classes: int = 0) -> T
         hint = f"({count},) integers are needed{one_hot}{cast}{named}"
         raise InvalidInput(f"{place}: labels are {labels.dtype} of shape {labels.shape}, but {hint}")
     low, high = int(flat.min(initial=0)), int(flat.max(initial=0))
-    if low < 0 or (classes and high >= classes):
-        wanted = f"0 .. {classes - 1}, as there are {classes} names of classes" if classes else "0 or more"
+    if low < 0 or high >= (classes or MOST_LABELS):
+        wanted = f"0 .. {classes - 1}, as there are {classes} names of classes" if classes else f"0 .. {MOST_LABELS - 1}"
         raise InvalidInput(f"{place}: labels hold {low} .. {high}, but must be {wanted}")
     return torch.from_numpy(flat.astype(np.int64))
 
@@ -129,7 +130,11 @@ def as_maps(place: str, images: np.ndarray, maps: np.ndarray | None) -> Tensor |
             f"{place}: maps have shape {maps.shape}, but (N, rows, columns) or (N, M, rows, columns) is needed, "
             f"N = {len(images)}"
         )
-    if maps.dtype.kind not in "iubf":
-        raise InvalidInput(f"{place}: maps are {maps.dtype}, but numbers are needed")
-    found = torch.from_numpy(maps.astype(np.int64) if np.issubdtype(maps.dtype, np.integer) else maps.astype(np.float32))
+    if maps.dtype.kind not in "iubf" or (maps.dtype == np.uint64 and maps.max(initial=0) >= 2**63):
+        raise InvalidInput(f"{place}: maps are {maps.dtype}, but numbers are needed, integers below 2^63")
+    with np.errstate(over="ignore"):
+        numbers = maps.astype(np.int64 if maps.dtype.kind in "iu" else np.float32)
+    if not np.isfinite(numbers).all():
+        raise InvalidInput(f"{place}: maps hold NaN, infinity or numbers beyond float32")
+    found = torch.from_numpy(numbers)
     return found.unsqueeze(1) if maps.ndim == 3 else found

@@ -92,7 +92,10 @@ def legal_dataset(found: data.Dataset) -> None:
         if labels is not None:
             integers(labels, 2**62)
             assert labels.shape == images.shape[:1]
-        assert maps is None or (maps.ndim == 4 and len(maps) == len(images))
+        if maps is not None:
+            assert maps.ndim == 4
+            assert len(maps) == len(images)
+            assert torch.isfinite(maps).all()
     assert len(found.images)
     assert all(isinstance(name, str) for name in found.classes)
 
@@ -181,6 +184,7 @@ def kinds() -> dict[str, Kind]:
     nested = {"epoch": 3, "model": {f"module.{name}": tensor for name, tensor in state.items()}, "lr": [0.1, 0.2]}
     legacy = {"_use_new_zipfile_serialization": False}
     idx = b"\0\0\x08\x03" + struct.pack(">III", *grey.shape) + grey.tobytes()
+    mapped = bytes_of(lambda f: np.savez(f, images=grey, labels=labels, maps=grey[:, :2, :2] / 255, levels=256))
     npz = bytes_of(lambda f: np.savez(f, images=grey, labels=labels, classes=np.array(["a", "b"]), levels=256))
     packed = bytes_of(lambda f: np.savez_compressed(f, X_train=grey, y_train=labels, X_test=grey, y_test=labels, levels=256))
     drawn = bytes_of(lambda f: np.savez_compressed(f, seed=np.uint64(0), levels=256, images=grey[:, None], labels=labels))
@@ -206,7 +210,7 @@ def kinds() -> dict[str, Kind]:
         "config.json": Kind((saved,), "json", read_checkpoint),
         "checkpoint folder": Kind((saved,), "safetensors", read_checkpoint, 1),
         "training.pt": Kind((states,), "pt", resume, 1),
-        "npz": Kind(({"a.npz": npz}, {"a.npz": packed}), "npz", read_data),
+        "npz": Kind(({"a.npz": npz}, {"a.npz": packed}, {"a.npz": mapped}), "npz", read_data),
         "npy": Kind(({"a.npy": npy},), "npy", read_data, 2),
         "written by sample": Kind(({"a.npz": drawn}, {"a.npy": npy}), "", read_arrays),
         "idx": Kind(({"a-images-idx3-ubyte": idx},), "ubyte", read_data, 2),

@@ -572,3 +572,21 @@ def test_models_that_do_not_take_weights(tmp_path: Path) -> None:
         pixelfast.load(tmp_path / "a.pt", Reads(2, 2))
     with pytest.raises(CheckpointError, match=r"Writes does not take the weights of .*a\.pt: LookupError: mine \(.*test_files"):
         pixelfast.load(tmp_path / "a.pt", Writes(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("labels", np.full(4, 2**63, np.uint64), "labels hold 0 .. 9223372036854775808, but must be"),
+        ("labels", np.full(4, 2**40), "but must be 0 .. 2147483647"),
+        ("maps", np.full((4, 2, 2), 2**63, np.uint64), "maps are uint64"),
+        ("maps", np.full((4, 2, 2), "one"), "maps are <U3"),
+        ("maps", np.full((4, 2, 2), 1j), "maps are complex128"),
+        ("maps", np.full((4, 2, 2), 1e300), "maps hold NaN, infinity or numbers beyond float32"),
+    ],
+)
+def test_numbers_that_would_become_others(tmp_path: Path, name: str, array: np.ndarray, message: str) -> None:
+    """Cast to int64 or float32, they would wrap around, lose a part or become infinite, and nobody would know."""
+    np.savez(tmp_path / "a.npz", images=GREY, levels=256, **{name: array})
+    with pytest.raises(InvalidInput, match=message):
+        data.load(tmp_path / "a.npz")

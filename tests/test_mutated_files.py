@@ -12,7 +12,7 @@ from pathlib import Path
 import mutated_files
 import pytest
 
-SHORT, WORKER = 500, 5_000
+SHORT, WORKER = 500, 25_000
 LONG = int(os.environ.get("PIXELFAST_FUZZ_FILES", "0"))
 
 
@@ -61,6 +61,8 @@ def test_many_mutated_files(capsys: pytest.CaptureFixture[str]) -> None:
         result = json.loads(worker.stdout.splitlines()[-1])
         found.update(result["counts"])
         seconds += result["seconds"]
+        with capsys.disabled():
+            print(f"{sum(found.values()):,} in {seconds:.0f} s", flush=True)
     with capsys.disabled():
         print(f"\n{sum(found.values()):,} mutated files in {seconds:.0f} s")
         for name in dict.fromkeys(line.rpartition(": ")[0] for line in sorted(found)):
