@@ -59,7 +59,7 @@ def _label(opened: Opened, text: str) -> int:
     starts = [index for index, name in enumerate(names) if name.startswith(text.lower())] if text else []
     if text.lower() in names:
         return names.index(text.lower())
-    if text.isdecimal() and (not opened.labels or int(text) < opened.labels):
+    if text.isdecimal() and len(text) < 10 and (not opened.labels or int(text) < opened.labels):
         return int(text)
     if len(starts) == 1:
         return starts[0]

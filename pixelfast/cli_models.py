@@ -57,7 +57,7 @@ def add_limit_option(parser: Any) -> None:
     """--max-bytes."""
     parser.add_argument(
         "--max-bytes",
-        type=positive,
+        type=byte_count,
         default=MAX_BYTES,
         metavar="N",
         help="what a file, or a model that it describes, may open to, unless it takes as much on the disk. "
@@ -281,11 +281,17 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def positive(text: str) -> int:
+def positive(text: str, most: int = 2**31 - 1) -> int:
     """A whole number of at least 1, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    if not text.isdecimal() or len(text) > 20 or not 1 <= int(text) <= most:
+        bound = f"at most {most}" if text.isdecimal() and int(text[:20]) > 1 else "at least 1"
+        raise argparse.ArgumentTypeError(f"must be a whole number of {bound}, got {text[:40]!r}")
     return int(text)
+
+
+def byte_count(text: str) -> int:
+    """Bytes, for argparse."""
+    return positive(text, 2**63 - 1)
 
 
 def use_threads(args: argparse.Namespace) -> None:

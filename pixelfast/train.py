@@ -84,6 +84,8 @@ class TrainOptions:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < below:
                 raise InvalidInput(f"{name} must be a number of at least 0 and below {below:g}, got {value!r}")
+        if self.seed >= 2**63:
+            raise InvalidInput(f"seed must be below 2^63, got {self.seed}")
         if self.lr == 0:
             raise InvalidInput("lr must be above 0")
 

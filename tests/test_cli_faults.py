@@ -93,6 +93,9 @@ SAMPLE = ("sample", "--checkpoint", "small", "--engine", "naive", "-n", "2")
         (("--shape", "1,1000000,1000"), "the model is too large"),
         (("--given", "/dev/zero"), "it is a device"),
         (("--cond", "folder.png"), "Is a directory"),
+        (("-n", "9" * 30), "argument -n: must be a whole number of at most 2147483647"),
+        (("--label", "9" * 5000), "takes no label"),
+        (("--max-bytes", "9" * 5000), "argument --max-bytes: must be a whole number"),
         (("--threads", "100000000"), "--threads must lie in 1 .. 4096"),
         (("--temprature", "1"), "unrecognized arguments: --temprature 1: did you mean --temperature?"),
         (("--precision", "fp23"), "did you mean fp32?"),
@@ -246,3 +249,4 @@ def test_train_into_a_file_and_on_no_device(capsys: pytest.CaptureFixture[str]) 
     for device in ("meta", "gpu", "cuda:99"):
         assert f"--device {device}" in refused(capsys, *options, "run", "--device", device)
     assert "the model is too large" in refused(capsys, *options, "run", "--features", "1000000000")
+    assert "seed must be below 2^63" in refused(capsys, *options, "run", "--seed", "9" * 30)

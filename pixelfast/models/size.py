@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, PixelfastError, described
 from ..heads import Head
 
 OPERATIONS = 20_000
@@ -58,14 +58,19 @@ def build_bounded(
         weights: bytes and number of the weights that the model is for, which it may exceed somewhat.
 
     Raises:
-        InvalidInput: it, or what it says about one image, would be larger than ``max_bytes``.
+        InvalidInput: it cannot be built, or it, or what it says about one image, would be larger than ``max_bytes``.
     """
     most, reason, operations = max_bytes, OPTION, OPERATIONS
     if weights is not None:
         most, reason = 8 * weights[0] + 2**24, "many times what the file of weights holds"
         operations = 50 * weights[1] + 5_000
-    with _Bounded(most, reason, operations):
-        model = kind(**arguments)
+    try:
+        with _Bounded(most, reason, operations):
+            model = kind(**arguments)
+    except PixelfastError:
+        raise
+    except Exception as error:  # arguments may be anything, and fail anywhere in the model
+        raise InvalidInput(described(error)) from error
     allow_predictions(cast("tuple[int, int, int]", model.shape), cast(Head, model.head), max_bytes)
     return model
 
