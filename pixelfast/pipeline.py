@@ -160,7 +160,7 @@ def evaluate_fields(compiled: Compiled, conditions: Conditions, n: int) -> tuple
             continue
         assert spec.index is not None
         index = torch.from_numpy(spec.index)  # (1 or 2, rows, cols, F) into the output for two images
-        values = outputs[spec.output][:, index.clamp_min(0)] * (index >= 0)  # (pairs, 1 or 2, rows, cols, F)
+        values = outputs[spec.output][:, index.clamp_min(0)].where(index >= 0, 0.0)  # (pairs, 1 or 2, rows, cols, F)
         per_image = values[0, :1] if len(index) == 1 else values.reshape(-1, *index.shape[1:])[image]
         found.append(np.ascontiguousarray(per_image.numpy()))
     return tuple(found)

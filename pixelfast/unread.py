@@ -53,10 +53,11 @@ def _live_reads(graph: Graph, node: Node) -> list[tuple[Edge, np.ndarray]]:
 
 
 def _factor(graph: Graph, node: Pointwise, leaf: int) -> np.ndarray:
-    """The largest size of the known number that a leaf is multiplied by, before anything else, at each element; else 1."""
+    """The largest size of the known number that a leaf is multiplied or chosen by, before anything else, at each element."""
     users = [op for op in node.ops if leaf in op.args]
-    if len(users) == 1 and users[0].name == "mul":
-        others = [arg for arg in users[0].args if arg != leaf and arg < len(node.leaves)]
+    if len(users) == 1 and (users[0].name == "mul" or (users[0].name == "where" and users[0].args[1] == leaf)):
+        known = users[0].args[:1] if users[0].name == "where" else users[0].args
+        others = [arg for arg in known if arg != leaf and arg < len(node.leaves)]
         factor = node.leaves[others[0]] if others else None
         spec = graph.fields[factor.field] if isinstance(factor, FieldEdge) else None
         if isinstance(factor, FieldEdge) and spec is not None and spec.value is not None:

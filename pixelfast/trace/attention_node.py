@@ -17,6 +17,7 @@ from ..errors import UnsupportedModel
 from ..program import Keys
 from .builder_base import IMAGES, both_images
 from .elements import NEXT_IMAGE, Value, all_elements, written_out
+from .layout_types import PlainLayout
 from .values import mixed, shape_of
 
 if TYPE_CHECKING:
@@ -192,12 +193,8 @@ def _scaled(c: Converter, query: Value, scale: Tensor, heads: int) -> Value:
 
 
 def _all_nodes(c: Converter, value: Value) -> Tensor:
-    """Element numbers of feature maps, whose constants become fields."""
-    if value.numbers is None:
-        raise UnsupportedModel(
-            f"{c.at}: attention to numbers that do not depend on the image is not supported; "
-            'engine="naive" samples such a model, slowly'
-        )
-    value = value if all_elements(value.numbers) else c.regular(value)
+    """Element numbers of feature maps (images, H, W, F), whose constants become fields."""
+    if value.numbers is None or not all_elements(value.numbers):
+        value = c.regular(value, PlainLayout(value.shape, (0, 1, 2), 0, 0))
     assert value.numbers is not None
     return value.numbers

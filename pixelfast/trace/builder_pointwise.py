@@ -38,10 +38,14 @@ class _Assembly:
         self._ops.append(Op(name, places))
         return ~(len(self._ops) - 1)
 
-    def operand(self, parts: list[int]) -> None:
-        """The next operand of the expression: the sum of at most two parts, 0 if there is none."""
+    def operand(self, parts: list[int], mask: Leaf | None = None) -> None:
+        """The next operand of the expression: the sum of at most two parts, 0 if there is none; with a mask, one of the two."""
         place = parts[0] if parts else self.leaf(0.0)
-        self._operands.append(self.op("add", place, parts[1]) if len(parts) == 2 else place)
+        if mask is not None:
+            place = self.op("where", self.leaf(mask), place, parts[1] if len(parts) == 2 else self.leaf(0.0))
+        elif len(parts) == 2:
+            place = self.op("add", place, parts[1])
+        self._operands.append(place)
 
     def finish(self, ops: Sequence[Op]) -> tuple[tuple[Leaf, ...], tuple[Op, ...]]:
         """Leaves and operations, with the arguments of `ops` counted over operands, then operations."""
@@ -62,19 +66,25 @@ class _Assembly:
 class PointwiseBuilder(ReadingBuilder):
     """Nodes for expressions; what does not depend on the image becomes numbers and fields."""
 
-    def pointwise(self, at: Origin, operands: Sequence[Value | float], ops: Sequence[Op], force: bool = False) -> Tensor:
+    def pointwise(
+        self, at: Origin, operands: Sequence[Value | float], ops: Sequence[Op], force: bool = False,
+        layout: Layout | None = None,
+    ) -> Tensor:  # fmt: skip
         """Element numbers of an expression over operands that broadcast against each other.
 
-        Elements that no operand takes from the image stay 0, unless `force` makes nodes of them too.
+        Elements that no operand takes from the image stay 0, unless `force` makes nodes of them too, wherever the layout has a
+        place for them. The layout is that of the operands' elements if none is given.
         """
         shape = torch.broadcast_shapes(*(shape_of(operand) for operand in operands if isinstance(operand, Value)))
-        numbers = [op.numbers.expand(shape) for op in operands if isinstance(op, Value) and op.numbers is not None]
-        layout = infer_layout(self.table, numbers, str(at), size=self.shape[1:])
+        if layout is None:
+            numbers = [op.numbers.expand(shape) for op in operands if isinstance(op, Value) and op.numbers is not None]
+            layout = infer_layout(self.table, numbers, str(at), size=self.shape[1:])
         maps = [self._map(at, op, layout, shape) for op in operands]
         wanted = layout.inside[0]
         if not force:
             wanted = wanted & np.logical_or.reduce([reads.known for reads in maps if isinstance(reads, Reads)])
-        signatures = np.concatenate([reads.edge for reads in maps if isinstance(reads, Reads)], 1)  # (F, 3 * edges)
+        edges = [reads.edge for reads in maps if isinstance(reads, Reads)]
+        signatures = np.concatenate(edges or [np.zeros((layout.size[3], 1))], 1)  # (F, 3 * edges)
         groups = equal_rows(signatures)
         if len(groups) == 1 and wanted.all():
             result = self._pointwise_group(at, operands, ops, maps, layout, shape, groups[0], wanted)
@@ -109,19 +119,17 @@ class PointwiseBuilder(ReadingBuilder):
                 assembly.operand([assembly.leaf(reads)])
                 continue
             assert isinstance(operand, Value)
-            parts: list[int] = []
             known = np.zeros(chosen[window].shape, dtype=bool)
+            parts, mask = [], None
             if reads is not None and reads.edge[group[0], 0] >= 0:
                 known = of_group(reads.known[window], group)
                 edge, mask = _edge(reads, group, known, domain, layout.steps)
                 parts.append(assembly.leaf(edge))
-                if mask is not None:
-                    kept = assembly.leaf(self._static(mask[None], domain, layout.steps))
-                    parts = [assembly.op("mul", parts[0], kept)]
             field = self._constant_part(at, operand, layout, shape, window, group, known, domain)
             if field is not None:
                 parts.append(assembly.leaf(field))
-            assembly.operand(parts)
+            # An edge is zero outside its rectangle. Within, what takes its place is chosen: a product with 0 would keep NaN.
+            assembly.operand(parts, None if mask is None else self._static(mask[None], domain, layout.steps))
         leaves, expression = assembly.finish(ops)
         node = Pointwise(at.name, at.layer, len(group), domain, leaves, expression, lattice=lattice)
         folded = self._fold_input(node, torch.float64 if at.wide else torch.float32)
@@ -157,7 +165,7 @@ class PointwiseBuilder(ReadingBuilder):
                 if channels is not None and (channels != reads).any():
                     return None
                 channels = reads
-                if not self.image.contains(node.domain.shifted(leaf.row, leaf.col)):
+                if not self.image.contains(there := node.domain.shifted(leaf.row, leaf.col)) or not leaf.rect.contains(there):
                     return None
                 tables.append(torch.from_numpy(source.table[leaf.channels]).to(dtype))
             else:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import OutputKind
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 
 from ..conditions import Conditions
 from ..errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel
@@ -46,7 +46,6 @@ NODE_LIMIT = 20_000
 ALSO_CORE = {
     torch.ops.aten.detach.default,
     torch.ops.aten.native_batch_norm.default,
-    torch.ops.aten._assert_tensor_metadata.default,
     OPERATOR,
 }
 """Operations that change nothing in place and need no decomposition, though PyTorch does not call them core."""
@@ -205,7 +204,7 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
         with torch.no_grad(), _quiet():
             program = torch.export.export(wrapper, (inputs, tensors), strict=False)
             if (count := len(program.graph.nodes)) <= NODE_LIMIT:
-                root, kinds = _decomposed(program)
+                root, program = _decomposed(program)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise UnsupportedModel(
@@ -217,9 +216,9 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
             f"{type(module).__name__} unrolls into {count} operations (more than {NODE_LIMIT}): a Python loop over pixels, as "
             'in a recurrence (pixelfast.lstm_scan is one over LSTM states); engine="naive" samples it, slowly'
         )
-    names = [node.name for node in root.graph.nodes if node.op == "placeholder"]
-    sources = dict(zip(names, _inputs(program), strict=True))
+    sources = _inputs(root, program)
     users = [name for name, source in sources.items() if source is None]
+    kinds = [spec.kind for spec in program.graph_signature.output_specs]
     read = {node.name for node in root.graph.nodes if node.users}  # what weight_norm was baked from is not, and is large
     return Capture(
         graph=root.graph,
@@ -233,19 +232,34 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
     )
 
 
-def _decomposed(program: torch.export.ExportedProgram) -> tuple[fx.GraphModule, list[OutputKind]]:
-    """An exported graph in core ATen operations, none of them in place, and what its outputs are; same inputs, in order.
+def _decomposed(program: torch.export.ExportedProgram) -> tuple[fx.GraphModule, torch.export.ExportedProgram]:
+    """An exported graph in core ATen operations, none of them in place, and the program whose inputs and outputs it has.
 
     `run_decompositions` does that for any graph, but traces twice and copies much, to prepare for training. Most graphs need
     one trace, which takes a third of the time; whether it was enough shows in what it gave.
     """
+    _drop_checks(program.graph)
     if all(map(_is_aten, program.graph.nodes)):
         traced = _functional(program.graph_module)
+        _drop_checks(traced.graph)
         if all(map(_is_core, traced.graph.nodes)):
-            traced.graph.eliminate_dead_code()
-            return traced, [spec.kind for spec in program.graph_signature.output_specs]
+            return traced, program
     program = program.run_decompositions()
-    return program.graph_module, [spec.kind for spec in program.graph_signature.output_specs]
+    _drop_checks(program.graph)
+    return program.graph_module, program
+
+
+def _drop_checks(graph: fx.Graph) -> None:
+    """Take the module's own assertions out, with what only they read: they held when the module ran eagerly."""
+    for node in graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._opname.startswith(("_assert", "sym_constrain")):
+            graph.erase_node(node)
+    graph.eliminate_dead_code(lambda node: node.is_impure() or not _computes(node))
+
+
+def _computes(node: fx.Node) -> bool:
+    """Whether a node is an ATen operation or Python's arithmetic, and does not change PyTorch's own state."""
+    return _is_aten(node) or node.op == "get_attr" or getattr(node.target, "__module__", "") in ("_operator", "math", "torch")
 
 
 def _functional(exported: fx.GraphModule) -> fx.GraphModule:
@@ -337,14 +351,26 @@ def _signature(module: nn.Module) -> str:
         return "(...)"
 
 
-def _inputs(program: torch.export.ExportedProgram) -> list[Tensor | None]:
-    """The weight, buffer or constant that each placeholder stands for; None for the image and the conditions."""
-    found: list[Tensor | None] = []
-    for spec in program.graph_signature.input_specs:
-        target = spec.target
-        value = program.state_dict.get(target, program.constants.get(target)) if target is not None else None
-        found.append(value.detach() if isinstance(value, Tensor) else None)
-    return found
+def _inputs(root: fx.GraphModule, program: torch.export.ExportedProgram) -> dict[str, Tensor | None]:
+    """For each placeholder of `root` the weight, buffer or constant that it stands for; None for image and conditions.
+
+    `root` has the placeholders of the program's graph, in their order, by other names perhaps. The signature need not list
+    them in that order, nor the program before decomposition, which lifts constants elsewhere: its entries go by name.
+    """
+    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    names = [node.name for node in root.graph.nodes if node.op == "placeholder"]
+    exported = [node.name for node in program.graph.nodes if node.op == "placeholder"]
+    return {name: _source(program, specs[own]) for name, own in zip(names, exported, strict=True)}
+
+
+def _source(program: torch.export.ExportedProgram, spec: InputSpec) -> Tensor | None:
+    if spec.kind == InputKind.USER_INPUT or spec.target is None:
+        return None
+    kept = spec.kind == InputKind.PARAMETER or (spec.kind == InputKind.BUFFER and spec.persistent is not False)
+    value = (program.state_dict if kept else program.constants).get(spec.target)
+    if not isinstance(value, Tensor):
+        raise UnsupportedModel(f"the module reads {spec.target!r}, which is no tensor but {type(value).__name__}")
+    return value.detach()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,9 @@ from . import attention, rules_channels, rules_pointwise, rules_pools, rules_pro
 from .builder import GraphBuilder
 from .builder_base import IMAGES, Origin
 from .capture import Capture
+from .constants import constant_part, constants
 from .elements import Value, all_elements, reshaped, written_out
+from .layout_types import Layout
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
 from .values import mixed, replace_values, shape_of, values_in
 
@@ -42,8 +44,12 @@ VIEWS = {"permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "slice",
          "unbind", "diagonal", "unfold"}  # fmt: skip
 """Layout operations that are views of one tensor, which stepped numbers follow without being written out."""
 
-SHAPE_ONLY = {"full_like", "zeros_like", "ones_like", "empty_like", "new_full", "new_zeros", "new_ones", "new_empty"}
-"""Operations that look at the shape of their argument, not at its values."""
+SHAPE_ONLY = {"full_like", "zeros_like", "ones_like", "empty_like", "new_full", "new_zeros", "new_ones", "new_empty", "fill",
+              "zero"}  # fmt: skip
+"""Operations that look at the shape of their first argument, not at its values."""
+
+INDICES = {"index": 1, "_unsafe_index": 1, "index_put": 1, "index_select": 2}
+"""Layout operations that take places from a tensor, and the argument that holds it."""
 
 RULES: dict[str, Callable[..., Any]] = {
     "convolution": rules_products.convolution,
@@ -130,7 +136,9 @@ class Converter:
                 self.env.pop(read, None)
         if isinstance(output, attention.Products):
             raise UnsupportedModel(f"the model's output is made of {output.name()}, not of features of its pixels")
-        if output.numbers is None and output.dynamic is not None and output.dynamic not in self.builder.outputs:
+        if output.dynamic is not None and output.numbers is not None:
+            output = self.regular(output)
+        elif output.dynamic is not None and output.dynamic not in self.builder.outputs:
             self.builder.outputs.append(output.dynamic)
         if self.builder.outputs:
             self.condition_graph.output(tuple(self.builder.outputs))
@@ -146,8 +154,9 @@ class Converter:
         if node.name == self.capture.image:
             numbers = self.builder.input(self.head.table(self.shape))
             if self.order == RASTER:
-                return Value(numbers)
-            return Value(torch.from_numpy(self.order.restored(written_out(numbers).numpy(), 2).copy()))
+                return Value(numbers, kind=self.capture.example.dtype)
+            turned = self.order.restored(written_out(numbers).numpy(), 2).copy()
+            return Value(torch.from_numpy(turned), kind=self.capture.example.dtype)
         index = self.capture.conditions.index(node.name)
         dynamic = self.condition_graph.placeholder(f"condition_{index}")
         return Value(None, self.capture.example_conditions[index], dynamic)
@@ -156,15 +165,25 @@ class Converter:
         if node.target is operator.getitem:
             source, index = node.args
             return self.env[source][index]  # type: ignore[index]
-        name = _name(node.target)
-        if name.startswith("_assert"):
-            return None
         args = fx.node.map_arg(node.args, lambda n: self.env[n])
         kwargs = fx.node.map_arg(node.kwargs, lambda n: self.env[n])
+        if not isinstance(node.target, torch._ops.OpOverload):  # Python's arithmetic, on numbers that `.item()` gave
+            return node.target(*args, **kwargs)  # type: ignore[operator]
         if any(value.numbers is not None for value in values_in((args, kwargs))):
             rules_scans.refuse_loops(self, node)
             _refuse_narrow(node, self.at)
-        return self.call(node.target, args, kwargs)
+        return self.typed(self.call(node.target, args, kwargs), node.meta.get("val"))
+
+    def typed(self, result: Any, example: Any) -> Any:
+        """A result whose constants have the type that it has in the module."""
+        if isinstance(result, (tuple, list)) and isinstance(example, (tuple, list)):
+            return [self.typed(*pair) for pair in zip(result, example, strict=False)]  # rules leave out what nobody reads
+        if not isinstance(result, Value) or not isinstance(example, Tensor) or result.dtype == example.dtype:
+            return result
+        if result.const is None:
+            return replace(result, kind=example.dtype)
+        constant = self.fold(aten._to_copy.default, (constant_part(result),), {"dtype": example.dtype})
+        return Value(result.numbers, constant.const, constant.dynamic)
 
     def call(self, target: Any, args: Any, kwargs: Any) -> Any:
         """What an operation gives."""
@@ -176,9 +195,8 @@ class Converter:
         values = values_in((args, kwargs))
         if all(value.numbers is None for value in values):
             return self.fold(target, args, kwargs)
-        if name in SHAPE_ONLY:
-            args, kwargs = replace_values((args, kwargs), lambda value: Value(None, torch.zeros(shape_of(value))))
-            return self.fold(target, args, kwargs)
+        if name in SHAPE_ONLY and not any(value.numbers is not None for value in values_in((args[1:], kwargs))):
+            return self.fold(target, (Value(None, torch.zeros(args[0].shape, dtype=args[0].dtype)), *args[1:]), kwargs)
         if name in LAYOUT:
             return self.layout(target, args, kwargs)
         if name in RULES:
@@ -199,7 +217,25 @@ class Converter:
         dynamic = None
         if any(value.dynamic is not None for value in values):
             dynamic = self.record(target, args, kwargs)
-        return _wrap(result, dynamic, self.condition_graph)
+        return self.wrapped(result, dynamic)
+
+    def wrapped(self, result: Any, dynamic: fx.Node | None) -> Any:
+        """What an operation over constants gave, as values; `dynamic` gives the same in the condition graph."""
+        if isinstance(result, (tuple, list)):
+            return [self.wrapped(item, self.item(dynamic, i)) for i, item in enumerate(result)]
+        if isinstance(result, Tensor):
+            return Value(None, result, dynamic)
+        if dynamic is not None and result is not None:
+            raise UnsupportedModel(
+                f"{self.at}: the module reads a Python number from its conditions (.item(), int(), float()), which the trace "
+                "would keep for all later calls: compute with the tensor itself, or pass a Python number as the condition. "
+                'engine="naive" samples such a model, slowly'
+            )
+        return result
+
+    def item(self, dynamic: fx.Node | None, index: int) -> fx.Node | None:
+        """An item of what a node of the condition graph gives."""
+        return None if dynamic is None else self.condition_graph.call_function(operator.getitem, (dynamic, index))
 
     def record(self, target: Any, args: Any, kwargs: Any) -> fx.Node:
         """The same call in the condition graph."""
@@ -216,23 +252,22 @@ class Converter:
 
     def layout(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Move element numbers, and constants beside them, as the operation moves numbers."""
-        values = values_in((args, kwargs))
         name = _name(target)
-        index_like = [v for v in values if v.numbers is None and v.const is not None and not v.const.is_floating_point()]
-        is_index = name in ("index", "index_select", "_unsafe_index", "index_put")
-        if is_index and any(value.numbers is not None for value in values_in(args[1:2] if name == "index_put" else args[1:])):
-            raise UnsupportedModel(f"{self.at} indexes with values that depend on the image")
+        place = INDICES.get(name)
+        indices = [] if place is None else values_in(args[place])
+        moving = [value for value in values_in((args, kwargs)) if not any(value is index for index in indices)]
+        if any(value.numbers is not None or value.dynamic is not None for value in indices):
+            source = "the image" if any(value.numbers is not None for value in indices) else "conditions"
+            raise UnsupportedModel(f"{self.at} indexes values of the image with numbers that depend on {source}: not supported")
+        if name == "index_put" and (kwargs.get("accumulate") or args[3:] not in ((), (False,))):
+            raise UnsupportedModel(f"{self.at}: index_put that accumulates is not supported; add two tensors instead")
 
         def numbers(value: Value) -> Tensor:
-            if is_index and any(value is v for v in index_like):
-                assert value.const is not None
-                return value.const
+            if any(value is index for index in indices):
+                return constants(value)
             if value.numbers is None:
                 return torch.zeros(shape_of(value), dtype=torch.int64)
             return value.numbers if name in VIEWS | RESHAPES | COPIES else value.ids
-
-        def constants(value: Value) -> Tensor:
-            return value.const if value.const is not None else torch.zeros(shape_of(value))
 
         def moved(part: Callable[[Value], Tensor], args: Any) -> Any:
             if name in RESHAPES:
@@ -245,26 +280,19 @@ class Converter:
         fill = args[2] if name == "constant_pad_nd" and len(args) > 2 else 0
         ids = moved(numbers, (*args[:2], 0) if name == "constant_pad_nd" else args)
         const, dynamic = None, None
-        if fill != 0 or any(value.const is not None and value.numbers is not None for value in values) or (
-            (not is_index or name == "index_put") and any(value.numbers is None for value in values)
-        ):
+        if fill != 0 or any(value.const is not None for value in moving):
             const = moved(constants, args)
-            if any(value.dynamic is not None for value in values):
-                plain = replace_values((args, kwargs), lambda v: v if v.const is not None else Value(None, constants(v)))
-                dynamic = self.record(target, *plain)
+            if any(value.dynamic is not None for value in moving):
+                dynamic = self.record(target, *replace_values((args, kwargs), constant_part))
         if isinstance(ids, (tuple, list)):
             parts = const if const is not None else [None] * len(ids)
-            gets = [
-                None if dynamic is None else self.condition_graph.call_function(operator.getitem, (dynamic, i))
-                for i in range(len(ids))
-            ]
-            return [mixed(*item) for item in zip(ids, parts, gets, strict=True)]
+            return [mixed(part, parts[i], self.item(dynamic, i)) for i, part in enumerate(ids)]
         return mixed(ids, const, dynamic)
 
     # ---------------------------------------------------------------- pointwise
 
     def pointwise(self, target: Any, name: str, args: Any, kwargs: Any) -> Value:
-        if name.startswith("bitwise") and any(v.const is not None and v.const.dtype != torch.bool for v in values_in(args)):
+        if name.startswith("bitwise") and any(value.dtype != torch.bool for value in values_in(args)):
             raise UnsupportedModel(f"{self.at}: {name} is supported on booleans only")
         operands: list[Value | float] = []
 
@@ -277,25 +305,23 @@ class Converter:
         return self.expression_value(tree, operands, lambda: self.constants_of(target, args, kwargs))
 
     def expression_value(
-        self, tree: Expression, operands: list[Value | float], constants: Callable[[], Value] | None, force: bool = False
+        self, tree: Expression, operands: list[Value | float], of_constants: Callable[[], Value]
     ) -> Value:
-        """The value of an expression; `constants` gives the elements that no operand takes from the image."""
+        """The value of an expression; `of_constants` gives the elements that no operand takes from the image."""
         ops, numbers = linearise(tree, len(operands))
         try:
-            ids = self.builder.pointwise(self.at, [*operands, *numbers], ops, force)
+            ids = self.builder.pointwise(self.at, [*operands, *numbers], ops)
         except UnsupportedModel as error:
-            found = self.pointwise_by_image([*operands, *numbers], ops, force)
+            found = self.pointwise_by_image([*operands, *numbers], ops)
             if found is None:
                 raise error from None
             ids = found
-        if constants is None or all_elements(ids):
+        if all_elements(ids):
             return Value(ids)
-        const = constants()
-        assert const.const is not None
-        kept = torch.where(ids > 0, torch.zeros((), dtype=const.const.dtype), const.const.expand(ids.shape))
-        return mixed(ids, kept, const.dynamic)
+        constant = of_constants()
+        return mixed(ids, constant.const, constant.dynamic)
 
-    def pointwise_by_image(self, operands: list[Value | float], ops: list[Op], force: bool) -> Tensor | None:
+    def pointwise_by_image(self, operands: list[Value | float], ops: list[Op]) -> Tensor | None:
         """A pointwise operation over a first axis in which images and heads are merged, either the slower; None if neither."""
         shape = torch.broadcast_shapes(*(shape_of(operand) for operand in operands if isinstance(operand, Value)))
         heads, odd = divmod(shape[0], IMAGES)
@@ -308,7 +334,7 @@ class Converter:
                 return self.reshaped(operand, (*(split if first > 1 else (1, 1)), *rest))
 
             try:
-                return reshaped(self.builder.pointwise(self.at, list(map(parted, operands)), ops, force), shape)
+                return reshaped(self.builder.pointwise(self.at, list(map(parted, operands)), ops), shape)
             except UnsupportedModel:
                 continue
         return None
@@ -316,42 +342,20 @@ class Converter:
     def constants_of(self, target: Any, args: Any, kwargs: Any) -> Value:
         """The operation over the constant parts of its operands."""
 
-        def constant(value: Value) -> Value:
-            if value.const is not None:
-                return Value(None, value.const, value.dynamic)
-            return Value(None, torch.zeros(shape_of(value)))
-
-        return self.fold(target, *replace_values((args, kwargs), constant))
+        return self.fold(target, *replace_values((args, kwargs), constant_part))
 
     # ---------------------------------------------------------------- helpers
 
-    def regular(self, x: Value) -> Value:
-        """The value as elements of nodes only, over a full rectangle: constants become fields."""
-        full = self.expression_value(("leaf", 0), [x], None, force=True)
-        assert full.numbers is not None
-        if not all_elements(full.numbers):
-            raise UnsupportedModel(f"{self.at} reads elements that do not depend on the image, in places unknown to it")
-        return full
+    def regular(self, x: Value, layout: Layout | None = None) -> Value:
+        """The value with its constants as fields of nodes, wherever its layout has a place for them."""
+        ids = self.builder.pointwise(self.at, [x], [], force=True, layout=layout)
+        return mixed(ids, x.const, x.dynamic)
 
     def reshaped(self, x: Value, shape: tuple[int, ...]) -> Value:
         return self.layout(aten.view.default, (x, list(shape)), {})
 
     def add(self, a: Value, b: Value) -> Value:
         return self.pointwise(aten.add.Tensor, "add", (a, b), {})
-
-    def add_constant(self, x: Value, constant: Value) -> Value:
-        """Add what the constant elements of an operand contribute to a product."""
-        assert constant.const is not None
-        if constant.dynamic is None and not constant.const.any():
-            return x
-        return self.add(x, constant)
-
-    def masked_dynamic(self, x: Value) -> fx.Node | None:
-        """The constant part of a value in the condition graph, with zeros where its elements come from the image."""
-        if x.dynamic is None:
-            return None
-        mask = Value(None, (x.ids == 0).float())
-        return self.record(aten.mul.Tensor, (Value(None, x.const, x.dynamic), mask), {})
 
     def statistics(self, name: str) -> NotAutoregressive:
         _, height, width = self.builder.shape
@@ -405,10 +409,3 @@ def _layer(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed(stack.values()), ("", ""))[0] if stack else ""
     return path.removeprefix("module").removeprefix(".")
-
-
-def _wrap(result: Any, dynamic: fx.Node | None, graph: fx.Graph) -> Any:
-    if isinstance(result, (tuple, list)):
-        gets = [None if dynamic is None else graph.call_function(operator.getitem, (dynamic, i)) for i in range(len(result))]
-        return [_wrap(item, get, graph) for item, get in zip(result, gets, strict=True)]
-    return Value(None, result, dynamic) if isinstance(result, Tensor) else result

@@ -69,11 +69,23 @@ class Value:
         numbers: element numbers, written out or stepped, 0 where the element is constant; None if all of it is.
         const: the constant elements (anything where numbers > 0); None for zeros.
         dynamic: the node of the condition graph that gives `const`, if it depends on the conditions of a call.
+        kind: the tensor's type in the module, which zeros have if `const` is None.
     """
 
     numbers: Tensor | None
     const: Tensor | None = None
     dynamic: fx.Node | None = None
+    kind: torch.dtype = torch.float32
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        tensor = self.numbers if self.numbers is not None else self.const
+        assert tensor is not None
+        return tuple(tensor.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.kind if self.const is None else self.const.dtype
 
     @cached_property
     def ids(self) -> Tensor:

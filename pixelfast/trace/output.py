@@ -18,8 +18,10 @@ from ..graph import Graph
 from ..heads import Head
 from ..order import RASTER
 from .builder_base import Origin
+from .constants import constants
 from .convert import Converted
 from .elements import Value, all_elements, written_out
+from .layout_types import PlainLayout
 
 LAYOUTS = (
     "NKCHW", "NCHWK", "NCKHW", "NHWCK", "NHWKC", "N(KC)HW", "N(CK)HW", "NHW(CK)", "NHW(KC)", "NKC(HW)", "NCK(HW)",
@@ -168,11 +170,10 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
     else:
         ids = maps(output.ids)
     if output.numbers is not None and not all_elements(output.numbers):
-        positions = maps(torch.arange(ids.numel()).view(output.ids.shape))
-        const = output.const if output.const is not None else torch.zeros(output.ids.shape)
         if output.dynamic is not None:
             raise UnsupportedModel("parts of the output depend on the conditions alone, not on the image; not supported")
-        ids = builder.pointwise(at, [Value(ids, const.reshape(-1)[positions])], [], force=True)
+        const = maps(constants(output))
+        ids = builder.pointwise(at, [Value(ids, const)], [], force=True, layout=PlainLayout(tuple(ids.shape), (0, 1, 2), 0, 0))
     if builder.table.rectangle(ids) is None:
         pixels = builder.table.places(written_out(ids).numpy())
         expected = np.arange(images).reshape(-1, 1, 1, 1)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
+from .constants import alone, known_tensor
 from .elements import Value, written_out
 from .pointwise import Expression
-from .values import mixed, shape_of
+from .values import mixed
 
 if TYPE_CHECKING:
     from .convert import Converter
@@ -35,53 +36,48 @@ def to_copy(c: Converter, target: Any, x: Value, **kwargs: Any) -> Value:
 def mul(c: Converter, target: Any, a: Value | float, b: Value | float) -> Value:
     """A product; where a known factor is 0 the product is the constant 0, and a 0/1 mask computes nothing."""
     for x, factor in ((a, b), (b, a)):
-        if not isinstance(x, Value) or not isinstance(factor, Value) or factor.numbers is not None or factor.dynamic:
+        if not isinstance(x, Value) or not isinstance(factor, Value) or factor.const is None:
             continue
-        assert x.numbers is not None
-        assert factor.const is not None
-        zero = factor.const == 0
-        if not zero.any():
-            continue
-        shape = torch.broadcast_shapes(shape_of(x), factor.const.shape)
-        ids = torch.where(zero.expand(shape), 0, x.ids.expand(shape))
-        const = None if x.const is None else x.const.expand(shape) * factor.const
-        if bool((factor.const[~zero] == 1).all()) and x.dynamic is None:
-            return mixed(ids, const, None)
-        masked = Value(ids, None if x.const is None else x.const.expand(shape), x.dynamic)
-        return c.pointwise(target, "mul", (masked, factor), {})
+        if factor.numbers is None and factor.dynamic is None and bool((factor.const == 0).any()):
+            return _masked(c, target, x, factor, factor.const)
     return c.pointwise(target, "mul", (a, b), {})
 
 
-def where(c: Converter, target: Any, condition: Value, a: Value, b: Value) -> Value:
+def _masked(c: Converter, target: Any, x: Value, factor: Value, known: Tensor) -> Value:
+    """x times known numbers of which some are 0."""
+    shape = torch.broadcast_shapes(x.shape, known.shape)
+    ids = torch.where((known == 0).expand(shape), 0, x.ids.expand(shape))
+    constant = c.fold(target, (alone(c, x), factor), {})
+    if bool(((known == 0) | (known == 1)).all()) or not ids.any():
+        return mixed(ids, constant.const, constant.dynamic)
+    return c.expression_value(("mul", ("leaf", 0), ("leaf", 1)), [Value(ids), factor], lambda: constant)
+
+
+def where(c: Converter, target: Any, condition: Value, a: Value | float, b: Value | float) -> Value:
     if condition.numbers is None and condition.dynamic is None:
-        return select(c, condition, a, b)
+        return select(c, target, condition, a, b)
     return c.pointwise(target, "where", (condition, a, b), {})
 
 
 def masked_fill(c: Converter, target: Any, x: Value, mask: Value, value: Value | float) -> Value:
-    fill = value if isinstance(value, Value) else Value(None, torch.tensor(float(value)))
+    fill = value if isinstance(value, Value) else Value(None, torch.tensor(value, dtype=x.dtype))
     return where(c, aten.where.self, mask, fill, x)
 
 
-def select(c: Converter, condition: Value, a: Value, b: Value) -> Value:
+def select(c: Converter, target: Any, condition: Value, a: Value | float, b: Value | float) -> Value:
     """`where` with a known condition only picks elements."""
     assert condition.const is not None
-
-    def parts(value: Value) -> tuple[Tensor, Tensor]:
-        ids = torch.zeros(shape_of(value), dtype=torch.int64) if value.numbers is None else value.ids
-        return ids, value.const if value.const is not None else torch.zeros(ids.shape)
-
-    if a.dynamic or b.dynamic:
-        return c.pointwise(aten.where.self, "where", (condition, a, b), {})
-    (ids_a, const_a), (ids_b, const_b) = parts(a), parts(b)
     chosen = condition.const.bool()
-    if a.numbers is not None and b.numbers is not None and _by_place(c, chosen, ids_a, ids_b):
-        kept = [
-            mixed(torch.where(mask, ids, 0), torch.where(mask, const.float(), 0.0), None)
-            for mask, ids, const in ((chosen, ids_a, const_a), (~chosen, ids_b, const_b))
-        ]
-        return c.pointwise(aten.add.Tensor, "add", tuple(kept), {})  # of the two one is 0
-    return mixed(torch.where(chosen, ids_a, ids_b), torch.where(chosen, const_a.float(), const_b.float()), None)
+    constant = c.constants_of(target, (condition, a, b), {})
+    ids_a, ids_b = (
+        value.ids if isinstance(value, Value) and value.numbers is not None else torch.zeros((), dtype=torch.int64)
+        for value in (a, b)
+    )
+    if ids_a.dim() and ids_b.dim() and _by_place(c, chosen, ids_a, ids_b):
+        parts: list[Value | float] = [Value(torch.where(chosen, ids_a, 0)), Value(torch.where(chosen, 0, ids_b))]
+        return c.expression_value(("add", ("leaf", 0), ("leaf", 1)), parts, lambda: constant)  # of the two one is 0
+    ids = torch.where(chosen, ids_a, ids_b)
+    return mixed(ids.expand(constant.shape), constant.const, constant.dynamic)
 
 
 def _by_place(c: Converter, chosen: Tensor, *operands: Tensor) -> bool:
@@ -101,13 +97,12 @@ def batch_norm(
     c: Converter, target: Any, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, _: float, eps: float
 ) -> list[Value]:
     """Eval-mode batch normalisation: a scale and a shift for each channel."""
-    assert mean.const is not None
-    assert var.const is not None
-    scale = (var.const.double() + eps).rsqrt()
-    scale = scale if weight is None or weight.const is None else scale * weight.const.double()
-    shift = -mean.const.double() * scale
-    shift = shift if bias is None or bias.const is None else shift + bias.const.double()
-    view = (1, -1, *([1] * (len(shape_of(x)) - 2)))
+    known = [known_tensor(c, value, "a number", "belongs to batch normalisation") for value in (mean, var)]
+    scale = (known[1].double() + eps).rsqrt()
+    scale = scale if weight is None else scale * known_tensor(c, weight, "a number", "belongs to batch normalisation").double()
+    shift = -known[0].double() * scale
+    shift = shift if bias is None else shift + known_tensor(c, bias, "a number", "belongs to batch normalisation").double()
+    view = (1, -1, *([1] * (len(x.shape) - 2)))
     leaves: list[Value | float] = [x, Value(None, scale.float().view(view)), Value(None, shift.float().view(view))]
     tree = ("add", ("mul", ("leaf", 0), ("leaf", 1)), ("leaf", 2))
     args = (x, weight, bias, mean, var, _, eps)

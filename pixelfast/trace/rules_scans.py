@@ -11,6 +11,7 @@ from ..errors import NotAutoregressive, UnsupportedModel
 from ..graph import StateTap
 from ..recurrence import direction
 from .builder_base import both_images
+from .constants import known_tensor
 from .elements import Value, all_elements
 from .rules_products import placed
 
@@ -24,11 +25,7 @@ def lstm_scan(c: Converter, target: Any, gates: Value, weights: Value, offsets: 
     sweep = direction([*places, before])
     if sweep is None:
         raise _no_order(c, places, before)
-    if weights.numbers is not None or weights.dynamic is not None or weights.const is None:
-        raise UnsupportedModel(
-            f"{c.at}: the weights of a recurrence depend on the image or on conditions, which is not supported; let conditions "
-            "enter its gates instead"
-        )
+    matrices = known_tensor(c, weights, "a weight", "belongs to a recurrence")
     maps, origin = placed(c, gates)
     if not all_elements(maps) or not c.builder.is_regular(c.at, maps, *origin):
         gates = c.regular(gates)
@@ -39,8 +36,8 @@ def lstm_scan(c: Converter, target: Any, gates: Value, weights: Value, offsets: 
             f"{c.at}: a recurrence over a map with an element at every {steps[0]} x {steps[1]} pixels only is not supported; "
             'engine="naive" samples such a model, slowly'
         )
-    matrices = np.ascontiguousarray(weights.const.detach().float().numpy())  # (T, F, 4F)
-    taps = [StateTap(row, col, matrix) for (row, col), matrix in zip(places, matrices, strict=True)]
+    arrays = np.ascontiguousarray(matrices.float().numpy())  # (T, F, 4F)
+    taps = [StateTap(row, col, matrix) for (row, col), matrix in zip(places, arrays, strict=True)]
     return Value(both_images(c.builder.scan(c.at, maps, taps, before, sweep, row0, col0)).permute(0, 3, 1, 2))
 
 
