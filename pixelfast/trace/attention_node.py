@@ -89,10 +89,11 @@ def attention_node(c: Converter, products: Products, values: Value) -> Value:
 def _heads_first(c: Converter, query: Value) -> bool:
     """Whether a batch (B, L, E) has for each head all images, instead of for each image all heads."""
     batch = shape_of(query)[0]
-    image = (query.ids.reshape(batch, -1).amax(1) // NEXT_IMAGE).tolist()
-    if image == [b // (batch // IMAGES) for b in range(batch)]:
+    number = query.ids.reshape(batch, -1).amax(1)
+    image, entry, known = number // NEXT_IMAGE, torch.arange(batch), number > 0  # a head's queries may all be constant
+    if torch.equal(image[known], (entry // (batch // IMAGES))[known]):
         return False
-    if image == [b % IMAGES for b in range(batch)]:
+    if torch.equal(image[known], (entry % IMAGES)[known]):
         return True
     raise UnsupportedModel(
         f"{c.at}: attention over a batch of shape {shape_of(query)} whose entries are no images, or images and heads; an "

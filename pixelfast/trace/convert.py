@@ -212,10 +212,10 @@ class Converter:
 
     def fold(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Compute what does not depend on the image, and record it where it depends on conditions."""
+        target = _anyhow(target)
         result = target(*replace_values(args, lambda value: value.const), **replace_values(kwargs, lambda value: value.const))
-        values = values_in((args, kwargs))
         dynamic = None
-        if any(value.dynamic is not None for value in values):
+        if any(value.dynamic is not None for value in values_in((args, kwargs))):
             dynamic = self.record(target, args, kwargs)
         return self.wrapped(result, dynamic)
 
@@ -243,9 +243,8 @@ class Converter:
         def reference(value: Value) -> fx.Node:
             if value.dynamic is not None:
                 return value.dynamic
-            name = f"constant_{len(list(self.condition_root.buffers()))}"
-            assert value.const is not None
-            self.condition_root.register_buffer(name, value.const)
+            name = f"constant_{len(self.condition_root._buffers)}"  # buffers() counts what is there twice once
+            self.condition_root.register_buffer(name, constants(value))
             return self.condition_graph.get_attr(name)
 
         return self.condition_graph.call_function(target, replace_values(args, reference), replace_values(kwargs, reference))
@@ -283,7 +282,7 @@ class Converter:
         if fill != 0 or any(value.const is not None for value in moving):
             const = moved(constants, args)
             if any(value.dynamic is not None for value in moving):
-                dynamic = self.record(target, *replace_values((args, kwargs), constant_part))
+                dynamic = self.record(_anyhow(target), *replace_values((args, kwargs), constant_part))
         if isinstance(ids, (tuple, list)):
             parts = const if const is not None else [None] * len(ids)
             return [mixed(part, parts[i], self.item(dynamic, i)) for i, part in enumerate(ids)]
@@ -292,6 +291,8 @@ class Converter:
     # ---------------------------------------------------------------- pointwise
 
     def pointwise(self, target: Any, name: str, args: Any, kwargs: Any) -> Value:
+        if all(value.numbers is None for value in values_in((args, kwargs))):
+            return self.fold(target, args, kwargs)  # type: ignore[no-any-return]
         if name.startswith("bitwise") and any(value.dtype != torch.bool for value in values_in(args)):
             raise UnsupportedModel(f"{self.at}: {name} is supported on booleans only")
         operands: list[Value | float] = []
@@ -393,6 +394,11 @@ def _refuse_narrow(node: fx.Node, at: Origin) -> None:
             f"{at} computes in {dtype}; pixelfast traces modules that compute in float32 or float64: sample model.float(), "
             'without autocast in its forward, or the module as it is, slowly, with engine="naive"'
         )
+
+
+def _anyhow(target: Any) -> Any:
+    """An operation for constants, which need not lie in memory as they do in the module."""
+    return aten.reshape.default if _name(target) in RESHAPES else target
 
 
 def _last_reads(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

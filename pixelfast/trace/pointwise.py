@@ -136,6 +136,8 @@ EXPRESSIONS: dict[str, Callable[..., Expression]] = {
     "logical_and": lambda a, b: ("mul", ("ne", a, 0.0), ("ne", b, 0.0)),
     "logical_or": lambda a, b: ("maximum", ("ne", a, 0.0), ("ne", b, 0.0)),
     "bitwise_and": lambda a, b: ("mul", a, b),
+    "bitwise_or": lambda a, b: ("maximum", a, b),
+    "bitwise_xor": lambda a, b: ("ne", a, b),
     "bitwise_not": lambda a: ("logical_not", a),
 }
 """ATen name -> expression. `bitwise_*` are taken on booleans only; the converter checks that."""
