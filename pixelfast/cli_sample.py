@@ -142,7 +142,7 @@ def run_sample(args: argparse.Namespace) -> int:
     found = {"images": images, "labels": labels, "log_prob": log_prob}
     writing = [(file, partial(WRITERS[file.suffix.lower()], file, found, args, sampler.head.levels, opened)) for file in files]
     if drawing is not None:
-        writing.append((Path(args.gif), partial(write_atomically, Path(args.gif), drawing.save)))
+        writing.append((Path(args.gif), partial(drawing.save, args.gif)))
     failures = []
     for file, write in writing:  # one that fails must not lose the others
         try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .arguments import check_type, count_of, sizes_of
 from .errors import InvalidInput
-from .files import MAX_BYTES
+from .files import MAX_BYTES, path_of, write_atomically
 from .order import RASTER, Order
 from .picture_files import PictureOptions, pillow, read_frames
 from .values import quantise, source_levels_of, widened
@@ -125,7 +125,7 @@ def _write(picture: Image, captions: Sequence[str], places: Sequence[tuple[int, 
     """Each caption in the middle of a box of ``width`` by ``height`` pixels at (row, col); long ones are cut."""
     draw, font = pillow().ImageDraw.Draw(picture), pillow().ImageFont.load_default(10)
     for caption, (row, col) in zip(captions, places, strict=True):
-        text = caption
+        text = str(caption)
         while len(text) > 1 and draw.textlength(text, font) > width:
             text = text.rpartition(" ")[0].rstrip(" &,") or text[:-1]
         left = col + (width - draw.textlength(text, font)) / 2
@@ -168,13 +168,20 @@ class Drawing:
         return [grid(values, self.levels, **self.options) for values in (blank, *self._rows)]
 
     def save(self, path: str | Path, milliseconds: int = 80, pause: int = 2500) -> None:
-        """Write an endless GIF: ``milliseconds`` for each row, ``pause`` for the finished images."""
-        none = pillow().Image.Dither.NONE
+        """Write an endless GIF: ``milliseconds`` for each row, ``pause`` for the finished images.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        for name, value in {"milliseconds": milliseconds, "pause": pause}.items():
+            count_of(name, value, 0)
+        place, none = path_of(path), pillow().Image.Dither.NONE
         frames = self.frames()
         colours = frames[-1].quantize(256, dither=none)
         first, *others = (frame.quantize(palette=colours, dither=none) for frame in frames)
         times = [milliseconds] * len(others) + [pause]
-        first.save(path, format="GIF", save_all=True, append_images=others, duration=times, loop=0, optimize=True)
+        how = {"save_all": True, "append_images": others, "duration": times, "loop": 0, "optimize": True}
+        write_atomically(place, lambda part: first.save(part, format="GIF", **how))
 
 
 def read_given(

@@ -529,6 +529,11 @@ def test_training_images_of_other_types(wrong: Any) -> None:
 def test_arguments_of_other_types(tmp_path: Path, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez("a.npz", images=GREY, levels=256)
+    drawing = pictures.Drawing(4)
+    for row in range(7):
+        drawing(row, IMAGES)
+    with pytest.raises(OutputError, match="cannot be written"):
+        drawing.save("nowhere/a.gif")
     for name in ("levels", "source_levels", "seed", "axes", "background", "palette", "frames", "max_bytes"):
         with pytest.raises(InvalidInput, match=name):
             data.load("a.npz", **{name: wrong})
@@ -552,6 +557,8 @@ def test_arguments_of_other_types(tmp_path: Path, wrong: Any, monkeypatch: pytes
         lambda: train(small(), IMAGES, resume=wrong),
         lambda: train(small(), IMAGES, on_epoch=[wrong]),  # type: ignore[arg-type]
         lambda: train(small(), IMAGES, extra=[wrong]),  # type: ignore[arg-type]
+        lambda: pictures.Drawing(4).save(wrong),
+        lambda: drawing.save("a.gif", milliseconds=wrong),
         lambda: bits_per_dim(small(), IMAGES, batch_size=wrong),
     ):
         with pytest.raises((InvalidInput, CheckpointError)):
