@@ -27,8 +27,8 @@ PATIENCE = 30.0
 REMINDER = 1.0
 """Seconds until a thread is told again: a user's forward may have caught what it was told."""
 
-_inside: dict[int, int] = {}
-"""Thread -> how many calls it is in, one within the other."""
+_inside: set[int] = set()
+"""Threads that are in a call."""
 _ends_in: int | None = None
 """The thread that ends the interpreter, once one does."""
 
@@ -45,25 +45,26 @@ def _enter() -> int:
 def inside() -> Iterator[None]:
     """What runs within is left before the interpreter ends."""
     me = _enter()
-    _inside[me] = _inside.get(me, 0) + 1
+    already = me in _inside
+    _inside.add(me)
     try:
         yield
     finally:
-        _inside[me] -= 1
-        if not _inside[me]:
-            del _inside[me]
+        if not already:
+            _inside.discard(me)
 
 
 @contextmanager
 def outside() -> Iterator[None]:
     """A user's callback runs within: it may take long, wait for other threads, and is nothing that the end has to wait for."""
     me = threading.get_ident()
-    depth = _inside.pop(me, 0)
+    already = me in _inside
+    _inside.discard(me)
     try:
         yield
     finally:
-        if depth:
-            _inside[_enter()] = depth
+        if already:
+            _inside.add(_enter())
 
 
 def leaves_at_exit(function: Callable[P, T]) -> Callable[P, T]:
@@ -96,11 +97,7 @@ def _end() -> None:
 
 def _in_child() -> None:
     """After a fork, of the threads there is only this one."""
-    me = threading.get_ident()
-    depth = _inside.pop(me, 0)
-    _inside.clear()
-    if depth:
-        _inside[me] = depth
+    _inside.intersection_update({threading.get_ident()})
 
 
 atexit.register(_end)

@@ -22,6 +22,12 @@ ENDS = """
     samplers = {name: pixelfast.compile(model, engine=name, self_check=False) for name in ENGINES}
     parent = os.getpid()
 
+    def told(args):
+        if args.exc_type is not SystemExit:
+            print("thread-error", args.exc_type.__name__, args.exc_value, flush=True)
+
+    threading.excepthook = told
+
     def forever(function, *args, **options):
         while True:
             function(*args, **options)
