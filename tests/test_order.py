@@ -236,13 +236,15 @@ def test_a_short_axis_may_be_turned(order: str, shape: tuple[int, int, int]) -> 
     assert compare(traced, 3, seed=1) == 0
 
 
-@pytest.mark.parametrize("way", ["transposed", "rotated", "indexed"])
+@pytest.mark.parametrize("way", ["transposed", "rotated", "indexed", "gathered"])
 def test_a_module_may_work_in_a_frame_of_its_own(way: str) -> None:
     """It draws in raster order, over an image that it turns by itself: the masks within lie in another order."""
+    back = torch.arange(4, -1, -1)
     turn = {
         "transposed": (lambda x: x.transpose(-1, -2), lambda y: y.transpose(-1, -2), "columns"),
         "rotated": (lambda x: x.rot90(1, (2, 3)), lambda y: y.rot90(-1, (2, 3)), "columns-bottom-up"),
         "indexed": (lambda x: x[..., [4, 3, 2, 1, 0]], lambda y: y[..., [4, 3, 2, 1, 0]], "raster-right-to-left"),
+        "gathered": (lambda x: x.gather(3, back.expand(x.shape)), lambda y: y.flip(3), "raster-right-to-left"),
     }[way]
 
     class Within(nn.Module):

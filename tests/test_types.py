@@ -45,7 +45,7 @@ class Levels(nn.Module):
         return 3 * self.end(self.embed(left).permute(0, 3, 1, 2)) + label.view(-1, 1, 1, 1)
 
 
-@pytest.mark.parametrize(("build", "double"), [(InFloat64, True), (InFloat64, False), (Levels, True)])
+@pytest.mark.parametrize(("build", "double"), [(InFloat64, True), (InFloat64, False), (Levels, True), (Levels, False)])
 def test_float64_in_the_module(build: Any, double: bool) -> None:
     """Its image comes in the type that it takes; engines compute in float32, and look values up as the module does."""
     torch.manual_seed(1)
@@ -53,6 +53,24 @@ def test_float64_in_the_module(build: Any, double: bool) -> None:
     labels = torch.tensor([2, 0])
     head = Categorical(11 if build is Levels else 4, encode="unit")
     assert compare(trace(module, (1, 3, 5), head, labels), 2, cond=labels) == 0
+
+
+def test_a_product_of_float64_constants() -> None:
+    """Of an image of one row, a convolution of the rows above reads nothing but zeros."""
+
+    class Above(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.left, self.above = nn.Conv2d(1, 4, 1).double(), nn.Conv2d(1, 4, 1).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.double()
+            above = nn.functional.pad(x, (0, 0, 1, 0))[:, :, :-1]
+            return 3 * self.left(nn.functional.pad(x, (1, 0))[..., :-1]) + self.above(torch.relu(above))
+
+    for shape in ((1, 1, 7), (1, 2, 3)):
+        assert compare(trace(Above(), shape, Categorical(4)), 2) == 0
 
 
 def test_float64_is_the_default_type() -> None:

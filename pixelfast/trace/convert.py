@@ -35,6 +35,7 @@ LAYOUT = {
     "clone", "alias", "detach", "lift_fresh_copy", "split_with_sizes", "split", "cat", "stack", "unbind", "flip", "roll",
     "repeat", "slice_scatter", "select_scatter", "copy", "constant_pad_nd", "index", "index_select", "diagonal", "unfold",
     "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided", "_unsafe_index", "index_put", "upsample_nearest2d",
+    "gather",
 }  # fmt: skip
 """Operations that move elements and compute nothing."""
 
@@ -48,7 +49,7 @@ SHAPE_ONLY = {"full_like", "zeros_like", "ones_like", "empty_like", "new_full", 
               "zero"}  # fmt: skip
 """Operations that look at the shape of their first argument, not at its values."""
 
-INDICES = {"index": 1, "_unsafe_index": 1, "index_put": 1, "index_select": 2}
+INDICES = {"index": 1, "_unsafe_index": 1, "index_put": 1, "index_select": 2, "gather": 2}
 """Layout operations that take places from a tensor, and the argument that holds it."""
 
 RULES: dict[str, Callable[..., Any]] = {
