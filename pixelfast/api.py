@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from .announce import announce_encoding
-from .arguments import count_of, head_of, module_of, order_of, shape_of
+from .arguments import count_of, head_of, module_of, option_of, order_of, shape_of
+from .boundary import public
 from .conditions import Conditions
 from .contents import Contents, module_contents
-from .ending import leaves_at_exit
 from .engines import registry
 from .engines.naive import NaiveEngine
 from .errors import InvalidInput
@@ -23,7 +23,7 @@ from .sampler import Sampler
 from .trace.capture import IMAGES, frozen_copy
 
 
-@leaves_at_exit
+@public
 def compile(
     model: nn.Module,
     shape: tuple[int, int, int] | None = None,
@@ -114,7 +114,7 @@ _kept: dict[int, _Kept] = {}
 """By the id of the module: modules may have an `==` of their own."""
 
 
-@leaves_at_exit
+@public
 def sample(
     model: nn.Module,
     n: int = 1,
@@ -138,9 +138,8 @@ def sample(
     """
     module_of(model)
     count_of("n", n)
-    unknown = set(options) - set(inspect.signature(Sampler.sample).parameters)
-    if unknown:
-        raise InvalidInput(f"sample() got unknown options {', '.join(sorted(unknown))}")
+    own = [name for function in (Sampler.sample, sample) for name in inspect.signature(function).parameters]
+    option_of(options, dict.fromkeys(name for name in own if name not in ("self", "model", "options")), "sample()")
     size, distribution = shape_of(model, shape), head_of(model, head)
     named = order_of(model, order).name
     key, found = (size, engine, precision, self_check, named), (module_contents(model), distribution.contents())

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import difflib
+import math
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import InvalidInput
+from .errors import InvalidInput, described
 from .heads import Head
 from .order import ORDERS, RASTER, Order
+
+INDICES = 2**63
+"""Images of a seed."""
+TEMPERATURES = (1e-30, 1e30)
+"""The coldest and the hottest; float32 ends at 1e-38 and 3e38, and logits are multiplied with the inverse."""
+
+
+def like(name: str, known: Iterable[str]) -> str:
+    """A question after the name that was meant, if one is near: `` (did you mean 'unit'?)``, or ""."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _shown(value: Any) -> str:
+    """A value and its type, in a line."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a repr of anyone's
+        text = "something"
+    return f"{text if len(text) <= 80 else text[:77] + '...'} of type {type(value).__name__}"
 
 
 def module_of(model: Any) -> nn.Module:
     """The model itself, if it is a module."""
     if not isinstance(model, nn.Module):
-        raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        made = f": {model.__name__} is a class, pass one of its objects" if isinstance(model, type) else ""
+        raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}{made}")
     return model
 
 
@@ -64,11 +89,40 @@ def order_of(model: nn.Module, order: Any = None) -> Order:
     return ORDERS[found]
 
 
+def integer_of(name: str, value: Any, wanted: str) -> int:
+    """An integer of Python or NumPy, or an array or a tensor of one; `wanted` says which are possible."""
+    kind = getattr(value, "dtype", None)
+    try:
+        if isinstance(value, bool) or kind in (np.bool_, torch.bool):
+            raise TypeError
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidInput(f"{name} must be {wanted}, got {_shown(value)}") from None
+
+
 def count_of(name: str, value: Any, least: int = 1) -> int:
     """An integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}")
-    return int(value)
+    wanted = f"an integer of at least {least}"
+    found = integer_of(name, value, wanted)
+    if not least <= found < INDICES:
+        raise InvalidInput(f"{name} must be {wanted}{'' if found < least else ' and below 2**63'}, got {_shown(value)}")
+    return found
+
+
+def seed_of(value: Any) -> int:
+    """A key of the noise."""
+    found = integer_of("seed", value, "an integer")
+    if not 0 <= found < 2**64:
+        raise InvalidInput(f"seed must lie in 0 .. 2**64 - 1, got {found}")
+    return found
+
+
+def first_of(value: Any, n: int) -> int:
+    """The index of the first of n images of a seed."""
+    found = count_of("first", value, least=0)
+    if found + n > INDICES:
+        raise InvalidInput(f"images {found} .. {found + n - 1} were asked for: a seed has images 0 .. 2**63 - 1")
+    return found
 
 
 def check_type(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
@@ -85,26 +139,66 @@ def check_flags(**flags: Any) -> None:
 
 
 def temperature_of(value: Any) -> float:
-    """A finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise InvalidInput(f"temperature must be a number above 0, got {value!r}")
-    return float(value)
+    """A number within `TEMPERATURES`."""
+    least, most = TEMPERATURES
+    try:
+        if isinstance(value, (bool, str, bytes)) or getattr(value, "dtype", None) in (np.bool_, torch.bool):
+            raise TypeError
+        found = float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InvalidInput(f"temperature must be a number above 0, got {_shown(value)}") from None
+    if not 0 < found < math.inf:
+        raise InvalidInput(f"temperature must be a number above 0, got {_shown(value)}")
+    if not least <= found <= most:
+        same = "the most probable value is always drawn" if found < least else "all values are equally probable"
+        raise InvalidInput(
+            f"temperature must lie within {least:g} .. {most:g}, got {_shown(value)}: beyond, {same}, and neither it nor its "
+            "inverse is a float32 that every engine can compute with"
+        )
+    return found
+
+
+def callback_of(name: str, value: Any) -> Any:
+    """A function, or None."""
+    if value is not None and not callable(value):
+        raise InvalidInput(f"{name} must be a function, got {_shown(value)}")
+    return value
+
+
+def generator_of(value: Any) -> torch.Generator | None:
+    """A generator of PyTorch, or None."""
+    if value is not None and not isinstance(value, torch.Generator):
+        raise InvalidInput(f"generator must be a torch.Generator, got {_shown(value)}; a number is passed as seed=")
+    return value
+
+
+def option_of(options: Iterable[str], known: Iterable[str], whose: str) -> None:
+    """Refuse options that do not exist, and name those that look like them."""
+    known = list(known)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        near = "".join(like(name, known) for name in unknown)
+        raise InvalidInput(f"{whose} got unknown options {', '.join(unknown)}{near}; it takes {', '.join(known)}")
 
 
 def values_of(name: str, images: Any, shape: tuple[int, int, int], levels: int, least: int = 0) -> np.ndarray:
     """Integer images (N, C, H, W) or (C, H, W), values least .. levels-1, as int32 (N, H, W, C) in the order of drawing."""
-    tensor = torch.as_tensor(images)
-    if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
-        raise InvalidInput(f"{name} must hold integers 0 .. {levels - 1}, got {tensor.dtype}")
-    tensor = tensor.unsqueeze(0) if tensor.dim() == 3 else tensor
-    if tuple(tensor.shape[1:]) != shape:
+    try:
+        array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"{name} must hold integers 0 .. {levels - 1}, got {_shown(images)}: {described(error)}") from error
+    if array.dtype.kind not in "iub":
+        found = images.dtype if isinstance(images, Tensor) else array.dtype
+        raise InvalidInput(f"{name} must hold integers 0 .. {levels - 1}, got {found}")
+    array = array[None] if array.ndim == 3 else array
+    if array.shape[1:] != shape:
         wanted = ", ".join(map(str, shape))
-        raise InvalidInput(f"{name} has shape {tuple(tensor.shape)}, but the model's images are (N, {wanted})")
-    low, high = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 0)
+        raise InvalidInput(f"{name} has shape {array.shape}, but the model's images are (N, {wanted})")
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     if low < least or high >= levels:
         unknown = ", or -1 where unknown" if least < 0 else ""
         raise InvalidInput(f"{name} holds values {low} .. {high}, but the head has levels 0 .. {levels - 1}{unknown}")
-    return np.ascontiguousarray(tensor.cpu().permute(0, 2, 3, 1).to(torch.int32).numpy())
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1).astype(np.int32))
 
 
 def given_of(given: Any, n: int, shape: tuple[int, int, int], levels: int) -> np.ndarray | None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import head_of, module_of, order_of, shape_of, values_of
+from .boundary import public
 from .conditions import Conditions
-from .ending import leaves_at_exit
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
 from .heads import Assumed, Head
 from .order import RASTER
@@ -167,7 +167,7 @@ class Report:
         return lines
 
 
-@leaves_at_exit
+@public
 def check(
     model: nn.Module,
     shape: tuple[int, int, int] | None = None,

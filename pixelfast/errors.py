@@ -36,6 +36,10 @@ class InvalidInput(PixelfastError, ValueError):
     """An argument has the wrong type, shape or range."""
 
 
+class InvalidCall(InvalidInput, TypeError):
+    """A function got an option that it does not have, or lacks an argument."""
+
+
 class AmbiguousLayout(InvalidInput):
     """The model's output can be read in several ways, all of them autoregressive.
 
@@ -70,6 +74,10 @@ class OutputError(PixelfastError, OSError):
 
 class NumericalError(PixelfastError, ArithmeticError):
     """NaN or infinity in the weights, or in the parameters of a predicted distribution."""
+
+
+class InternalError(PixelfastError):
+    """Something that pixelfast neither takes nor refuses in words of its own: a bug of it, or an input that nobody foresaw."""
 
 
 class VerificationError(PixelfastError):

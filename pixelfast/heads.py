@@ -113,6 +113,14 @@ class Head(ABC):
         """Whether the model's parameters (..., P) can be drawn from: bool (...). A logit of -infinity means never."""
         return (parameters < torch.inf).all(-1) & (parameters > -torch.inf).any(-1)
 
+    @property
+    def needs(self) -> str:
+        """What parameters must be so that there is a distribution to draw from, and what to do where they are not."""
+        return (
+            "numbers, none of them NaN or +infinity, and not all of them -infinity: look for NaN or very large numbers in the "
+            "weights and conditions"
+        )
+
     @abstractmethod
     def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
         """Probabilities of the K values: (..., P) -> (..., K), in float64."""
@@ -231,6 +239,20 @@ class Bernoulli(Head):
     def __init__(self, probability: bool = False, encode: Encode = UNIT, layout: str | None = None) -> None:
         super().__init__(2, 1, encode, layout)
         self.probability = bool(probability)
+
+    def describes_distribution(self, parameters: Tensor) -> Tensor:
+        if self.probability:
+            return ((parameters >= 0) & (parameters <= 1)).all(-1)
+        return parameters.isfinite().all(-1)
+
+    @property
+    def needs(self) -> str:
+        if self.probability:
+            return (
+                "a probability within 0 .. 1: does the model give logits, for which the head is Bernoulli() without "
+                "probability=True? A probability that rounding moves past 0 or 1 is for the model to clamp"
+            )
+        return "a finite logit: look for NaN or very large numbers in the weights and conditions"
 
     def _logit(self, parameters: Tensor, temperature: float) -> Tensor:
         logit = parameters.double().squeeze(-1)

@@ -91,6 +91,10 @@ class MixtureOfLogistics(Head):
     def describes_distribution(self, parameters: Tensor) -> Tensor:
         return parameters.isfinite().all(-1)
 
+    @property
+    def needs(self) -> str:
+        return "finite numbers: look for NaN or very large numbers in the weights and conditions"
+
     def split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(..., P) as logits (..., M), means (..., C, M), log-scales (..., C, M), coefficients (..., 3 or 0, M)."""
         count, channels = self.mixtures, self.channels

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .arguments import generator_of, seed_of
 from .errors import InvalidInput
 
 # A Philox counter tick of NumPy gives four 64-bit words, and a float32 takes half a word.
@@ -30,13 +31,10 @@ def uniforms(seed: int, first: int, count: int, shape: tuple[int, int, int]) -> 
 
 def resolve_seed(seed: int | None, generator: torch.Generator | None) -> int:
     """The 64-bit key of a call: ``seed`` itself, or one draw from ``generator``, or one from PyTorch's global generator."""
+    generator = generator_of(generator)
     if seed is not None and generator is not None:
         raise InvalidInput("both seed= and generator= were given: pass one of them")
-    if seed is None:
-        device = generator.device if generator is not None else torch.device("cpu")
-        return int(torch.randint(2**63 - 1, (1,), generator=generator, device=device))
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise InvalidInput(f"seed must be an integer, got {seed!r} of type {type(seed).__name__}")
-    if not 0 <= seed < 2**64:
-        raise InvalidInput(f"seed must lie in 0 .. 2**64 - 1, got {seed}")
-    return int(seed)
+    if seed is not None:
+        return seed_of(seed)
+    device = generator.device if generator is not None else torch.device("cpu")
+    return int(torch.randint(2**63 - 1, (1,), generator=generator, device=device))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .conditions import Conditions
-from .errors import AmbiguousLayout, InvalidInput, NotAutoregressive, UnsupportedModel
+from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
 from .graph import FieldSpec, Graph
 from .heads import Head
 from .lower import lower
@@ -20,7 +20,7 @@ from .schedule.cadence import Schedule, is_regular, schedule
 from .simplify import prune, simplify
 from .trace.capture import IMAGES, Capture, capture
 from .trace.convert import Converted, convert
-from .trace.output import OutputLayout, bind, candidates
+from .trace.output import OutputLayout, ambiguous, bind, candidates
 from .turn import turned
 
 REPEATS_BELOW = 64
@@ -127,13 +127,7 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
         raise refused
     causal = [analysis for analysis in found if leaks(analysis.graph, analysis.times) == 0]
     if len(causal) > 1:
-        names = " or ".join(f'layout="{analysis.layout.text}"' for analysis in causal)
-        raise AmbiguousLayout(
-            f"the model's output of shape {converted.shape} can be read in {len(causal)} ways, and all are "
-            f"autoregressive: pass {names} to the head (N images, K parameters, C channels, H rows, W columns; brackets "
-            "join axes that are flattened into one, the slower first). `pixelfast.check(..., data=images)` scores them",
-            tuple(analysis.layout.text for analysis in causal),
-        )
+        raise ambiguous(converted.shape, [analysis.layout for analysis in causal], "and all are autoregressive")
     if causal:
         return causal[0]
     # None is autoregressive: the layout with the fewest leaks tells the user most.

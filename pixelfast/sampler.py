@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from . import noise as noise_module
-from .arguments import count_of, given_of, images_of, temperature_of, values_of
+from .arguments import callback_of, count_of, first_of, given_of, images_of, seed_of, temperature_of, values_of
+from .boundary import callback, public
 from .conditions import Conditions
-from .ending import leaves_at_exit, outside
 from .engines import registry
 from .engines.naive import NaiveEngine
-from .engines.request import Request, Result, located, restored, turned
-from .errors import EngineUnavailable, NumericalError, VerificationError
+from .engines.request import Request, Result, located, numerical_error, restored, turned
+from .errors import EngineUnavailable, NumericalError, UnsupportedModel, VerificationError
 from .heads import Head
 from .locks import Lock
 from .order import RASTER, Order
@@ -26,7 +27,7 @@ from .progress import RowProgress
 from .trace.capture import IMAGES, blank_output, frozen_copy
 from .trace.copying import independent_copy
 from .trace.diagnose import first_bad_layer
-from .trace.output import OutputLayout, candidates
+from .trace.output import OutputLayout, ambiguous, candidates
 from .verify import Verification, agreement, compare
 
 OnRow = Callable[[int, Tensor], None]
@@ -78,7 +79,7 @@ class Sampler:
 
     # ---------------------------------------------------------------- compiling
 
-    @leaves_at_exit
+    @public
     def prepare(self, cond: Any = None) -> Compiled:
         """Compile for conditions like `cond`, if that has not been done; returns what was compiled.
 
@@ -121,19 +122,27 @@ class Sampler:
             return self._naive[key]
 
     def _naive_layout(self, conditions: Conditions) -> OutputLayout:
-        """The layout of the output by its shape alone, or by tracing if the shape leaves a choice."""
+        """The layout of the output by its shape alone, or by tracing if the shape leaves a choice.
+
+        Raises:
+            AmbiguousLayout: it leaves a choice, and tracing gave no answer.
+        """
         output = blank_output(self._module, self.head, self.shape, conditions)
         found = candidates(tuple(output.shape), IMAGES, self.shape, self.head)
         if len(found) == 1:
             return found[0]
-        analysis = self._analyse(conditions)
+        try:
+            analysis = self._analyse(conditions)
+        except UnsupportedModel as error:
+            reason = "and which one is autoregressive cannot be found out, since the model cannot be traced"
+            raise ambiguous(tuple(output.shape), found, reason) from error
         if analysis.leak is not None:
             raise analysis.leak
         return analysis.layout
 
     # ---------------------------------------------------------------- sampling
 
-    @leaves_at_exit
+    @public
     def sample(
         self,
         n: int = 1,
@@ -158,7 +167,7 @@ class Sampler:
             generator: draws the seed if none is given; else PyTorch's global generator does.
             cond: what the module takes after the image: a tensor, a tuple of positional or a dict of keyword arguments.
                 Tensors have one entry for each image, or one for all.
-            temperature: divides the logits; above 0.
+            temperature: divides the logits; within 1e-30 .. 1e30.
             given: known values, (n, C, H, W) or (C, H, W), integers, -1 where unknown. They are kept, and the rest is drawn
                 in the order of generation from the model's conditionals given everything before it.
             return_log_prob: also return the natural logarithm of the probability of what was drawn (given values left out,
@@ -179,12 +188,14 @@ class Sampler:
             VerificationError: the first images disagree with the module itself (`self_check`).
         """
         count = count_of("n", n)
-        start = count_of("first", first, least=0)
+        start = first_of(first, count)
         key = noise_module.resolve_seed(seed, generator)
         conditions = Conditions.parse(cond)
         conditions.check(count)
         heat = temperature_of(temperature)
         known = given_of(given, count, self.shape, self.head.levels)
+        workers = None if threads is None else count_of("threads", threads)
+        callback_of("on_row", on_row)
         size = self._batch_size(batch_size, conditions, count)
         with RowProgress(progress, self.order.shape(self.shape)[1] * -(-count // size)) as bar:
             parts = []
@@ -197,10 +208,11 @@ class Sampler:
                     fields=(),
                     temperature=heat,
                     want_log_prob=return_log_prob,
-                    threads=threads,
+                    threads=workers,
                     on_row=self._row_callback(bar, on_row) if bar.shown or on_row is not None else None,
                 )
-                parts.append(self._run_checked(request, part))
+                with self._explained(part, begin):
+                    parts.append(self._run_checked(request, part))
         images = images_of(np.concatenate([part.values for part in parts]), self.head.levels)
         if not return_log_prob:
             return images
@@ -249,31 +261,40 @@ class Sampler:
 
     def _run(self, request: Request, conditions: Conditions) -> Result:
         """One batch, by the engine."""
+        if self.engine == "naive":
+            return self._oracle(conditions).run(request, conditions)
+        compiled, engine = self._prepare(conditions)
+        assert engine is not None
+        fields = evaluate_fields(compiled, conditions, len(request.noise))
         try:
-            if self.engine == "naive":
-                return self._oracle(conditions).run(request, conditions)
-            compiled, engine = self._prepare(conditions)
-            assert engine is not None
-            fields = evaluate_fields(compiled, conditions, len(request.noise))
-            try:
-                found = engine.run(replace(turned(request, self.order), fields=fields, head=self.head))
-            except NumericalError as error:
-                raise located(error, self.order, *self.shape[1:]) from None
-            return restored(found, self.order)
+            found = engine.run(replace(turned(request, self.order), fields=fields, head=self.head))
         except NumericalError as error:
-            raise self._explained(error, conditions) from None
+            raise located(error, self.order, *self.shape[1:]) from None
+        return restored(found, self.order)
 
-    def _explained(self, error: NumericalError, conditions: Conditions) -> NumericalError:
-        """The error with the first layer that gives NaN or infinity on a blank image, if one does."""
-        found = first_bad_layer(self._module, self.head, self.shape, conditions)
-        return NumericalError(f"{error}{found}") if found else error
+    @contextmanager
+    def _explained(self, conditions: Conditions, begin: int) -> Iterator[None]:
+        """Of parameters that describe no distribution: the image of the call, what is needed, and which layer is to blame.
+
+        Args:
+            conditions: of a batch.
+            begin: the batch's first image.
+        """
+        try:
+            yield
+        except NumericalError as error:
+            position = getattr(error, "position", None)
+            if position is None:
+                raise
+            found = numerical_error(begin + position[0], *position[1:])
+            layer = first_bad_layer(self._module, self.head, self.shape, conditions)
+            raise NumericalError(f"{found}: they must be {self.head.needs}{layer}") from error
 
     def _row_callback(self, bar: RowProgress, on_row: OnRow | None) -> Callable[[int, np.ndarray], None]:
         def finished(row: int, values: np.ndarray) -> None:
             bar.advance()
             if on_row is not None:
-                with outside():
-                    on_row(row, images_of(np.maximum(values, 0), self.head.levels))
+                callback(on_row)(row, images_of(np.maximum(values, 0), self.head.levels))
 
         return finished
 
@@ -288,7 +309,7 @@ class Sampler:
 
     # ---------------------------------------------------------------- checking, scoring
 
-    @leaves_at_exit
+    @public
     def verify(
         self,
         images: Tensor,
@@ -308,6 +329,7 @@ class Sampler:
             VerificationError: a draw is wrong, the images are not those of this seed, or distributions differ.
         """
         values = values_of("images", images, self.shape, self.head.levels)
+        start, key, heat = first_of(first, len(values)), seed_of(seed), temperature_of(temperature)
         conditions = Conditions.parse(cond)
         conditions.check(len(values))
         known = given_of(given, len(values), self.shape, self.head.levels)
@@ -317,10 +339,11 @@ class Sampler:
         for begin in range(0, len(values), size):
             rows = slice(begin, min(begin + size, len(values)))
             part = conditions.rows(rows, len(values))
-            noise = noise_module.uniforms(seed, first + begin, rows.stop - begin, self.shape)
+            noise = noise_module.uniforms(key, start + begin, rows.stop - begin, self.shape)
             fixed = None if known is None else known[rows]
-            request = Request(noise, fixed, (), temperature=temperature, want_parameters=True)
-            result = self._run(request, part)
+            request = Request(noise, fixed, (), temperature=heat, want_parameters=True)
+            with self._explained(part, begin):
+                result = self._run(request, part)
             assert result.parameters is not None
             here = torch.from_numpy(values[rows]).long()
             found = compare(
@@ -331,7 +354,7 @@ class Sampler:
                 torch.ones_like(here, dtype=torch.bool) if fixed is None else torch.from_numpy(fixed < 0),
                 torch.from_numpy(result.parameters),
                 oracle.parameters(here, part),
-                temperature,
+                heat,
                 self.precision,
             )
             total = found if total is None else total + found
@@ -344,7 +367,7 @@ class Sampler:
             )
         return total
 
-    @leaves_at_exit
+    @public
     def log_prob(self, images: Tensor, cond: Any = None, batch_size: int = 64) -> Tensor:
         """Natural logarithm of the probability of whole images: integers (N, C, H, W) -> float64 (N,).
 
@@ -353,10 +376,11 @@ class Sampler:
         values = torch.from_numpy(values_of("images", images, self.shape, self.head.levels)).long()
         conditions = Conditions.parse(cond)
         conditions.check(len(values))
+        size = count_of("batch_size", batch_size)
         oracle = self._oracle(conditions)
         found = []
-        for begin in range(0, len(values), count_of("batch_size", batch_size)):
-            rows = slice(begin, begin + batch_size)
+        for begin in range(0, len(values), size):
+            rows = slice(begin, begin + size)
             parameters = oracle.parameters(values[rows], conditions.rows(rows, len(values)))
             own = self.head.conditionals(parameters, values[rows])
             found.append(self.head.log_prob(own, values[rows]).flatten(1).sum(1))
@@ -367,7 +391,7 @@ class Sampler:
         faster = list(registry.ENGINES)[: list(registry.ENGINES).index(self.engine)]
         return [(name, why) for name, why in registry.reasons(self.head, self.precision).items() if name in faster]
 
-    @leaves_at_exit
+    @public
     def explain(self, cond: Any = None) -> str:
         """What was found in the model and how it is sampled, for reading."""
         name = type(self._module).__name__

@@ -172,12 +172,15 @@ def test_a_program_holds_no_functions() -> None:
 
 
 @pytest.mark.parametrize("engine", ["reference", "naive"])
-def test_what_a_function_raises_comes_out(engine: str) -> None:
+def test_what_a_function_raises_says_where(engine: str) -> None:
     def breaks(parameters: Tensor) -> Tensor:
         raise KeyError("of my own")
 
-    with pytest.raises(KeyError, match="of my own"):
+    with pytest.raises(
+        InvalidInput, match=r"given raised KeyError: 'of my own' \(.*test_custom_head\.py, line \d+\)"
+    ) as caught:
         pixelfast.sample(Above(12), 1, head=CustomHead(4, 4, breaks, layout="N(CK)HW"), shape=SHAPE, engine=engine)
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 @pytest.mark.parametrize("engine", ["reference", "naive"])

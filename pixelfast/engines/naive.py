@@ -56,8 +56,7 @@ class NaiveEngine:
                     if known[here].all():
                         continue
                     parameters = self.parameters(values, conditions)[here]
-                    self.check_finite(parameters, row, col, channel)
-                    own = self.head.conditional(parameters, values[:, row, col, :channel])
+                    own = self.conditional(parameters, values[:, row, col, :channel], known[here], (row, col, channel))
                     drawn = self.head.draw(own, noise[here], request.temperature)
                     values[here] = torch.where(known[here], values[here], drawn)
                     gained = self.head.log_prob(own, values[here], request.temperature)
@@ -70,8 +69,19 @@ class NaiveEngine:
             self.parameters(values, conditions).numpy() if request.want_parameters else None,
         )
 
-    def check_finite(self, parameters: Tensor, row: int, col: int, channel: int) -> None:
-        """Raise NumericalError unless the parameters (N, P) of a sub-pixel describe a distribution."""
-        broken = ~self.head.describes_distribution(parameters)
-        if broken.any():
-            raise numerical_error(int(broken.nonzero()[0, 0]), row, col, channel)
+    def conditional(self, parameters: Tensor, earlier: Tensor, known: Tensor, place: tuple[int, int, int]) -> Tensor:
+        """The own parameters of a sub-pixel, (N, P) -> (N, P'), those of the first image where they will not be drawn from.
+
+        Raises:
+            NumericalError: they describe no distribution in an image in which they are drawn from.
+        """
+        unknown = ~known
+        sound = self.head.describes_distribution(parameters)
+        if (unknown & ~sound).any():
+            raise numerical_error(int((unknown & ~sound).nonzero()[0, 0]), *place)
+        # Functions of a user's head may refuse what describes no distribution: what is known needs none.
+        parameters = torch.where(known[:, None], parameters[unknown][0], parameters)
+        own = self.head.conditional(parameters, earlier)
+        if (broken := unknown & own.isnan().any(-1)).any():
+            raise numerical_error(int(broken.nonzero()[0, 0]), *place)
+        return own

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..expression import evaluate
-from ..heads import Head
+from ..heads import Bernoulli, Categorical, Head
 from ..mixture import MixtureOfLogistics
 from ..program import (
     CUSTOM,
@@ -86,6 +86,7 @@ class _Machine:
         self.arrays: dict[int, Tensor] = {}
         self.known_order = known_order(program)
         self.head = _head_object(program, request)
+        self.validity = self.head or _data_head(program)
         self.log_prob = torch.zeros(images, dtype=torch.float64, device=device)
         size = (images, height, width, channels, program.parameters)
         self.parameters = torch.zeros(size, dtype=torch.float32, device=device) if request.want_parameters else None
@@ -306,7 +307,7 @@ class _Machine:
         channel = self.program.draws[step].channel
         parameters = self.record(step, row, (col, col + 1))[0]  # (N, P)
         unknown = ~self.given[:, row, col, channel]
-        invalid = unknown & ~self.describes_distribution(parameters)
+        invalid = unknown & ~self.validity.describes_distribution(parameters)
         if bool(invalid.any()):
             raise numerical_error(int(invalid.nonzero()[0]), row, col, channel)
         if not bool(unknown.any()):
@@ -314,6 +315,8 @@ class _Machine:
         noise = self.noise[unknown, row, col, channel].double()
         if self.head is not None:
             own = self.head.conditional(parameters[unknown], self.values[unknown, row, col, :channel])
+            if (broken := own.isnan().any(-1)).any():
+                raise numerical_error(int(unknown.nonzero()[broken][0]), row, col, channel)
             values = self.head.draw(own, noise, self.request.temperature)
             gained = self.head.log_prob(own, values, self.request.temperature)
         else:
@@ -323,16 +326,6 @@ class _Machine:
             gained = log_probabilities.gather(-1, values.unsqueeze(-1)).squeeze(-1)
         self.values[unknown, row, col, channel] = values
         self.log_prob[unknown] += gained
-
-    def describes_distribution(self, parameters: Tensor) -> Tensor:
-        """Whether each image's parameters can be drawn from: (N, P) -> (N,). A logit of -infinity means never."""
-        if self.head is not None:
-            return self.head.describes_distribution(parameters)
-        if self.program.head == "categorical":
-            return (parameters < math.inf).all(-1) & (parameters > -math.inf).any(-1)
-        if self.program.head == "bernoulli_probability":
-            return ((parameters >= 0) & (parameters <= 1)).all(-1)
-        return parameters.isfinite().all(-1)
 
     def log_probabilities(self, parameters: Tensor) -> Tensor:
         """(N, P) -> (N, K), in float64."""
@@ -358,6 +351,13 @@ def _head_object(program: Program, request: Request) -> Head | None:
         return request.head if program.head == CUSTOM else None
     mixture = program.mixture
     return MixtureOfLogistics(program.levels, mixture.components, program.shape[0], mixture.order, mixture.log_scale_min)
+
+
+def _data_head(program: Program) -> Head:
+    """The head whose draws are written out here, for what its parameters must be."""
+    if program.head == "categorical":
+        return Categorical(program.levels)
+    return Bernoulli(probability=program.head == "bernoulli_probability")
 
 
 def _step(columns: Columns) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ..arguments import count_of, temperature_of
 from ..errors import InvalidInput, NumericalError
 from ..heads import Head
 from ..order import RASTER, Order
@@ -140,10 +140,9 @@ def check(program: Program, request: Request) -> None:
             )
     if program.head == CUSTOM and request.head is None:
         raise InvalidInput("the program draws by a head's own functions, but the request brings no head")
-    if not (math.isfinite(request.temperature) and request.temperature > 0):
-        raise InvalidInput(f"temperature must be a positive number, got {request.temperature}")
-    if request.threads is not None and request.threads < 1:
-        raise InvalidInput(f"threads must be at least 1, got {request.threads}")
+    temperature_of(request.temperature)
+    if request.threads is not None:
+        count_of("threads", request.threads)
 
 
 def _expect(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
@@ -154,8 +153,7 @@ def _expect(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -
 def numerical_error(image: int, row: int, col: int, channel: int) -> NumericalError:
     """The error for parameters that describe no distribution; ``error.position`` is (image, row, col, channel)."""
     error = NumericalError(
-        f"the parameters of image {image}, row {row}, column {col}, channel {channel} describe no distribution (NaN, "
-        "infinity, or nothing but -infinity): look for NaN or very large numbers in the weights and conditions"
+        f"the parameters of image {image}, row {row}, column {col}, channel {channel} describe no distribution"
     )
     error.position = (image, row, col, channel)  # type: ignore[attr-defined]
     return error

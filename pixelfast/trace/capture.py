@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 
+from ..arithmetic import as_made, plain
 from ..conditions import Conditions
 from ..errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel
 from ..heads import Head
@@ -116,7 +117,7 @@ def _accepted(module: nn.Module, inputs: Tensor, conditions: Conditions) -> tupl
     for dtype in _types(module, inputs):
         image = inputs.to(dtype)
         try:
-            with torch.no_grad():
+            with plain(), as_made(module):
                 return image, first_output(module(image, *conditions.args, **conditions.kwargs), module)
         except RuntimeError as error:
             refused = refused or error
@@ -201,7 +202,7 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
     wrapper = _Wrapper(module, example)
     tensors = [tensor for _, tensor in example.tensors()]
     try:
-        with torch.no_grad(), _quiet():
+        with plain(), as_made(module), _quiet():
             program = torch.export.export(wrapper, (inputs, tensors), strict=False)
             if (count := len(program.graph.nodes)) <= NODE_LIMIT:
                 root, program = _decomposed(program)

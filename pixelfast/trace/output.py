@@ -7,13 +7,14 @@ there is one channel, or all channels of a pixel share its parameters (`Head.sha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInput, UnsupportedModel
+from ..errors import AmbiguousLayout, InvalidInput, UnsupportedModel
 from ..graph import Graph
 from ..heads import Head
 from ..order import RASTER
@@ -143,6 +144,18 @@ def candidates(output_shape: tuple[int, ...], images: int, shape: tuple[int, int
             f"{head.parameters} parameters for each {place} ({type(head).__name__} head): {hint}"
         )
     return found
+
+
+def ambiguous(shape: tuple[int, ...], layouts: Sequence[OutputLayout], reason: str) -> AmbiguousLayout:
+    """The error for an output that can be read in several layouts."""
+    texts = tuple(layout.text for layout in layouts)
+    names = " or ".join(f'layout="{text}"' for text in texts)
+    return AmbiguousLayout(
+        f"the model's output of shape {shape} can be read in {len(texts)} ways, {reason}: pass {names} to the head (N images, "
+        "K parameters, C channels, H rows, W columns; brackets join axes that are flattened into one, the slower first). "
+        "`pixelfast.check(..., data=images)` scores them",
+        texts,
+    )
 
 
 def bind(converted: Converted, layout: OutputLayout) -> Graph:
