@@ -16,15 +16,18 @@ from .errors import InvalidInput, described
 from .heads import Head
 from .order import ORDERS, RASTER, Order
 
+SUB_PIXELS = 2**31
+"""Of an image: more than any machine draws one after the other."""
+THREADS = 4096
 INDICES = 2**63
 """Images of a seed."""
 TEMPERATURES = (1e-30, 1e30)
 """The coldest and the hottest; float32 ends at 1e-38 and 3e38, and logits are multiplied with the inverse."""
 
 
-def like(name: str, known: Iterable[str]) -> str:
+def like(name: object, known: Iterable[str]) -> str:
     """A question after the name that was meant, if one is near: `` (did you mean 'unit'?)``, or ""."""
-    near = difflib.get_close_matches(name, list(known), 1)
+    near = difflib.get_close_matches(name, list(known), 1) if isinstance(name, str) else []
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
@@ -42,7 +45,23 @@ def module_of(model: Any) -> nn.Module:
     if not isinstance(model, nn.Module):
         made = f": {model.__name__} is a class, pass one of its objects" if isinstance(model, type) else ""
         raise InvalidInput(f"model must be a torch.nn.Module, got {type(model).__name__}{made}")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if reason := unreadable(tensor):
+            raise InvalidInput(f"the weight or buffer {name!r} of {type(model).__name__} {reason}")
     return model
+
+
+def unreadable(tensor: Tensor) -> str | None:
+    """Why a tensor has no plain numbers to compute with, and what to do; None if it has."""
+    if nn.parameter.is_lazy(tensor):
+        return "has no shape yet: run the model once, or load its weights"
+    if tensor.is_meta:
+        return "lies on the device meta, without numbers: load the weights, or make the model elsewhere"
+    if tensor.is_sparse or tensor.layout != torch.strided:
+        return f"is {tensor.layout}: make it dense, by .to_dense()"
+    if tensor.is_quantized:
+        return f"is {tensor.dtype}: make it a floating-point tensor, by .dequantize()"
+    return None
 
 
 def shape_of(model: nn.Module, shape: Any = None) -> tuple[int, int, int]:
@@ -57,10 +76,10 @@ def sizes_of(found: Any) -> tuple[int, int, int]:
     """Three positive integers (C, H, W)."""
     try:
         channels, height, width = (int(size) for size in found)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         channels = height = width = 0
-    if min(channels, height, width) < 1:
-        raise InvalidInput(f"shape must be (channels, rows, columns), three positive integers, got {found!r}")
+    if min(channels, height, width) < 1 or channels * height * width > SUB_PIXELS:
+        raise InvalidInput(f"shape must be (channels, rows, columns), three positive integers, got {_shown(found)}")
     return channels, height, width
 
 
@@ -83,8 +102,8 @@ def order_of(model: nn.Module, order: Any = None) -> Order:
     if not isinstance(found, str) or found not in ORDERS:
         names = ", ".join(f'"{name}"' for name in ORDERS)
         raise InvalidInput(
-            f"{found!r} is no order of generation: pass order= as one of {names} (row after row or column after "
-            "column, from the top unless bottom-up, from the left unless right-to-left)"
+            f"{found!r} is no order of generation{like(found, ORDERS)}: pass order= as one of {names} (row after row or "
+            "column after column, from the top unless bottom-up, from the left unless right-to-left)"
         )
     return ORDERS[found]
 
@@ -106,6 +125,16 @@ def count_of(name: str, value: Any, least: int = 1) -> int:
     found = integer_of(name, value, wanted)
     if not least <= found < INDICES:
         raise InvalidInput(f"{name} must be {wanted}{'' if found < least else ' and below 2**63'}, got {_shown(value)}")
+    return found
+
+
+def threads_of(value: Any) -> int | None:
+    """How many threads may run, or None."""
+    if value is None:
+        return None
+    found = count_of("threads", value)
+    if found > THREADS:
+        raise InvalidInput(f"threads must lie in 1 .. {THREADS}, got {found}")
     return found
 
 

@@ -191,6 +191,7 @@ def check(
     module_of(model)
     size, distribution = shape_of(model, shape), head_of(model, head)
     drawn, conditions = order_of(model, order), Conditions.parse(cond)
+    distribution.table(size)  # refuses a wrong encoding before anything else happens
     module = frozen_copy(model)
     known: dict[str, Any] = {"order": drawn.name, "assumed": isinstance(distribution.encode, Assumed)}
     known |= {"encode": text_of(distribution.encode), "levels": distribution.levels}

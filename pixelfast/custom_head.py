@@ -57,7 +57,13 @@ class CustomHead(Head):
         self.shared = conditional is not None
 
     def conditional(self, parameters: Tensor, earlier: Tensor) -> Tensor:
-        return parameters if self._conditional is None else self._conditional(parameters.double(), earlier)
+        if self._conditional is None:
+            return parameters
+        found = self._conditional(parameters.double(), earlier)
+        if not isinstance(found, Tensor) or found.shape[:-1] != parameters.shape[:-1]:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InvalidInput(f"conditional= gave {shape} for parameters {tuple(parameters.shape)}: (..., P') is needed")
+        return found
 
     def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
         found = self._probabilities(parameters.double())

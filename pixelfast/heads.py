@@ -9,6 +9,7 @@ probabilities are then taken from these.
 from __future__ import annotations
 
 import copy
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeGuard
@@ -173,7 +174,9 @@ class Head(ABC):
             if encode == "integer":
                 return values.repeat(channels, 1)
             if encode not in ("unit", "symmetric"):
-                raise InvalidInput(f"unknown encoding {encode!r}: encode= takes {ENCODINGS}")
+                near = difflib.get_close_matches(encode, ("integer", "unit", "symmetric"), 1)
+                meant = f" (did you mean {near[0]!r}?)" if near else ""
+                raise InvalidInput(f"unknown encoding {encode!r}{meant}: encode= takes {ENCODINGS}")
             unit = values.float() / max(levels - 1, 1)
             return (unit if encode == "unit" else 2 * unit - 1).repeat(channels, 1)
         if callable(encode) and not isinstance(encode, Tensor):
@@ -193,7 +196,7 @@ class Head(ABC):
 
     def _read_table(self) -> Tensor:
         try:
-            return torch.as_tensor(self.encode, dtype=torch.float32)
+            return torch.as_tensor(self.encode, dtype=torch.float32).detach().cpu().to_dense()
         except (TypeError, ValueError, RuntimeError) as error:
             raise InvalidInput(f"encode={self.encode!r} is no encoding: it takes {ENCODINGS}") from error
 
@@ -216,8 +219,8 @@ class Categorical(Head):
     """
 
     def __init__(self, levels: int = 256, encode: Encode = SYMMETRIC, layout: str | None = None) -> None:
-        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
-            raise InvalidInput(f"a categorical head needs at least 2 levels, got {levels!r}")
+        if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels < 2**31:
+            raise InvalidInput(f"a categorical head needs at least 2 levels, and less than 2**31, got {levels!r}")
         super().__init__(levels, levels, encode, layout)
 
     def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:

@@ -69,9 +69,9 @@ class MixtureOfLogistics(Head):
                 raise InvalidInput(f"a mixture of logistics needs {name} of at least {least}, got {value!r}")
         if channels not in (1, 3):
             raise InvalidInput(f"a mixture of logistics describes pixels of 1 or 3 channels, got channels={channels!r}")
-        if order not in ORDERS:
+        if not isinstance(order, str) or order not in ORDERS:
             raise InvalidInput(f"order must be one of {', '.join(map(repr, ORDERS))}, got {order!r}")
-        if not math.isfinite(log_scale_min):
+        if isinstance(log_scale_min, bool) or not isinstance(log_scale_min, (int, float)) or not math.isfinite(log_scale_min):
             raise InvalidInput(f"log_scale_min must be a finite number, got {log_scale_min!r}")
         super().__init__(levels, mixtures * (3 if channels == 1 else 10), encode, layout)
         self.mixtures, self.channels, self.order, self.log_scale_min = mixtures, channels, order, float(log_scale_min)

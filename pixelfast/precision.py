@@ -42,6 +42,6 @@ def check_precision(name: str) -> str:
     Raises:
         InvalidInput: there is none.
     """
-    if name not in PRECISIONS:
+    if not isinstance(name, str) or name not in PRECISIONS:
         raise InvalidInput(f"there is no precision {name!r}; precisions are {', '.join(PRECISIONS)}")
     return name

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from . import noise as noise_module
-from .arguments import callback_of, count_of, first_of, given_of, images_of, seed_of, temperature_of, values_of
+from .arguments import callback_of, count_of, first_of, given_of, images_of, seed_of, temperature_of, threads_of, values_of
 from .boundary import callback, public
 from .conditions import Conditions
 from .engines import registry
 from .engines.naive import NaiveEngine
 from .engines.request import Request, Result, located, numerical_error, restored, turned
-from .errors import EngineUnavailable, NumericalError, UnsupportedModel, VerificationError
+from .errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel, VerificationError
 from .heads import Head
 from .locks import Lock
 from .order import RASTER, Order
@@ -194,7 +194,7 @@ class Sampler:
         conditions.check(count)
         heat = temperature_of(temperature)
         known = given_of(given, count, self.shape, self.head.levels)
-        workers = None if threads is None else count_of("threads", threads)
+        workers = threads_of(threads)
         callback_of("on_row", on_row)
         size = self._batch_size(batch_size, conditions, count)
         with RowProgress(progress, self.order.shape(self.shape)[1] * -(-count // size)) as bar:
@@ -329,6 +329,8 @@ class Sampler:
             VerificationError: a draw is wrong, the images are not those of this seed, or distributions differ.
         """
         values = values_of("images", images, self.shape, self.head.levels)
+        if not len(values):
+            raise InvalidInput("images holds no images: there is nothing to verify")
         start, key, heat = first_of(first, len(values)), seed_of(seed), temperature_of(temperature)
         conditions = Conditions.parse(cond)
         conditions.check(len(values))

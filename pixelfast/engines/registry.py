@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..arguments import like
 from ..errors import EngineUnavailable
 from ..heads import Head
 from ..lower import head_name
@@ -98,8 +99,8 @@ def check_name(name: str, precision: str = "fp32") -> None:
         InvalidInput: no engine has such a precision.
     """
     check_precision(precision)
-    if name not in NAMES:
-        raise EngineUnavailable(f"there is no engine {name!r}; engines are {', '.join(NAMES)}")
+    if not isinstance(name, str) or name not in NAMES:
+        raise EngineUnavailable(f"there is no engine {name!r}{like(name, NAMES)}; engines are {', '.join(NAMES)}")
     if name in ENGINES and (reason := ENGINES[name].unavailable()) is not None:
         raise EngineUnavailable(f"the engine {name!r} cannot run here: {reason}")
     having = [engine for engine, entry in ENGINES.items() if precision in entry.precisions]

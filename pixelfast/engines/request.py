@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import count_of, temperature_of
+from ..arguments import temperature_of, threads_of
 from ..errors import InvalidInput, NumericalError
 from ..heads import Head
 from ..order import RASTER, Order
@@ -141,8 +141,7 @@ def check(program: Program, request: Request) -> None:
     if program.head == CUSTOM and request.head is None:
         raise InvalidInput("the program draws by a head's own functions, but the request brings no head")
     temperature_of(request.temperature)
-    if request.threads is not None:
-        count_of("threads", request.threads)
+    threads_of(request.threads)
 
 
 def _expect(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 
+from ..arguments import unreadable
 from ..arithmetic import as_made, plain
 from ..conditions import Conditions
 from ..errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel
@@ -103,6 +104,8 @@ def first_output(output: Any, module: nn.Module) -> Tensor:
         raise UnsupportedModel(
             f"{type(module).__name__} gives {type(output).__name__}: a tensor, or a tuple whose first item is one, is needed"
         )
+    if output.is_complex() or (reason := unreadable(output)):
+        raise UnsupportedModel(f"the output of {type(module).__name__} {'is complex' if output.is_complex() else reason}")
     return output
 
 

@@ -81,7 +81,7 @@ def parse(text: str) -> list[str]:
         InvalidInput: the string is no layout.
     """
     axes, group, inside = [], "", False
-    for letter in text:
+    for letter in text if isinstance(text, str) else "?":
         if letter == "(" and not inside:
             inside, group = True, ""
         elif letter == ")" and inside and group:
