@@ -1,0 +1,383 @@
+"""The boundary of the package: arguments are checked alike everywhere, and no errors leave it but ours and a callback's."""
+
+from __future__ import annotations
+
+import fractions
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracle import ENGINES
+from torch import Tensor, nn
+
+import pixelfast
+from pixelfast import Bernoulli, Categorical, CustomHead, InvalidInput, MixtureOfLogistics, NumericalError, PixelfastError
+from pixelfast.engines.request import Request, check
+
+SHAPE = (1, 3, 4)
+HEAD = Categorical(4, encode="unit")
+EVERY = (*ENGINES, "naive")
+
+
+class Above(nn.Module):
+    """A prediction from the pixel to the left."""
+
+    def __init__(self, outputs: int = 4, bias: float | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, outputs, 1)
+        if bias is not None:
+            nn.init.constant_(self.conv.weight, 1e-9)
+            nn.init.constant_(self.conv.bias, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nn.functional.pad(x, (1, 0))[..., :-1])
+
+
+@pytest.fixture(scope="module")
+def samplers() -> dict[str, pixelfast.Sampler]:
+    model = Above()
+    return {engine: pixelfast.compile(model, SHAPE, HEAD, engine=engine) for engine in EVERY}
+
+
+# -------------------------------------------------------------------- arguments
+
+
+SAME = {
+    "numbers of NumPy": {"n": np.int32(2), "seed": np.uint64(7), "temperature": np.float32(0.5), "first": np.int64(3)},
+    "arrays of one number": {"n": np.array(2), "seed": np.array(7), "temperature": np.array(0.5), "first": np.array(3)},
+    "tensors of one number": {
+        "n": torch.tensor(2), "seed": torch.tensor(7), "temperature": torch.tensor(0.5), "first": torch.tensor(3)
+    },
+    "a fraction": {"temperature": fractions.Fraction(1, 2), "threads": np.int64(1), "batch_size": np.uint8(2)},
+    "unsigned given values": {"given": np.full((1, 3, 4), 1, np.uint64)},
+    "given values of a byte": {"given": np.full((1, 3, 4), 1, np.int8)},
+    "given values in lists": {"given": [[[1] * 4] * 3]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", SAME.values(), ids=SAME)
+def test_numbers_are_numbers(samplers: dict[str, pixelfast.Sampler], options: dict[str, Any]) -> None:
+    plain: dict[str, Any] = {"n": 2, "seed": 7, "temperature": 0.5, "first": 3}
+    expected = samplers["reference"].sample(**plain, **({"given": torch.ones(SHAPE).long()} if "given" in options else {}))
+    for sampler in samplers.values():
+        assert torch.equal(sampler.sample(**(plain | options)), expected)
+    known = {name: value for name, value in (plain | options).items() if name in ("seed", "temperature", "first", "given")}
+    assert samplers["reference"].verify(expected, **known).ok
+
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("n", 0, "n must be an integer of at least 1, got 0"),
+    ("n", 2.0, "n must be an integer"),
+    ("n", True, "n must be an integer"),
+    ("n", np.True_, "n must be an integer"),
+    ("n", "3", "n must be an integer of at least 1, got '3' of type str"),
+    ("seed", -1, "seed must lie in 0"),
+    ("seed", 2**64, "seed must lie in 0"),
+    ("seed", 1.0, "seed must be an integer"),
+    ("seed", True, "seed must be an integer"),
+    ("generator", 3, "generator must be a torch.Generator, got 3 of type int; a number is passed as seed="),
+    ("temperature", 1e-46, r"temperature must lie within 1e-30 \.\. 1e\+30, got 1e-46"),
+    ("temperature", 1e46, "temperature must lie within"),
+    ("temperature", 5e-324, "temperature must lie within"),
+    ("temperature", 0, "temperature must be a number above 0"),
+    ("temperature", float("nan"), "temperature must be a number above 0"),
+    ("temperature", 10**400, "temperature must be a number above 0"),
+    ("temperature", np.ones(2), "temperature must be a number above 0"),
+    ("temperature", "1", "temperature must be a number above 0"),
+    ("temperature", True, "temperature must be a number above 0"),
+    ("threads", 0, "threads must be an integer of at least 1"),
+    ("threads", 2**40, r"threads must lie in 1 \.\. 4096"),
+    ("batch_size", 1.5, "batch_size must be an integer"),
+    ("first", -1, "first must be an integer of at least 0"),
+    ("first", 2**63 - 1, r"a seed has images 0 \.\. 2\*\*63 - 1"),
+    ("on_row", 3, "on_row must be a function, got 3 of type int"),
+    ("given", np.array([None] * 12).reshape(SHAPE), "given must hold integers"),
+    ("given", [[[1, 2], [3]]], "given must hold integers"),
+    ("given", np.full(SHAPE, 2**64 - 1, np.uint64), "given holds values 18446744073709551615"),
+    ("given", torch.zeros(SHAPE, device="meta"), "given must hold integers"),
+    ("given", np.zeros(SHAPE), "given must hold integers .*float64"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), REFUSED, ids=lambda x: str(x)[:20])
+def test_every_call_refuses_alike(samplers: dict[str, pixelfast.Sampler], name: str, value: Any, message: str) -> None:
+    options: dict[str, Any] = {"n": 2, **({} if name == "generator" else {"seed": 0}), name: value}
+    for sampler in samplers.values():
+        with pytest.raises(InvalidInput, match=message):
+            sampler.sample(**options)
+    if name in ("seed", "temperature", "first", "given"):
+        with pytest.raises(InvalidInput, match=message):
+            samplers["naive"].verify(torch.zeros(2, *SHAPE).long(), **({"seed": 0} | {name: value}))
+
+
+def test_the_limits_of_temperature_give_what_they_say(samplers: dict[str, pixelfast.Sampler]) -> None:
+    for heat in (1e-30, 1e30):
+        images, log_prob = zip(
+            *(s.sample(3, seed=0, temperature=heat, return_log_prob=True) for s in samplers.values()), strict=True
+        )
+        assert all(torch.equal(found, images[0]) for found in images)
+        for found in log_prob:
+            torch.testing.assert_close(
+                found, torch.full((3,), 0.0 if heat < 1 else -12 * np.log(4)).double(), atol=1e-4, rtol=0
+            )
+
+
+def test_an_engine_itself_checks_its_temperature() -> None:
+    program = pixelfast.compile(Above(), SHAPE, HEAD, engine="reference").prepare().program
+    with pytest.raises(InvalidInput, match="temperature must lie within"):
+        check(program, Request(np.zeros((1, 3, 4, 1), np.float32), None, (), temperature=1e-46))
+
+
+def test_images_of_the_highest_indices(samplers: dict[str, pixelfast.Sampler]) -> None:
+    found = [s.sample(2, seed=2**64 - 1, first=2**63 - 2) for s in samplers.values()]
+    assert all(torch.equal(images, found[0]) for images in found)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pixelfast.sample(Above(), 1, temprature=1), r"unknown options temprature \(did you mean 'temperature'\?\)"),
+        (lambda: pixelfast.compile(Above(), SHAPE, HEAD, engin="cpu"), r"did you mean 'engine'\?\); it takes model, shape"),
+        (lambda: pixelfast.sample(Above(), 1, shape=SHAPE, head=HEAD, engine="naiv"), r"did you mean 'naive'\?"),
+        (lambda: pixelfast.sample(Above(), 1, shape=SHAPE, head=HEAD, order="colums"), r"did you mean 'columns'\?"),
+        (lambda: pixelfast.sample(Above(), 1, shape=SHAPE, head=Categorical(4, "symetric")), r"did you mean 'symmetric'\?"),
+    ],
+)
+def test_near_names(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(PixelfastError, match=message):
+        call()
+
+
+# -------------------------------------------------------------------- distributions
+
+
+@pytest.mark.parametrize("bias", [1.5, 1.0000001, -1e-9, float("inf")])
+def test_no_engine_draws_from_what_is_no_probability(bias: float) -> None:
+    model, texts = Above(1, bias if bias < 2 else 1e38), set()
+    if bias > 2:
+        nn.init.constant_(model.conv.weight, 1e38)
+    images = torch.zeros(1, *SHAPE).long()
+    for engine in EVERY:
+        sampler = pixelfast.compile(model, SHAPE, Bernoulli(probability=True, encode=(1, 9)), engine=engine)
+        with pytest.raises(
+            NumericalError, match=r"must be a probability within 0 \.\. 1: does the model give logits"
+        ) as caught:
+            sampler.sample(3, seed=0)
+        texts.add(str(caught.value))
+        with pytest.raises(NumericalError, match="must be a probability"):
+            sampler.verify(images, seed=0)
+    assert len(texts) == 1
+    assert all(text.startswith("the parameters of image 0, row 0, column 0, channel 0 describe no") for text in texts)
+
+
+@pytest.mark.parametrize("engine", EVERY)
+def test_an_error_names_the_image_of_the_call(engine: str) -> None:
+    class Third(Above):
+        def forward(self, x: Tensor, bad: Tensor) -> Tensor:
+            return super().forward(x) + bad[:, None, None, None]
+
+    bad = torch.tensor([0.0, 0.0, torch.nan])
+    with pytest.raises(NumericalError, match="of image 2, row 0, column 0"):
+        pixelfast.compile(Third(), SHAPE, HEAD, cond=bad[:1], engine=engine).sample(3, seed=0, cond=bad, batch_size=1)
+
+
+@pytest.mark.parametrize("engine", EVERY)
+def test_what_is_given_needs_no_distribution(engine: str) -> None:
+    """Images 0 and 1 are given where their parameters are NaN or infinite, image 2 is drawn there."""
+
+    class Holes(Above):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("hole", torch.zeros(1, 1, *SHAPE[1:], dtype=torch.bool))
+            self.hole[..., 1, 2] = True
+
+        def forward(self, x: Tensor, bad: Tensor) -> Tensor:
+            return super().forward(x) + torch.where(self.hole, bad[:, None, None, None], torch.zeros(()))
+
+    bad = torch.tensor([torch.nan, torch.inf, 0.0])
+    given = torch.full((3, *SHAPE), -1)
+    given[:2, 0, 1, 2] = 3
+    sampler = pixelfast.compile(Holes(), SHAPE, HEAD, cond=torch.zeros(1), engine=engine, self_check=False)
+    assert (sampler.sample(3, seed=0, cond=bad, given=given)[:2, 0, 1, 2] == 3).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 4, 4)])
+def test_naive_asks_for_the_layout(shape: tuple[int, int, int]) -> None:
+    class Running(nn.Module):
+        """Causal, but control flow looks at values, so that it cannot be traced."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.isnan(x).any():
+                raise ValueError
+            first = nn.functional.pad(x[:, :1], (1, 0))[..., :-1].cumsum(3)
+            return first.expand(-1, 4 * x.shape[1], -1, -1) * torch.arange(4 * x.shape[1]).view(1, -1, 1, 1)
+
+    with pytest.raises(InvalidInput, match=r'pass layout="N\S+" or layout="') as caught:
+        pixelfast.sample(Running(), 1, shape=shape, head=Categorical(4), engine="naive", seed=0)
+    assert "engine=" not in str(caught.value)
+    head = Categorical(4, layout="N(KC)HW" if shape[0] > 1 else "NKHW")
+    assert pixelfast.sample(Running(), 1, shape=shape, head=head, engine="naive", seed=0).shape == (1, *shape)
+
+
+# -------------------------------------------------------------------- errors of others
+
+
+class Mine(KeyError):
+    """Whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def function(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return function
+
+
+def of(forward: Callable[[nn.Module, Tensor], Any]) -> nn.Module:
+    class Made(Above):
+        def forward(self, x: Tensor) -> Any:
+            return forward(self, x)
+
+    return Made()
+
+
+def changed(**names: Any) -> nn.Module:
+    made: nn.Module = type("Changed", (Above,), names)()
+    return made
+
+
+def with_weight(change: Callable[[Tensor], Tensor]) -> nn.Module:
+    model = Above()
+    model.conv.weight = nn.Parameter(change(model.conv.weight.detach()))
+    return model
+
+
+def with_hook(hook: Callable[..., Any]) -> nn.Module:
+    model = Above()
+    model.register_forward_pre_hook(hook)
+    return model
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "takes nothing": lambda: type("Nothing", (nn.Module,), {"forward": lambda self: 1})(),
+    "has no forward": nn.Module,
+    "gives nothing": lambda: of(lambda self, x: None),
+    "gives a list": lambda: of(lambda self, x: []),
+    "gives complex numbers": lambda: of(lambda self, x: Above.forward(self, x) + 1j),
+    "gives a sparse tensor": lambda: of(lambda self, x: Above.forward(self, x).to_sparse()),
+    "gives a tensor without numbers": lambda: of(lambda self, x: Above.forward(self, x).to("meta")),
+    "raises": lambda: of(raising(KeyError("mine"))),
+    "raises without a text": lambda: of(raising(Mine("mine"))),
+    "recurs": lambda: of(lambda self, x: self(x)),
+    "raises for three images": lambda: of(lambda self, x: Above.forward(self, x) if len(x) < 3 else {}["three"]),
+    "cannot be copied": lambda: changed(__deepcopy__=raising(KeyError("mine"))),
+    "cannot be switched": lambda: changed(train=raising(KeyError("mine"))),
+    "says no shape": lambda: changed(shape=property(raising(KeyError("mine")))),
+    "a hook raises": lambda: with_hook(raising(KeyError("mine"))),
+    "weights on meta": lambda: Above().to("meta"),
+    "sparse weights": lambda: with_weight(lambda weight: weight.to_sparse()),
+    "lazy weights": lambda: nn.Sequential(nn.LazyConv2d(4, 1)),
+    "no weight": lambda: changed(__init__=lambda self: (Above.__init__(self), setattr(self.conv, "weight", None))[0]),
+}
+
+
+@pytest.mark.parametrize("made", MODELS.values(), ids=MODELS)
+def test_errors_of_models_are_ours(made: Callable[[], nn.Module]) -> None:
+    model, ours = made(), 0
+    for call in (
+        lambda: pixelfast.sample(model, 3, shape=SHAPE, head=HEAD, engine="reference"),
+        lambda: pixelfast.sample(model, 3, shape=SHAPE, head=HEAD, engine="naive"),
+        lambda: pixelfast.sample(model, head=HEAD, engine="naive"),
+        lambda: pixelfast.check(model, SHAPE, HEAD),
+    ):
+        found = raised(call)
+        assert found is None or isinstance(found, PixelfastError)
+        assert type(found) is not pixelfast.InternalError or "mine" in str(found)
+        ours += found is not None
+    assert ours
+
+
+def raised(call: Callable[[], Any]) -> Exception | None:
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
+
+
+def softmax(parameters: Tensor) -> Tensor:
+    return parameters.softmax(-1)
+
+
+HEADS: dict[str, Callable[[], Any]] = {
+    "an encoding raises": lambda: Categorical(4, encode=raising(KeyError("mine"))),
+    "an encoding changes the shape": lambda: Categorical(4, encode=lambda x: x[0]),
+    "an encoding of words": lambda: Categorical(4, encode=("a", "b")),
+    "an encoding without numbers": lambda: Categorical(4, encode=torch.zeros(4, device="meta")),
+    "an encoding of objects": lambda: Categorical(4, encode={}),
+    "a layout that is no text": lambda: Categorical(4, layout=3),  # type: ignore[arg-type]
+    "too many levels": lambda: Categorical(2**70),
+    "probabilities raise": lambda: CustomHead(4, 4, raising(KeyError("mine"))),
+    "probabilities of nothing": lambda: CustomHead(4, 4, lambda p: None),
+    "a condition of nothing": lambda: CustomHead(4, 4, softmax, conditional=lambda p, e: None),
+    "log_prob raises": lambda: CustomHead(4, 4, softmax, log_prob=raising(KeyError("mine"))),
+    "a scale that is no number": lambda: MixtureOfLogistics(4, 1, 1, log_scale_min="a"),  # type: ignore[arg-type]
+    "an order that is no text": lambda: MixtureOfLogistics(4, 1, 1, order=[]),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("made", HEADS.values(), ids=HEADS)
+def test_errors_of_heads_are_ours(made: Callable[[], Any]) -> None:
+    model, images = Above(), torch.zeros(2, *SHAPE).long()
+    for call in (
+        lambda: pixelfast.compile(model, SHAPE, made(), engine="naive").log_prob(images),
+        lambda: pixelfast.compile(model, SHAPE, made(), engine="reference").sample(2, return_log_prob=True),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            call()
+        assert not isinstance(caught.value.__cause__, KeyError) or "'mine' (" in str(caught.value)
+
+
+def test_a_layer_is_named() -> None:
+    class Inner(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if len(x) < 3 else {}["three"]
+
+    model = nn.Sequential(Above(), Inner())
+    with pytest.raises(
+        pixelfast.UnsupportedModel, match=r"layer '1' \(Inner\) raised KeyError: 'three' \(\S*test_boundary\.py, "
+    ):
+        pixelfast.sample(model, 3, shape=SHAPE, head=HEAD, engine="naive")
+
+
+@pytest.mark.parametrize("engine", EVERY)
+@pytest.mark.parametrize("error", [KeyError("mine"), InvalidInput("mine"), NumericalError("mine"), KeyboardInterrupt()])
+def test_what_a_callback_raises_is_the_callers(
+    samplers: dict[str, pixelfast.Sampler], engine: str, error: BaseException
+) -> None:
+    def raises(row: int, images: Tensor) -> None:
+        if row == 1:
+            raise error
+
+    expected = samplers[engine].sample(2, seed=0)
+    with pytest.raises(type(error)) as caught:
+        samplers[engine].sample(2, seed=0, on_row=raises)
+    assert caught.value is error
+    assert torch.equal(samplers[engine].sample(2, seed=0), expected)
+    with pytest.raises(type(error)) as caught:
+        pixelfast.sample(Above(), 2, shape=SHAPE, head=HEAD, engine=engine, on_row=raises)
+    assert caught.value is error
+
+
+def test_a_callback_may_sample(samplers: dict[str, pixelfast.Sampler]) -> None:
+    found: list[Tensor] = []
+    samplers["naive"].sample(1, seed=0, on_row=lambda row, images: found.append(samplers["reference"].sample(1, seed=row)))
+    assert len(found) == 3
+    with pytest.raises(InvalidInput):
+        samplers["naive"].sample(1, seed=0, on_row=lambda row, images: samplers["reference"].sample(0))
