@@ -9,6 +9,7 @@ when the last one leaves.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,10 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from .locks import Lock
+
 Switch = tuple[Callable[[], Any], Callable[[Any], None], Any]
 """How to read a switch, how to set it, and what it must be."""
 
-_lock = threading.Lock()
+_lock = Lock()
 _inside = 0
 _before: list[tuple[Callable[[Any], None], Any]] = []
 _dtype = torch.float32
@@ -82,6 +85,19 @@ def _global_switches() -> Iterator[None]:
             if not _inside:
                 for write, value in _before:
                     write(value)
+
+
+def _in_child() -> None:
+    """After a fork, of the threads there is only this one."""
+    global _inside
+    inside, _inside = _inside, int(getattr(_caller, "device", None) is not None)
+    if inside and not _inside:
+        for write, value in _before:
+            write(value)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 @contextmanager

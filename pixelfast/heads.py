@@ -176,7 +176,7 @@ class Head(ABC):
             if encode not in ("unit", "symmetric"):
                 near = difflib.get_close_matches(encode, ("integer", "unit", "symmetric"), 1)
                 meant = f" (did you mean {near[0]!r}?)" if near else ""
-                raise InvalidInput(f"unknown encoding {encode!r}{meant}: encode= takes {ENCODINGS}")
+                raise InvalidInput(f"unknown encoding {encode!r}: encode= takes {ENCODINGS}{meant}")
             unit = values.float() / max(levels - 1, 1)
             return (unit if encode == "unit" else 2 * unit - 1).repeat(channels, 1)
         if callable(encode) and not isinstance(encode, Tensor):

@@ -294,7 +294,7 @@ def test_any_parameter_that_moves_a_probability_is_noticed(made: Callable[[], tu
                 passes, moved = judged(head, engine, module)
                 assert not passes or moved < 4 * PRECISIONS["fp32"].tolerance
                 noticed += not passes
-    assert noticed > 2
+    assert noticed
     engine = module + 2e-7 * module * torch.randn(module.shape, generator=torch.Generator().manual_seed(2))
     assert judged(head, engine, module)[0], "the rounding of float32 was taken for an error"
 

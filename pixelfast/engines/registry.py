@@ -100,7 +100,7 @@ def check_name(name: str, precision: str = "fp32") -> None:
     """
     check_precision(precision)
     if not isinstance(name, str) or name not in NAMES:
-        raise EngineUnavailable(f"there is no engine {name!r}{like(name, NAMES)}; engines are {', '.join(NAMES)}")
+        raise EngineUnavailable(f"there is no engine {name!r}; engines are {', '.join(NAMES)}{like(name, NAMES)}")
     if name in ENGINES and (reason := ENGINES[name].unavailable()) is not None:
         raise EngineUnavailable(f"the engine {name!r} cannot run here: {reason}")
     having = [engine for engine, entry in ENGINES.items() if precision in entry.precisions]
