@@ -7,7 +7,9 @@ transparency and all of its frames.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ PICTURES = {
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 """What a file may be, whatever its name. Pillow knows others, for one of which (EPS) it runs a program."""
+
+_LIMIT = threading.Lock()
+"""Pillow keeps its limit in a global."""
 
 PALETTES, FRAMES = ("colours", "indices"), ("all", "first")
 COLOURS = ("RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
@@ -135,13 +140,10 @@ def read_frames(file: str | Path, options: PictureOptions, files: int = 1, read:
     formats = [name for name in FORMATS if name in image.OPEN]
     with opened(file, "picture", options.max_bytes) as source:
         try:
-            picture = image.open(source.handle, formats=formats)
+            with _own_limit(image):
+                picture = image.open(source.handle, formats=formats)
         except image.UnidentifiedImageError as error:
             raise InvalidInput(f"{file} is no readable picture: it is damaged, or none of {', '.join(formats)}") from error
-        except image.DecompressionBombError as error:
-            raise InvalidInput(
-                f"{file} is no readable picture: {error} Pillow has that limit; PIL.Image.MAX_IMAGE_PIXELS = None lifts it"
-            ) from error
         with picture:
             count = getattr(picture, "n_frames", 1)
             kept = 1 if options.frames == "first" else count
@@ -153,6 +155,17 @@ def read_frames(file: str | Path, options: PictureOptions, files: int = 1, read:
                 source.allow(max(read + size * kept, size * files), f"{max(files, kept)} pictures of {width} x {height} pixels")
                 place = str(file) if count == 1 else f"{file} (frame {frame})"
                 yield _frame(Path(file), place, picture, options)
+
+
+@contextmanager
+def _own_limit(image: Any) -> Iterator[None]:
+    """Pillow measures pictures by a limit of its own, which no option of ours would raise; ours is checked right afterwards."""
+    with _LIMIT:
+        theirs, image.MAX_IMAGE_PIXELS = image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            image.MAX_IMAGE_PIXELS = theirs
 
 
 def _frame(file: Path, place: str, opened: Any, options: PictureOptions) -> Picture:
