@@ -151,7 +151,7 @@ def sample(
     images = sampler.sample(n, **options)
     outcome = None
     if not all(part.certain for part in found):
-        conditions = Conditions.parse(options.get("cond")).rows(torch.tensor([0, n - 1]), n)
+        conditions = sampler._understood(options.get("cond"), n).rows(torch.tensor([0, n - 1]), n)
         conditions = conditions.map(lambda tensor: tensor.detach().clone())
         outcome = conditions, _outcome(sampler, sampler._module, sampler.head, conditions)
     number = id(model)

@@ -20,7 +20,7 @@ from .order import RASTER
 from .pipeline import analyse, compile_program
 from .readings import Reading, score, text_of, with_reading
 from .schedule.reach import ReceptiveField, receptive_field
-from .trace.capture import frozen_copy
+from .trace.capture import accepted_reading, frozen_copy
 
 SHOWN = 10
 """Readings that a report prints."""
@@ -190,9 +190,11 @@ def check(
     """
     module_of(model)
     size, distribution = shape_of(model, shape), head_of(model, head)
-    drawn, conditions = order_of(model, order), Conditions.parse(cond)
+    drawn = order_of(model, order)
     distribution.table(size)  # refuses a wrong encoding before anything else happens
     module = frozen_copy(model)
+    meant = Conditions.parse(cond).readings(None if data is None else len(data))
+    conditions = meant[accepted_reading(module, distribution, size, meant)]
     known: dict[str, Any] = {"order": drawn.name, "assumed": isinstance(distribution.encode, Assumed)}
     known |= {"encode": text_of(distribution.encode), "levels": distribution.levels}
     if data is not None:

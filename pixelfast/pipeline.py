@@ -162,13 +162,16 @@ def evaluate_fields(compiled: Compiled, conditions: Conditions, n: int) -> tuple
 
 def _distinct(conditions: Conditions, n: int) -> tuple[Conditions, Tensor]:
     """The conditions of images that differ, and for each of n images which of them it has: labels repeat."""
-    own = [tensor.reshape(n, -1).double() for _, tensor in conditions.tensors() if tensor.dim() and len(tensor) == n > 1]
+    own = [tensor.detach().cpu() for _, tensor in conditions.tensors() if tensor.dim() and len(tensor) == n > 1]
     if not own:
         return conditions.rows(torch.tensor([0]), n), torch.zeros(n, dtype=torch.int64)
-    if sum(tensor.shape[1] for tensor in own) > REPEATS_BELOW:
+    if sum(tensor[0].numel() for tensor in own) > REPEATS_BELOW:
         return conditions, torch.arange(n)
-    _, image = torch.unique(torch.cat(own, 1), dim=0, return_inverse=True)
-    first = torch.full((int(image.max()) + 1,), n).scatter_reduce(0, image, torch.arange(n), "amin")
+    # By their bytes: integers beyond 2**53 and imaginary parts have no place in a common type.
+    rows = zip(*(tensor.contiguous().reshape(n, -1).view(torch.uint8).numpy() for tensor in own), strict=True)
+    numbers: dict[tuple[bytes, ...], int] = {}
+    image = torch.tensor([numbers.setdefault(tuple(part.tobytes() for part in row), len(numbers)) for row in rows])
+    first = torch.full((len(numbers),), n).scatter_reduce(0, image, torch.arange(n), "amin")
     return conditions.rows(first, n), image
 
 

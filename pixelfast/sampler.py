@@ -24,7 +24,7 @@ from .locks import Lock
 from .order import RASTER, Order
 from .pipeline import Analysis, Compiled, analyse, compile_program, evaluate_fields
 from .progress import RowProgress
-from .trace.capture import IMAGES, blank_output, frozen_copy
+from .trace.capture import IMAGES, accepted_reading, blank_output, frozen_copy
 from .trace.copying import independent_copy
 from .trace.diagnose import first_bad_layer
 from .trace.output import OutputLayout, ambiguous, candidates
@@ -74,6 +74,7 @@ class Sampler:
         self._module = frozen_copy(module)
         self._compiled: dict[tuple[object, ...], tuple[Compiled, registry.Engine | None]] = {}
         self._naive: dict[tuple[object, ...], NaiveEngine] = {}
+        self._readings: dict[tuple[object, ...], int] = {}
         self._checked: set[tuple[object, ...]] = set()
         self._lock = Lock()
 
@@ -86,7 +87,18 @@ class Sampler:
         Raises:
             NotAutoregressive, UnsupportedModel, InvalidInput, NumericalError: the model cannot be sampled; each says why.
         """
-        return self._prepare(Conditions.parse(cond))[0]
+        return self._prepare(self._understood(cond))[0]
+
+    def _understood(self, cond: Any, n: int | None = None) -> Conditions:
+        """What `cond=` means for n images, or for any number: the first reading that the module accepts."""
+        readings = Conditions.parse(cond).readings(n)
+        if len(readings) == 1:
+            return readings[0]
+        key = readings[0].signature()
+        with self._lock:
+            if key not in self._readings:
+                self._readings[key] = accepted_reading(self._module, self.head, self.shape, readings)
+            return readings[self._readings[key]]
 
     def _prepare(self, conditions: Conditions) -> tuple[Compiled, registry.Engine | None]:
         key = conditions.signature()
@@ -165,8 +177,12 @@ class Sampler:
             n: how many images, at least 1.
             seed: key of the noise, 0 .. 2**64 - 1. Image i of a seed is the same in any batch, with any engine.
             generator: draws the seed if none is given; else PyTorch's global generator does.
-            cond: what the module takes after the image: a tensor, a tuple of positional or a dict of keyword arguments.
-                Tensors have one entry for each image, or one for all.
+            cond: what the module takes after the image: one argument, a tuple of positional or a dict of keyword arguments.
+                Tensors have one entry for each image, or one for all. Arrays and lists of numbers become tensors (float32,
+                int64 or bool) where their first axis is n or 1 and the module accepts that, and so do tensors within lists,
+                tuples and dictionaries; otherwise they are passed on as they are, to all images. A number is passed on as it
+                is; a module that refuses numbers gets a tensor with one entry. Everything that is no tensor is part of what
+                is compiled, by its contents: another number compiles anew.
             temperature: divides the logits; within 1e-30 .. 1e30.
             given: known values, (n, C, H, W) or (C, H, W), integers, -1 where unknown. They are kept, and the rest is drawn
                 in the order of generation from the model's conditionals given everything before it.
@@ -190,7 +206,7 @@ class Sampler:
         count = count_of("n", n)
         start = first_of(first, count)
         key = noise_module.resolve_seed(seed, generator)
-        conditions = Conditions.parse(cond)
+        conditions = self._understood(cond, count)
         conditions.check(count)
         heat = temperature_of(temperature)
         known = given_of(given, count, self.shape, self.head.levels)
@@ -332,7 +348,7 @@ class Sampler:
         if not len(values):
             raise InvalidInput("images holds no images: there is nothing to verify")
         start, key, heat = first_of(first, len(values)), seed_of(seed), temperature_of(temperature)
-        conditions = Conditions.parse(cond)
+        conditions = self._understood(cond, len(values))
         conditions.check(len(values))
         known = given_of(given, len(values), self.shape, self.head.levels)
         oracle = self._oracle(conditions)
@@ -376,7 +392,7 @@ class Sampler:
         One forward of the module itself for each batch. bits/dim = -log_prob / (log(2) * C * H * W).
         """
         values = torch.from_numpy(values_of("images", images, self.shape, self.head.levels)).long()
-        conditions = Conditions.parse(cond)
+        conditions = self._understood(cond, len(values))
         conditions.check(len(values))
         size = count_of("batch_size", batch_size)
         oracle = self._oracle(conditions)
@@ -401,7 +417,7 @@ class Sampler:
         how = self.engine if self.order == RASTER else f"{self.engine}, order {self.order.name}"
         if self.engine == "naive":
             return f"{name}: engine {how}, {channels * height * width} full forwards for each batch"
-        compiled = self._prepare(Conditions.parse(cond))[0]
+        compiled = self._prepare(self._understood(cond))[0]
         program, graph = compiled.program, compiled.analysis.graph
         return "\n".join(
             [

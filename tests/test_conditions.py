@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from foreign import FOREIGN, right_shift
@@ -56,6 +58,122 @@ def test_what_a_compiled_program_is_specialised_to() -> None:
     different += [{"h": torch.zeros(3, 2)}, (torch.zeros(3, 2), 2), torch.zeros(()), {"g": torch.zeros(3, 2)}]
     assert len({signature(cond) for cond in different}) == len(different)
     assert signature({"a": 1, "b": 2}) == signature({"b": 2, "a": 1})
+
+
+class Told(nn.Module):
+    """A bias for all of the image, from whatever it is told."""
+
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.read = nn.Conv2d(1, 4, 1), read
+        self.table = nn.Embedding(6, 4)
+        nn.init.normal_(self.table.weight, std=3.0)
+
+    def forward(self, x: Tensor, told: Any) -> Tensor:
+        h = torch.as_tensor(self.read(told))
+        h = h if h.dim() else h.reshape(1)
+        return self.conv(F.pad(x, (1, -1))) + h.to(x.dtype).reshape(*h.shape, *(1,) * (4 - h.dim()))
+
+
+class Mood:
+    def __init__(self, gain: float) -> None:
+        self.gain = gain
+
+    def __repr__(self) -> str:
+        return "a mood"
+
+
+def one_hot(label: Tensor) -> Tensor:
+    return F.one_hot(label, 4) * 5.0
+
+
+LABELS = [3, 1, 0, 2]
+FIELD = 3 * torch.randn(4, *SHAPE[1:], generator=torch.Generator().manual_seed(1))
+TOLD: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
+    "an array of labels": (one_hot, np.array(LABELS), np.array(LABELS[::-1], np.int32)),
+    "a list of labels": (one_hot, LABELS, LABELS[::-1]),
+    "a list of vectors": (torch.as_tensor, [[i * 2.0, 0.0, 1.0, 0.0] for i in LABELS], [[0, i * 2, 0, 1] for i in LABELS]),
+    "one label for all images": (one_hot, 3, 1),
+    "NumPy's label for all images": (one_hot, np.int64(3), np.int16(1)),
+    "a Python number that decides": (lambda depth: 9.0 if depth == 3 else [[0.0, 0.0, 9.0, 0.0]], 3, 2),
+    "a truth": (lambda on: [[0.0, 9.0, 0.0, 0.0]] if on else 0.0, True, False),
+    "a text": (lambda text: [[float(len(text)), 0.0, 0.0, 0.0]], "a", "abcdef"),
+    "a large array as it is": (lambda array: torch.from_numpy(array).reshape(1, 4, 5, 4), FIELD.numpy() * 0, FIELD.numpy()),
+    "a large tensor in a list": (lambda held: held[0].reshape(1, 4, 5, 4), ([FIELD * 0],), ([FIELD],)),
+    "a tensor in dictionaries": (
+        lambda held: held["a"]["b"].reshape(1, 4, 5, 4),
+        ({"a": {"b": FIELD * 0}},),
+        ({"a": {"b": FIELD}},),
+    ),
+    "labels in a dictionary": (
+        lambda held: one_hot(held["label"]),
+        ({"label": torch.tensor(LABELS)},),
+        ({"label": torch.tensor(LABELS[::-1])},),
+    ),
+    "an object": (lambda mood: [[mood.gain, 0.0, 0.0, 0.0]], Mood(0.0), Mood(9.0)),
+    "a gradient": (one_hot, torch.tensor(LABELS), torch.tensor([0, 0, 1, 1])),
+    "large integers": (lambda label: one_hot(label % 4), torch.tensor(LABELS) + 2**60, torch.tensor(LABELS[::-1]) + 2**60),
+    "complex numbers": (lambda z: z.imag * 5, 1j * torch.eye(4), 1j * torch.eye(4).flip(0)),
+    "doubles with a gradient": (
+        lambda h: h, torch.randn(4, 4, dtype=torch.float64, requires_grad=True), torch.ones(4, 4, dtype=torch.float64) * 4
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_whatever_a_module_is_told_is_told_apart(case: str) -> None:
+    """The second call of a sampler, with another condition of the same kind, equals the naive loop, as the first does."""
+    read, *told = TOLD[case]
+    model = Told(read)
+    sampler = pixelfast.compile(model, SHAPE, HEAD, cond=told[0], engine="reference")
+    naive = pixelfast.compile(model, SHAPE, HEAD, engine="naive")
+    images = [sampler.sample(4, seed=1, cond=cond) for cond in told]
+    assert not torch.equal(*images)
+    for found, cond in zip(images, told, strict=True):
+        assert torch.equal(found, naive.sample(4, seed=1, cond=cond))
+        assert sampler.verify(found, seed=1, cond=cond).ok
+
+
+def test_an_object_that_changes_between_calls_is_noticed() -> None:
+    mood = Mood(0.0)
+    model = Told(lambda mood: [[mood.gain, 0.0, 0.0, 0.0]])
+    sampler = pixelfast.compile(model, SHAPE, HEAD, cond=mood, engine="reference")
+    before = sampler.sample(4, seed=1, cond=mood)
+    mood.gain = 9.0
+    now = sampler.sample(4, seed=1, cond=mood)
+    assert not torch.equal(now, before)
+    assert torch.equal(now, pixelfast.sample(model, 4, shape=SHAPE, head=HEAD, engine="naive", seed=1, cond=mood))
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"cond= holds a builtins\.generator whose contents cannot be compared .* pass "):
+        pixelfast.compile(Told(lambda _: 0.0), SHAPE, HEAD, cond=((i for i in range(3)),), engine="reference")
+
+
+def test_errors_name_all_conditions() -> None:
+    model = Told(one_hot)
+    sampler = pixelfast.compile(model, SHAPE, HEAD, engine="naive")
+    wanted = r"with cond\['told'\] \(5,\) int64 \(.* as it is.*\), cond\['more'\] str 'text', cond\['size'\] int 3: Type"
+    with pytest.raises(InvalidInput, match=wanted):
+        sampler.sample(4, cond={"told": np.arange(5), "more": "text", "size": 3})
+    with pytest.raises(InvalidInput, match="with no conditions: TypeError"):
+        pixelfast.sample(model, 4, shape=SHAPE, head=HEAD)
+    with pytest.raises(InvalidInput, match=r"cond\[0\] has 5 entries .* but 4 images"):
+        sampler.sample(4, cond=torch.arange(5))
+
+
+def test_numbers_in_a_list_may_be_arguments() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 1)
+
+        def forward(self, x: Tensor, gain: float, offset: float) -> Tensor:
+            return self.conv(F.pad(x, (1, -1))) * gain + offset
+
+    sampler = pixelfast.compile(Two(), SHAPE, HEAD, engine="reference", cond=[2.0, 3.0])
+    assert torch.equal(sampler.sample(2, seed=0, cond=[2.0, 3.0]), sampler.sample(2, seed=0, cond=(2.0, 3.0)))
 
 
 # -------------------------------------------------------------------- each image gets its own

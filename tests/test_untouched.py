@@ -289,6 +289,7 @@ def test_a_copy_shares_what_cannot_change() -> None:
     assert clone.chain.__self__ is clone
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("kind", ["traced", "scripted", "compiled", "weight norm", "optimizer"])
 def test_modules_that_pytorch_changed_can_be_copied(kind: str) -> None:
     net: nn.Module = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU())

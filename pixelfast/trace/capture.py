@@ -121,7 +121,8 @@ def _accepted(module: nn.Module, inputs: Tensor, conditions: Conditions) -> tupl
         image = inputs.to(dtype)
         try:
             with plain(), as_made(module):
-                return image, first_output(module(image, *conditions.args, **conditions.kwargs), module)
+                args, kwargs = conditions.passed()
+                return image, first_output(module(image, *args, **kwargs), module)
         except RuntimeError as error:
             refused = refused or error
     assert refused is not None
@@ -145,6 +146,25 @@ def blank_output(module: nn.Module, head: Head, shape: tuple[int, int, int], con
     return output_of(module, head, torch.zeros(IMAGES, *shape, dtype=torch.int64), conditions)
 
 
+def accepted_reading(module: nn.Module, head: Head, shape: tuple[int, int, int], readings: list[Conditions]) -> int:
+    """The number of the first reading of some conditions that a frozen module accepts.
+
+    Raises:
+        InvalidInput: it accepts none; what it said about the first.
+    """
+    refused: list[InvalidInput] = []
+    for number, reading in enumerate(readings if len(readings) > 1 else ()):
+        try:
+            blank_output(module, head, shape, reading)
+        except InvalidInput as error:
+            refused.append(error)
+        else:
+            return number
+    if refused:
+        raise refused[0]
+    return 0
+
+
 def output_of(module: nn.Module, head: Head, images: Tensor, conditions: Conditions) -> Tensor:
     """What a module gives for two integer images (2, C, H, W), wherever it is."""
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
@@ -166,7 +186,8 @@ class _Wrapper(nn.Module):
         queue = iter(tensors)
         conditions = self.conditions.map(lambda _: next(queue))
         with TracingShims():
-            return first_output(self.module(inputs, *conditions.args, **conditions.kwargs), self.module)
+            args, kwargs = conditions.passed()
+            return first_output(self.module(inputs, *args, **kwargs), self.module)
 
 
 def capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions) -> Capture:
@@ -327,10 +348,9 @@ def _eager(
         raise InvalidInput(f"{error} (in layer {layer!r})" if layer else str(error)) from error
     except Exception as error:
         types = " or ".join(map(str, _types(module, inputs)))
-        given = ", ".join(f"{name} {tuple(t.shape)} {t.dtype}" for name, t in conditions.tensors()) or "no conditions"
         raise InvalidInput(
             f"{type(module).__name__} does not accept images of shape (N, {', '.join(map(str, shape))}) as {types} with "
-            f"{given}: {type(error).__name__}: {str(error).strip()[:300]}. Its forward is {type(module).__name__}"
+            f"{conditions}: {type(error).__name__}: {str(error).strip()[:300]}. Its forward is {type(module).__name__}"
             f"{_signature(module)}: check shape=, the head's encode=, and cond="
         ) from error
 
