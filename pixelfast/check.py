@@ -108,7 +108,9 @@ class Report:
     def __str__(self) -> str:
         channels, height, width = self.shape
         lines = [f"{self.name} over {channels} x {height} x {width} images"]
-        if self.leak is None:
+        if self.leak is None and self.field is None:
+            lines.append("autoregressive: not proven; other values of later sub-pixels changed no prediction in a few trials")
+        elif self.leak is None:
             lines.append("autoregressive: yes")
         else:
             lines.append(f"autoregressive: NO, {str(self.leak).removeprefix('not autoregressive: ')}")
@@ -182,7 +184,8 @@ def check(
     Args:
         data: integer images (N, C, H, W) such as the model was trained on. The first of them, 64 at most, are scored in
             bits/dim with every encoding and every layout in which the model runs and is autoregressive: a trained model
-            finds its images far more probable if they enter as they did in training. ``cond`` then belongs to these images.
+            finds its images far more probable if they enter as they did in training. ``cond`` then belongs to these images. A
+            model that cannot be traced, and is sampled by the naive engine, is scored as well.
         model, shape, head, cond, order: as those of `pixelfast.compile`.
 
     Raises:
@@ -215,6 +218,10 @@ def check(
             analysis = analyse(module, size, distribution, conditions, drawn)
     except NotAutoregressive as error:
         return report(error, **known)
+    except UnsupportedModel as error:
+        if not known.get("readings"):
+            raise
+        return report(None, error, **known)
     field = receptive_field(analysis.graph, size[1] // 2, size[2] // 2, drawn)
     known |= {"layout": analysis.layout.text, "field": field, "dense_macs": analysis.graph.dense_macs}
     try:

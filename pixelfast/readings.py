@@ -18,17 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from .conditions import Conditions
-from .errors import AmbiguousLayout, PixelfastError
+from .errors import AmbiguousLayout, PixelfastError, UnsupportedModel
 from .heads import Encode, Head
 from .order import Order
 from .pipeline import analyse
 from .trace.capture import IMAGES, call
-from .trace.output import OutputLayout
+from .trace.output import OutputLayout, candidates
 
 MOST_IMAGES, LEAST_IMAGES, SUB_PIXELS = 64, 4, 1 << 15
 """So many images are scored at most, and so few that they have about so many sub-pixels."""
 NUMBERS = 1 << 24
 """Parameters of one batch."""
+TRIALS = 12
+"""Changes by which a module that cannot be traced is tried for leaks."""
 
 MEANS = {
     "MNIST": ((0.1307,), (0.3081,)),
@@ -158,7 +160,7 @@ def score(
         try:
             _output(module, fed, conditions, values, slice(IMAGES))
             if kind not in layouts:  # what a number depends on is the same for all numbers that enter
-                layouts[kind] = _causal_layouts(module, shape, _with(head, encode, head.layout), conditions, order)
+                layouts[kind] = _causal_layouts(module, shape, _with(head, encode, head.layout), conditions, order, values)
             each = _bits(module, fed, layouts[kind], conditions, values)
         except Exception:  # whatever a stranger's module raises for inputs that it was not made for
             continue
@@ -178,9 +180,12 @@ def _output(module: nn.Module, head: Head, conditions: Conditions, values: Tenso
 
 
 def _causal_layouts(
-    module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions, order: Order
+    module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions, order: Order, values: Tensor
 ) -> list[OutputLayout]:
-    """The layouts in which no prediction sees what it predicts; among equal ones that of the head."""
+    """The layouts in which no prediction sees what it predicts; among equal ones that of the head.
+
+    Of a module that cannot be traced, those in which trials show no leak.
+    """
     texts: dict[tuple[int, ...], str] = {}
     for text in dict.fromkeys((head.layout, None)):
         try:
@@ -188,12 +193,38 @@ def _causal_layouts(
             causal: tuple[str, ...] = (analysis.layout.text,) if analysis.leak is None else ()
         except AmbiguousLayout as error:
             causal = error.layouts
+        except UnsupportedModel:
+            causal = _undisturbed(module, shape, _with(head, head.encode, text), conditions, order, values)
         except PixelfastError:  # the caller traces the model as well, and says why it cannot be
             continue
         for found in causal:
             layout = OutputLayout(found, *shape, head.parameters)
             texts.setdefault(layout.read(torch.empty(layout.shape(IMAGES), device="meta"), IMAGES).stride(), found)
     return [OutputLayout(text, *shape, head.parameters) for text in texts.values()]
+
+
+def _undisturbed(
+    module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions, order: Order, values: Tensor
+) -> tuple[str, ...]:
+    """The layouts in which other values of a sub-pixel and of all later ones change no parameter up to that sub-pixel."""
+    channels, height, width = shape
+    part, generator = values[:IMAGES], torch.Generator().manual_seed(0)
+    ranks = torch.from_numpy(order.ranks(height, width)).view(1, height, width, 1) * channels + torch.arange(channels)
+    output = _output(module, head, conditions, values, slice(len(part)))
+    found = candidates(tuple(output.shape), len(part), shape, head)
+    for _ in range(TRIALS):
+        rank = int(torch.randint(height * width * channels, (1,), generator=generator))
+        rank -= rank % channels if head.shared else 0
+        others = (part + torch.randint(1, head.levels, part.shape, generator=generator)) % head.levels
+        changed = torch.where(ranks >= rank, others, part)
+        other = _output(module, head, conditions, torch.cat([changed, values[len(part) :]]), slice(len(part)))
+        kept = (ranks <= rank).expand(part.shape)
+        found = [layout for layout in found if _same(*(layout.read(o, len(part))[kept] for o in (output, other)))]
+    return tuple(layout.text for layout in found)
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return torch.allclose(first.double(), second.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def _bits(

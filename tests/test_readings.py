@@ -163,6 +163,30 @@ def test_an_untrained_model_is_said_to_know_nothing() -> None:
     assert "a model that knows nothing has 4.0000" in text
 
 
+class Branching(nn.Module):
+    """A student that looks at its values in Python, which cannot be traced; with ``peek`` it sees what it predicts."""
+
+    def __init__(self, peek: int = 0) -> None:
+        super().__init__()
+        self.student, self.peek = Student(), peek
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.student(x.roll(-self.peek, 3)) if float(x.sum()) > -1e9 else x
+
+
+def test_a_model_that_cannot_be_traced_is_scored_too() -> None:
+    report = best_of(Branching())
+    assert report.best is not None
+    assert report.best.encode == "integer"
+    assert report.misread
+    assert report.unscheduled is not None
+    assert "autoregressive: not proven" in str(report)
+    with pytest.raises(pixelfast.UnsupportedModel):
+        best_of(Branching(peek=1))
+    with pytest.raises(pixelfast.UnsupportedModel):
+        pixelfast.check(Branching(), SHAPE, Categorical(LEVELS))
+
+
 def test_conditions_belong_to_the_images() -> None:
     model = GatedPixelCNN(SHAPE, levels=LEVELS, features=4, layers=1, classes=6)
     report = pixelfast.check(model, cond=torch.arange(6), data=IMAGES)
