@@ -195,7 +195,7 @@ def test_an_npy_is_read_as_an_npz_is(tmp_path: Path) -> None:
         (np.arange(6.0), "store labels.astype"),
         (np.eye(6, dtype=int), "argmax"),
         (np.array(list("abcabc")), "`classes`"),
-        (np.arange(6) - 1, "hold -1 .. 4, but must be 0 or more"),
+        (np.arange(6) - 1, "hold -1 .. 4, but must be 0"),
         (np.arange(5), r"\(6,\) integers are needed"),
     ],
 )
