@@ -21,6 +21,7 @@ from .simplify import prune, simplify
 from .trace.capture import IMAGES, Capture, capture
 from .trace.convert import Converted, convert
 from .trace.output import OutputLayout, ambiguous, bind, candidates
+from .trace.surroundings import same_randomness
 from .turn import turned
 
 REPEATS_BELOW = 64
@@ -48,6 +49,7 @@ class Compiled:
     field_specs: tuple[FieldSpec, ...]
 
 
+@same_randomness()
 def analyse(
     module: nn.Module, shape: tuple[int, int, int], head: Head, conditions: Conditions, order: Order = RASTER
 ) -> Analysis:
@@ -175,6 +177,7 @@ def _distinct(conditions: Conditions, n: int) -> tuple[Conditions, Tensor]:
     return conditions.rows(first, n), image
 
 
+@same_randomness()
 def _run_conditions(graph: fx.GraphModule, conditions: Conditions, n: int) -> list[Tensor]:
     """Outputs of the condition graph for images two by two: for each output float32 (pairs, elements)."""
     results: list[list[Tensor]] = []

@@ -306,3 +306,23 @@ def test_modules_that_pytorch_changed_can_be_copied(kind: str) -> None:
     image = torch.ones(1, 1, 2, 3)
     assert torch.equal(independent_copy(net).eval().forward(image), net.eval().forward(image))
     module_contents(net)
+
+
+def test_random_states_stay_as_they_are_though_the_forward_draws_numbers() -> None:
+    class Drawing(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            random.random()
+            np.random.rand()  # noqa: NPY002
+            return self.run(x) + 0 * torch.rand(2).sum()
+
+    def states() -> list[object]:
+        return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]  # type: ignore[index]  # noqa: NPY002
+
+    net = Drawing()
+    before = states()
+    for engine in ("reference", "naive"):
+        sampler = pixelfast.compile(net, SHAPE, HEAD, engine=engine)
+        images = sampler.sample(2, seed=0)
+        assert sampler.verify(images, seed=0).ok
+        sampler.log_prob(images)
+        assert states() == before

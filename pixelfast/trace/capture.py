@@ -34,7 +34,7 @@ from ..locks import Lock
 from ..recurrence import OPERATOR
 from .copying import independent_copy
 from .shims import TracingShims, bake_weight_norm
-from .surroundings import Surroundings
+from .surroundings import Surroundings, same_randomness
 
 IMAGES = 2
 """Images in the traced batch: two, so that anything that mixes images shows."""
@@ -111,7 +111,8 @@ def first_output(output: Any, module: nn.Module) -> Tensor:
 
 def call(module: nn.Module, inputs: Tensor, conditions: Conditions) -> Tensor:
     """One forward: the module's own `__call__`, its first output, without gradients; the image comes in the type it takes."""
-    return _accepted(module, inputs, conditions)[1]
+    with same_randomness():
+        return _accepted(module, inputs, conditions)[1]
 
 
 def _accepted(module: nn.Module, inputs: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
@@ -215,7 +216,7 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
     inputs = head.encode_images(images)
     example = two_images(conditions)
     inputs, output = _eager(module, inputs, example, shape)
-    again = call(module, inputs, example)
+    _, again = _accepted(module, inputs, example)  # with other random numbers
     if not _agree(output, again):
         raise UnsupportedModel(
             f"{type(module).__name__} gave two different outputs for the same images, in eval mode: its forward keeps a "

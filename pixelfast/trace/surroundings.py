@@ -38,6 +38,16 @@ class Surroundings:
                 restore()
 
 
+@contextmanager
+def same_randomness() -> Iterator[None]:
+    """Whatever runs here leaves the states of the random generators as they were."""
+    restore = _randomness()
+    try:
+        yield
+    finally:
+        restore()
+
+
 def _randomness() -> Callable[[], None]:
     torch_state, own, array = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
     on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
