@@ -55,8 +55,10 @@ def _gelu(x: Expression, approximate: str = "none") -> Expression:
 
 def _softplus(x: Expression, beta: float = 1.0, threshold: float = 20.0) -> Expression:
     scaled = x if beta == 1 else ("mul", x, float(beta))
-    value = ("add", ("relu", scaled), ("log1p", ("exp", ("neg", ("abs", scaled)))))
-    return value if beta == 1 else ("div", value, float(beta))
+    value: Expression = ("add", ("relu", scaled), ("log1p", ("exp", ("neg", ("abs", scaled)))))
+    value = value if beta == 1 else ("div", value, float(beta))
+    # Above the usual threshold of 20 both are the same in float32.
+    return value if threshold >= 20 else ("where", ("gt", scaled, float(threshold)), x, value)
 
 
 def _clamp(x: Expression, low: Expression = None, high: Expression = None) -> Expression:
@@ -114,6 +116,7 @@ EXPRESSIONS: dict[str, Callable[..., Expression]] = {
     "remainder": lambda a, b: ("sub", a, ("mul", ("floor", ("div", a, b)), b)),
     "pow": _power,
     "square": lambda x: ("mul", x, x),
+    "sign": lambda x: ("sub", ("gt", x, 0.0), ("lt", x, 0.0)),
     "elu": _elu,
     "selu": lambda x: _elu(x, 1.6732632423543772, 1.0507009873554805),
     "celu": lambda x, alpha=1.0: _elu(x, alpha, 1.0, 1.0 / alpha),
