@@ -1,6 +1,6 @@
 # make demo   set up .venv and run the demonstration
 # make test   set up .venv and run every check; continuous integration runs make triton36, too
-# make fuzz   random architectures against the naive loop, 10,000 of them
+# make fuzz   random models and calls against the naive loop, 10,000 of them: FUZZ_CASES; FUZZ_JOBS processes, by default one a core
 # make fuzz-programs   damaged programs for the native engine, 100,000 of them; fuzz-programs-asan, -tsan: with sanitizers
 # make fuzz-files   damaged checkpoint, configuration, data and picture files, 100,000 of them
 # make asan   the native engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer; make tsan: with ThreadSanitizer
@@ -52,7 +52,7 @@ pytest: $(STAMP)
 	$(BIN)/python -m pytest
 
 fuzz: $(STAMP)
-	PIXELFAST_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/test_random_models.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz_models.py --cases $(FUZZ_CASES) $(if $(FUZZ_JOBS),--jobs $(FUZZ_JOBS))
 
 fuzz-programs: $(STAMP)
 	$(BIN)/python tests/fuzz_programs.py --cases $(PROGRAM_CASES)

@@ -75,6 +75,29 @@ def trace(
     return Traced(frozen_copy(module), shape, head, sampler.prepare(cond), sampler.order)
 
 
+def judge(oracle: NaiveEngine, request: Request, cond: Conditions, values: np.ndarray, log_prob: np.ndarray, name: str) -> int:
+    """Finished images (N, H, W, C) against one forward on them; returns the ties.
+
+    Each value must be the draw of the module's own parameters: so the usual loop, which draws one after the other, would have
+    drawn the same images, as long as the module sees earlier values only.
+    """
+    head, heat = oracle.head, request.temperature
+    drawn = torch.from_numpy(values).long()
+    known = torch.zeros(drawn.shape, dtype=torch.bool) if request.given is None else torch.from_numpy(request.given >= 0)
+    if request.given is not None:
+        np.testing.assert_array_equal(values[known.numpy()], request.given[known.numpy()], err_msg=f"{name}: given values")
+    own = head.conditionals(oracle.parameters(drawn, cond), drawn)
+    noise = torch.from_numpy(request.noise)
+    differs = ~known & (head.draw(own, noise, heat) != drawn)
+    distance = head.edge_distance(own[differs], noise[differs], drawn[differs], heat)
+    wrong = int((distance > EDGE).sum())
+    assert not wrong, f"{name}: {wrong} of {drawn.numel()} draws are not the module's, by up to {float(distance.max()):.1e}"
+    expected = torch.where(known, 0.0, head.log_prob(own, drawn, heat)).flatten(1).sum(1).numpy()
+    tolerance = LOG_PROB * max(1.0, 1 / heat)
+    np.testing.assert_allclose(log_prob, expected, rtol=tolerance, atol=tolerance, err_msg=f"{name}: log-probabilities")
+    return int(differs.sum())
+
+
 def first(cond: Any, n: int) -> Any:
     """Conditions of the first n images."""
     return Conditions.parse(cond).map(lambda tensor: tensor[:n] if tensor.dim() and len(tensor) > 1 else tensor)
@@ -144,7 +167,7 @@ def snapshot(module: nn.Module) -> Mapping[str, Any]:
     children = dict(module.named_modules())
     return {
         "keys": list(module.state_dict()),
-        "bits": {name: t.detach().clone().contiguous().reshape(-1).view(torch.uint8).tolist() for name, t in tensors},
+        "bits": {name: t.detach().clone().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for name, t in tensors},
         "identity": {name: (id(t), t.data_ptr(), t.requires_grad, t.grad is None) for name, t in tensors},
         "training": {name: child.training for name, child in children.items()},
         "attributes": {name: sorted(vars(child)) for name, child in children.items()},

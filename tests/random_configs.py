@@ -1,20 +1,17 @@
-"""What a random autoregressive model is made of: a `Config` says everything about one, `configs()` draws them."""
+"""What a random autoregressive model is made of: a `Config` says everything about one, `config` draws one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import Random
 
-import torch
-from hypothesis import strategies as st
-from torch.nn import functional as F
+from random_parts import ACTIVATIONS, CONSTANTS, FILLS, PRODUCTS, SMOOTH
 
-from pixelfast.mixture import ORDERS
+from pixelfast.mixture import ORDERS as MIXTURE_ORDERS
+from pixelfast.order import ORDERS
 
-ACTIVATIONS = {
-    "relu": F.relu, "elu": F.elu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh, "softplus": F.softplus,
-    "leaky": F.leaky_relu, "hardswish": F.hardswish, "sin": torch.sin, "none": lambda x: x,
-}  # fmt: skip
-SMOOTH = ("elu", "gelu", "silu", "sin", "softplus", "tanh")
+__all__ = ["ACTIVATIONS", "SMOOTH", "Block", "Config", "Constant", "Groups", "Leak", "Window", "random_config", "spread"]
+
 NORMS = ("none", "batch", "layer", "handmade", "rms", "softmax")
 BORDERS = ("pad", "padding", "crop", "value")
 KINDS = (
@@ -30,9 +27,17 @@ STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
 SHARED_LAYOUTS = ("NKHW", "NHWK", "(NHW)K", "NK(HW)", "N(HW)K")
-HEADS = ("categorical", "categorical", "log_softmax", "logit", "probability", *ORDERS, "custom")
+HEADS = ("categorical", "categorical", "log_softmax", "logit", "probability", *MIXTURE_ORDERS, "custom")
 MIXTURES = 2
-CONDITIONS = ("none", "label", "vector", "map", "keyword")
+CONDITIONS: dict[str, tuple[str, ...]] = {
+    "none": (), "label": ("label",), "vector": ("vector",), "map": ("map",), "scale": ("scale",), "several": ("label", "map"),
+    "many": ("label", "vector", "scale"),
+}  # fmt: skip
+"""What a module takes after the image, in order."""
+ONE_WAY = ("recurrent", "strided")
+"""Kinds of blocks that are written for raster order: a model of another order with one of them turns its image by itself."""
+GROUPS = (1, 1, 1, 2, 3, 99)
+"""Of a convolution, at most: fewer where features cannot be shared out so."""
 Groups = tuple[int, ...]
 
 
@@ -58,21 +63,33 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """What makes some elements of a map independent of the image, and what stands there instead; see `random_parts`."""
+
+    kind: str = "none"
+    fill: str = "zero"
+
+
+@dataclass(frozen=True)
 class Block:
     """One layer: its kind, window, and what stands around it.
 
     `dense` joins input and output, `image` and `coordinates` join those, `shifted` joins copies moved down and to the right,
     `attention` looks at some of the pixels before, `recurrent` gives the gates of an LSTM over pixels, `inplace` adds to one
-    half of the channels and multiplies the other, and `strided` adds a map of lower resolution.
+    half of the channels and multiplies the other, and `strided` adds a map of lower resolution. Before all that, some
+    elements become `constants`, and `product` mixes the features of each pixel.
     """
 
     kind: str
     window: Window
     activation: str
     norm: str
-    depthwise: bool
+    groups: int
     style: str
     strides: tuple[int, int, str] = (1, 1, "transposed")
+    bias: bool = True
+    product: str = "none"
+    constants: tuple[Constant, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,9 @@ class Leak:
 class Config:
     """A model. With `stacks`, a second stack without masks sees the rows above, and the first one its own row only.
 
-    `head` may be an order of the parameters of a mixture of logistics, which describe all channels of a pixel.
+    `head` may be an order of the parameters of a mixture of logistics, which describe all channels of a pixel. In another order
+    than raster the masks lie in that order, unless the module `turns` its image and its output. `start` makes elements of the
+    image itself constant.
     """
 
     seed: int
@@ -105,6 +124,11 @@ class Config:
     blocks: tuple[Block, ...]
     first: Window
     leak: Leak | None = None
+    order: str = "raster"
+    turns: bool = False
+    double: bool = False
+    keyword: bool = False
+    start: Constant = Constant()
 
     @property
     def groups(self) -> int:
@@ -112,7 +136,7 @@ class Config:
 
     @property
     def shared(self) -> bool:
-        return self.head in ORDERS
+        return self.head in MIXTURE_ORDERS
 
     @property
     def parameters(self) -> int:
@@ -131,38 +155,83 @@ def spread(count: int, groups: int, interleaved: bool) -> Groups:
     return tuple(i % groups if interleaved else i * groups // count for i in range(count))
 
 
-@st.composite
-def windows(draw: st.DrawFn) -> Window:
-    rows, cols = draw(st.integers(1, 3)), draw(st.integers(1, 5))
-    row, col = draw(st.integers(0, rows - 1)), draw(st.integers(0, cols - 1))
-    return Window(rows, cols, row, col, draw(st.sampled_from((1, 1, 2))), draw(st.sampled_from(BORDERS)))
+def random_window(random: Random) -> Window:
+    rows, cols = random.randint(1, 3), random.randint(1, 5)
+    row, col = random.randrange(rows), random.randrange(cols)
+    return Window(rows, cols, row, col, random.choice((1, 1, 2)), random.choice(BORDERS))
 
 
-def blocks(activations: tuple[str, ...]) -> st.SearchStrategy[Block]:
-    return st.builds(
-        Block, st.sampled_from(KINDS), windows(), st.sampled_from(activations), st.sampled_from(NORMS), st.booleans(),
-        st.sampled_from(STYLES), st.sampled_from(STRIDES),
-    )  # fmt: skip
+def seeing_window(random: Random, order: str, size: tuple[int, int]) -> Window:
+    """A window that sees earlier pixels of its own line, or of those above where a line is one pixel."""
+    window = random_window(random)
+    lines, pixels = ORDERS[order].shape((1, *size))[1:]
+    if pixels > 1:
+        cols = max(window.cols, 2)
+        return replace(window, cols=cols, col=max(window.col, 1), dilation=1 if pixels < 3 else window.dilation)
+    rows = max(window.rows, 2)
+    return replace(window, rows=rows, row=max(window.row, 1), dilation=1 if lines < 3 else window.dilation)
 
 
-@st.composite
-def configs(draw: st.DrawFn, leaky: bool = False, activations: tuple[str, ...] = tuple(ACTIVATIONS)) -> Config:
-    head = draw(st.sampled_from(HEADS))
-    channels = draw(st.sampled_from((1, 3) if head in ORDERS else (1, 1, 2, 3)))
+def random_constant(random: Random) -> Constant:
+    return Constant(random.choice(CONSTANTS), random.choice(FILLS))
+
+
+def random_block(random: Random, activations: tuple[str, ...], plain: bool) -> Block:
+    return Block(
+        random.choice(KINDS),
+        random_window(random),
+        random.choice(activations),
+        random.choice(NORMS),
+        random.choice(GROUPS),
+        random.choice(STYLES),
+        random.choice(STRIDES),
+        bias=random.random() < 0.7,
+        product="none" if plain else random.choice(PRODUCTS),
+        constants=() if plain else tuple(random_constant(random) for _ in range(random.choice((1, 1, 2)))),
+    )
+
+
+def random_size(random: Random, small: bool) -> tuple[int, int]:
+    """Rows and columns: mostly few, sometimes one of them, seldom up to 13."""
+    kind = "few" if small else random.choices(("few", "row", "column", "many"), (10, 1, 1, 1))[0]
+    if kind == "few":
+        return random.randint(1, 6), random.randint(1, 5)
+    height, width = random.randint(2, 13), random.randint(2, 13)
+    return (1 if kind == "row" else height), (1 if kind == "column" else width)
+
+
+def random_config(
+    random: Random, leaky: bool = False, activations: tuple[str, ...] = ACTIVATIONS, small: bool = False, plain: bool = False
+) -> Config:
+    """`small` images have few pixels, channels and levels: where every sub-pixel is changed in turn. `plain` models draw in
+    raster order, constants are found at their borders only, and products are convolutions.
+    """
+    head = random.choice(HEADS)
+    few_channels = (1, 1, 2, 3) if small else (1, 1, 1, 2, 3, 3, 4, 5)
+    channels = random.choice((1, 3) if head in MIXTURE_ORDERS else few_channels)
+    levels = (2, 3, 4, 9) if small else (2, 3, 4, 9, 2, 3, 4, 9, 17, 100, 256, 300)
+    blocks = tuple(random_block(random, activations, plain) for _ in range(random.randint(1, 3)))
+    size = random_size(random, small)
+    order = "raster" if plain else random.choice(("raster",) * 5 + tuple(ORDERS))
     return Config(
-        seed=draw(st.integers(0, 999)),
-        shape=(channels, draw(st.integers(1, 6)), draw(st.integers(1, 5))),
-        levels=2 if head in ("logit", "probability") else draw(st.sampled_from((2, 3, 4, 9))),
-        features=draw(st.integers(channels, 6)),
-        colour=draw(st.booleans()),
-        interleaved=draw(st.booleans()),
-        stacks=draw(st.booleans()),
-        inputs=draw(st.sampled_from(INPUTS)),
+        seed=random.randrange(1000),
+        shape=(channels, *size),
+        levels=2 if head in ("logit", "probability") else random.choice(levels),
+        features=random.randint(channels, 7),
+        colour=random.random() < 0.5,
+        interleaved=random.random() < 0.5,
+        stacks=random.random() < 0.35,
+        inputs=random.choice(INPUTS),
         head=head,
-        layout=draw(st.sampled_from(SHARED_LAYOUTS if head in ORDERS else LAYOUTS)),
-        explicit=draw(st.booleans()),
-        condition=draw(st.sampled_from(CONDITIONS)),
-        blocks=tuple(draw(st.lists(blocks(activations), min_size=1, max_size=4))),
-        first=draw(windows()),
-        leak=Leak(draw(st.integers(0, 9)), draw(st.integers(0, 999))) if leaky else None,
+        layout=random.choice(SHARED_LAYOUTS if head in MIXTURE_ORDERS else LAYOUTS),
+        explicit=random.random() < 0.7,
+        condition=random.choice(tuple(CONDITIONS)),
+        blocks=blocks,
+        first=seeing_window(random, order, size),
+        leak=Leak(random.randrange(10), random.randrange(1000)) if leaky else None,
+        order=order,
+        turns=random.random() < 0.5 or any(block.kind in ONE_WAY for block in blocks),
+        double=not plain and random.random() < 0.2,
+        keyword=random.random() < 0.5,
+        start=random_constant(random) if not plain and random.random() < 0.5 else Constant(),
     )

@@ -6,11 +6,30 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from random_configs import ACTIVATIONS, Block, Config, Groups, Window
+from random_configs import CONDITIONS, Block, Config, Groups, Window
+from random_parts import Activation, Fixed, Given, Mix
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelfast import lstm_scan
+from pixelfast.order import ORDERS, RASTER, Order
+
+
+def frame_of(config: Config) -> Order:
+    """The order in which the layers are written: raster in a model that turns its image."""
+    return RASTER if config.turns else ORDERS[config.order]
+
+
+def turned_pads(order: Order, pads: list[int]) -> list[int]:
+    """Left, right, top, bottom of an image, from those of its lines."""
+    left, right, top, bottom = (*pads[2:], *pads[:2]) if order.columns else pads
+    across, along = (right, left) if order.left else (left, right), (bottom, top) if order.up else (top, bottom)
+    return [*across, *along]
+
+
+def allowed(before: int, after: int) -> bool:
+    """Whether features of a pixel that know as much as group `after` may see those of group `before`."""
+    return before <= after
 
 
 class MaskedConv(nn.Module):
@@ -18,39 +37,46 @@ class MaskedConv(nn.Module):
 
     mask: Tensor
 
-    def __init__(self, before: Groups, after: Groups, window: Window, style: str = "multiply", depthwise: bool = False) -> None:
+    def __init__(
+        self, before: Groups, after: Groups, window: Window, order: Order = RASTER, style: str = "multiply", groups: int = 1,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.window, self.style = window, style
-        self.groups = len(before) if depthwise and before == after else 1
-        left, right, top, bottom = window.pads()
+        self.window = window
+        self.groups = max(g for g in range(1, groups + 1) if len(before) % g == len(after) % g == 0 and g <= len(before))
+        self.pads = turned_pads(order, window.pads())
+        left, right, top, bottom = self.pads
         self.inside = window.border == "padding" and left == right and top == bottom
+        size = order.shape((1, window.rows, window.cols))[1:]
         conv = nn.Conv2d(
-            len(before), len(after), (window.rows, window.cols), dilation=window.dilation, groups=self.groups,
-            padding=(top, left) if self.inside else 0,
+            len(before), len(after), size, dilation=window.dilation, groups=self.groups,
+            padding=(top, left) if self.inside else 0, bias=bias,
         )  # fmt: skip
-        nn.init.normal_(conv.weight, std=1.5 * (self.groups / len(before)) ** 0.5)
+        share = len(before) // self.groups
+        nn.init.normal_(conv.weight, std=1.5 / share**0.5)
+        parts = [before[i * share : (i + 1) * share] for i in range(self.groups)]
+        each = len(after) // self.groups
         mask = [
-            [[self._allowed(offset, a, b) for offset in window.offsets()] for a in (before if self.groups == 1 else (b,))]
-            for b in after
+            [[offset < (0, 0) or (offset == (0, 0) and allowed(a, b)) for offset in window.offsets()] for a in parts[i // each]]
+            for i, b in enumerate(after)
         ]
-        self.register_buffer("mask", torch.tensor(mask, dtype=torch.float32).view(conv.weight.shape))
+        lines = np.array(mask, np.float32).reshape(len(after), share, window.rows, window.cols)
+        self.register_buffer("mask", torch.from_numpy(order.restored(lines, 2).copy()))
+        blind = not self.mask.flatten(1).any(1).all()  # weight norm would divide nothing by its norm
+        self.style = style = "multiply" if blind else style
         if style == "old_norm":
             conv = nn.utils.weight_norm(conv)
         elif style == "new_norm":
             conv = nn.utils.parametrizations.weight_norm(conv)
         self.conv = conv
 
-    @staticmethod
-    def _allowed(offset: tuple[int, int], before: int, after: int) -> bool:
-        return offset < (0, 0) or (offset == (0, 0) and before <= after)
-
     def forward(self, x: Tensor) -> Tensor:
         if self.inside:
             return self._convolve(x)
         if self.window.border != "crop":
-            return self._convolve(F.pad(x, self.window.pads(), value=-0.7 if self.window.border == "value" else 0.0))
+            return self._convolve(F.pad(x, self.pads, value=-0.7 if self.window.border == "value" else 0.0))
         rows, cols = x.shape[2:]
-        return self._convolve(F.pad(x, [pad + 2 for pad in self.window.pads()]))[:, :, 2 : rows + 2, 2 : cols + 2]
+        return self._convolve(F.pad(x, [pad + 2 for pad in self.pads]))[:, :, 2 : rows + 2, 2 : cols + 2]
 
     def _convolve(self, x: Tensor) -> Tensor:
         if self.style == "data":
@@ -120,19 +146,26 @@ class Recurrence(nn.Module):
         return F.pad(states, (0, 0, 1, 0))[:, :, :-1] if self.backwards else states
 
 
+def late(h: Tensor, order: Order, lines: int, pixels: int) -> Tensor:
+    """A map that is some lines and pixels late; zeros come in."""
+    pads = turned_pads(order, [pixels, -pixels, lines, -lines])
+    return F.pad(h, pads)
+
+
 class Attention(nn.Module):
     """What earlier pixels hold, mixed by scores; window, border and style say who may be seen, and how the rest is masked."""
 
-    def __init__(self, features: int, block: Block, seed: int) -> None:
+    def __init__(self, features: int, block: Block, seed: int, order: Order) -> None:
         super().__init__()
-        self.block, self.seed, self.heads = block, seed, 1 + (features % 2 == 0)
+        self.block, self.seed, self.heads, self.order = block, seed, 1 + (features % 2 == 0), order
         self.query = nn.Conv2d(features, 3 * self.heads, 1)
         self.key, self.value = nn.Conv2d(features, 3 * self.heads, 1), nn.Conv2d(features, features, 1)
 
     def seen(self, height: int, width: int) -> Tensor:
         """bool (L, L), rows ask."""
-        apart = torch.arange(height * width)[:, None] - torch.arange(height * width)
-        row = torch.arange(height * width) // width
+        ranks = torch.from_numpy(self.order.ranks(height, width).reshape(-1).copy())
+        apart = ranks[:, None] - ranks
+        row = ranks // (height if self.order.columns else width)
         seen = {
             "pad": apart > 0, "crop": (apart > 0) & (apart <= 2 * self.block.window.cols), "value": row[:, None] > row,
             "padding": (apart > 0) & torch.from_numpy(np.random.default_rng(self.seed).random(apart.shape) < 0.6),
@@ -141,7 +174,7 @@ class Attention(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         n, _, height, width = y.shape
-        asking = F.pad(y, (1, 0))[..., :-1] + F.pad(y, (0, 0, 1, 0))[:, :, :-1]
+        asking = late(y, self.order, 0, 1) + late(y, self.order, 1, 0)
         q, k, v = (
             part.view(n, self.heads, -1, height * width).transpose(2, 3)
             for part in (self.query(asking), self.key(y), self.value(y))
@@ -199,23 +232,27 @@ class Layer(nn.Module):
 
     def __init__(self, config: Config, block: Block) -> None:
         super().__init__()
-        self.block = block
+        self.block, self.order = block, frame_of(config)
         window = replace(block.window, rows=1, row=0) if config.stacks else block.window
         image, past = tuple(c + 1 for c in range(config.shape[0])), (0,) * (2 * config.features)
         joined = {"image": image, "coordinates": (0, 0), "shifted": past}.get(block.kind, ())
-        out = config.fresh * {"gated": 2, "recurrent": 4}.get(block.kind, 1)
-        self.norm = Norm(block.norm, config.fresh)
-        self.conv = MaskedConv((*config.fresh, *joined), out, window, block.style, block.depthwise)
+        fresh = config.fresh
+        out = fresh * {"gated": 2, "recurrent": 4}.get(block.kind, 1)
+        self.fixed = nn.ModuleList(fixed(config, c.kind, c.fill, len(fresh)) for c in block.constants)
+        self.norm, self.activation = Norm(block.norm, fresh), Activation(block.activation, len(fresh))
+        self.mix = Mix(block.product, torch.tensor([[float(allowed(a, b)) for a in fresh] for b in fresh]), block.bias)
+        self.conv = MaskedConv((*fresh, *joined), out, window, self.order, block.style, block.groups, block.bias)
         self.link = nn.Conv2d(config.features, len(out), 1) if config.stacks else None
-        point = Window(1, 1, 0, 0)
-        self.squeeze = MaskedConv(config.fresh * 2, config.fresh, point) if block.kind == "dense" else None
+        self.squeeze = MaskedConv(fresh * 2, fresh, Window(1, 1, 0, 0)) if block.kind == "dense" else None
         self.recurrence = Recurrence(config.features, block.window) if block.kind == "recurrent" else None
-        self.attention = Attention(config.features, block, config.seed) if block.kind == "attention" else None
+        self.attention = Attention(config.features, block, config.seed, self.order) if block.kind == "attention" else None
         self.coarse = Coarse(config.features, block) if block.kind == "strided" else None
 
-    def forward(self, h: Tensor, image: Tensor, above: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, image: Tensor, above: Tensor | None, given: Given) -> Tensor:
         kind = self.block.kind
-        y = ACTIVATIONS[self.block.activation](self.norm(h))
+        for part in self.fixed:
+            h = part(h, given)
+        y = self.mix(self.activation(self.norm(h)))
         if kind == "image":
             y = torch.cat([y, image], 1)
         elif kind == "coordinates":
@@ -223,9 +260,7 @@ class Layer(nn.Module):
             grid = torch.stack(torch.meshgrid(rows, cols, indexing="ij")).unsqueeze(0).to(h.dtype)
             y = torch.cat((y, grid.repeat(len(h), 1, 1, 1)), dim=1)
         elif kind == "shifted":
-            down = torch.zeros_like(y)
-            down[:, :, 2:] = y[:, :, :-2]
-            y = torch.cat([y, F.pad(y, (1, 0))[..., :-1], down], 1)
+            y = torch.cat([y, late(y, self.order, 0, 1), self.far(y)], 1)
         y = self.conv(y)
         if self.link is not None:
             y = y + self.link(above)
@@ -246,16 +281,32 @@ class Layer(nn.Module):
             y[:, half:].mul_(torch.sigmoid(h[:, half:]))
         return h + y if kind == "residual" else y
 
+    def far(self, y: Tensor) -> Tensor:
+        """Two lines late, in raster order by an assignment."""
+        if self.order != RASTER:
+            return late(y, self.order, min(2, *y.shape[2:]), 0)
+        down = torch.zeros_like(y)
+        down[:, :, 2:] = y[:, :, :-2]
+        return down
+
+
+def fixed(config: Config, kind: str, fill: str, features: int) -> Fixed:
+    frame = frame_of(config)
+    size = ORDERS[config.order].shape(config.shape)[1:] if config.turns else config.shape[1:]
+    return Fixed(kind, fill, features, size, frame, CONDITIONS[config.condition])
+
 
 class Above(nn.Module):
     """The rows above without any mask: windows that end at the own row, and a shift by one row for those who ask."""
 
     def __init__(self, config: Config, inputs: int) -> None:
         super().__init__()
+        self.order = frame_of(config)
         self.windows = [config.first, *(block.window for block in config.blocks)]
+        sizes = [self.order.shape((1, window.rows, window.cols))[1:] for window in self.windows]
         self.layers = nn.ModuleList(
-            nn.Conv2d(config.features if i else inputs, config.features, (w.rows, w.cols), dilation=w.dilation)
-            for i, w in enumerate(self.windows)
+            nn.Conv2d(config.features if i else inputs, config.features, size, dilation=self.windows[i].dilation)
+            for i, size in enumerate(sizes)
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -263,24 +314,27 @@ class Above(nn.Module):
         found = []
         for layer, window in zip(self.layers, self.windows, strict=True):
             left, right, *_ = window.pads()
-            x = torch.tanh(layer(F.pad(x, (left, right, (window.rows - 1) * window.dilation, 0))))
-            found.append(F.pad(x, (0, 0, 1, 0))[:, :, :-1])
+            pads = turned_pads(self.order, [left, right, (window.rows - 1) * window.dilation, 0])
+            x = torch.tanh(layer(F.pad(x, pads)))
+            found.append(late(x, self.order, 1, 0))
         return found
 
 
 class Condition(nn.Module):
-    """A label that scales and shifts the features, a vector or a map that is added to them."""
+    """A label that scales and shifts the features, a vector or a map that is added to them, a number that scales them."""
 
-    def __init__(self, kind: str, features: int) -> None:
+    def __init__(self, parts: tuple[str, ...], features: int) -> None:
         super().__init__()
-        self.label = nn.Embedding(4, 2 * features) if kind in ("label", "keyword") else None
-        self.vector = nn.Linear(3, features) if kind == "vector" else None
-        self.map = nn.Conv2d(2, features, 3, padding=1) if kind == "map" else None
+        self.label = nn.Embedding(4, 2 * features) if "label" in parts else None
+        self.vector = nn.Linear(3, features) if "vector" in parts else None
+        self.map = nn.Conv2d(2, features, 3, padding=1) if "map" in parts else None
 
-    def forward(self, h: Tensor, given: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, given: Given) -> Tensor:
         if self.label is not None:
-            scale, shift = self.label(given)[:, :, None, None].chunk(2, 1)
-            return h * (1 + scale) + shift
+            scale, shift = self.label(given["label"])[..., None, None].chunk(2, 1)
+            h = h * (1 + scale) + shift
         if self.vector is not None:
-            return h + self.vector(given)[..., None, None]
-        return h if self.map is None else h + torch.relu(self.map(given))
+            h = h + self.vector(given["vector"])[..., None, None]
+        if self.map is not None:
+            h = h + torch.relu(self.map(given["map"]))
+        return h * given["scale"].view(-1, 1, 1, 1) if "scale" in given else h

@@ -1,4 +1,4 @@
-"""Random autoregressive models: a `Config` says everything about one, `configs()` draws configs, `build` makes the module.
+"""Random autoregressive models: a `Config` says everything about one, `random_config` draws one, `build` makes the module.
 
 Every feature knows some colours of its own pixel: a feature of group g knows the colours before g, channel c of the image
 counts as group c + 1, and group 0 knows earlier pixels only. A connection within a pixel may lead from group a to group b
@@ -12,57 +12,81 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from random_configs import MIXTURES, SMOOTH, Config, Window, configs, spread
-from random_layers import Above, Condition, Layer, MaskedConv
+from random_configs import CONDITIONS, MIXTURES, SMOOTH, Config, Window, random_config, spread
+from random_layers import Above, Condition, Layer, MaskedConv, fixed, frame_of
+from random_parts import Given
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelfast.custom_head import CustomHead
 from pixelfast.heads import Bernoulli, Categorical, Head
 from pixelfast.mixture import MixtureOfLogistics
+from pixelfast.order import ORDERS, Order
 
 __all__ = [
-    "SMOOTH", "Config", "RandomModel", "arranged", "build", "conditions_of", "configs", "head_of", "influence", "sees_too_much",
+    "SMOOTH", "Config", "RandomModel", "arranged", "build", "conditions_of", "head_of", "influence", "random_config",
+    "sees_too_much",
 ]  # fmt: skip
 
 
 class RandomModel(nn.Module):
-    """(N, C, H, W) and the config's condition -> parameters in the config's layout."""
+    """(N, C, H, W) and the config's conditions -> parameters in the config's layout."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.amplitude = 1.0
         planes = tuple(c + 1 for c in range(config.shape[0]))
         if config.inputs == "ones":
             planes = (*planes, 0)
         elif config.inputs in ("onehot", "embedding"):
             planes = tuple(g for g in planes for _ in range(config.levels if config.inputs == "onehot" else 3))
-        self.embed = nn.Embedding(config.levels, 3) if config.inputs == "embedding" else None
+        self.start = fixed(config, config.start.kind, config.start.fill, config.shape[0])
+        self.embed = nn.Embedding(config.levels + 1, 3) if config.inputs == "embedding" else None
+        self.start.token = config.levels if self.embed is not None else 1
         self.above = Above(config, len(planes)) if config.stacks else None
-        self.first = MaskedConv(planes, config.fresh, replace(config.first, rows=1, row=0) if config.stacks else config.first)
-        self.condition = Condition(config.condition, config.features)
+        window = replace(config.first, rows=1, row=0) if config.stacks else config.first
+        self.first = MaskedConv(planes, config.fresh, window, frame_of(config))
+        self.condition = Condition(CONDITIONS[config.condition], config.features)
         self.layers = nn.ModuleList(Layer(config, block) for block in config.blocks)
         outputs = (1 if config.shared else config.shape[0]) * config.parameters
         coloured = config.colour and not config.shared
         after = spread(outputs, config.shape[0], config.interleaved) if coloured else (0,) * outputs
         self.out = MaskedConv(config.fresh, after, Window(1, 1, 0, 0))
 
-    def forward(self, x: Tensor, *args: Tensor, **kwargs: Tensor) -> Tensor:
-        return arranged(self.planes(x, *args, **kwargs), self.config.layout)
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.out.mask.dtype
 
-    def planes(self, x: Tensor, condition: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        given = dict(zip(CONDITIONS[self.config.condition], args, strict=False)) | kwargs
+        return arranged(self.planes(x, given), self.config.layout)
+
+    def planes(self, x: Tensor, given: Given) -> Tensor:
         """Parameters (N, P, C, H, W), shared ones C times."""
-        image = x.to(self.out.mask.dtype)
-        x = self.encoded(x)
+        given = {name: torch.as_tensor(value) for name, value in given.items()}
+        given = {name: value if value.dim() else value.view(1) for name, value in given.items()}
+        given = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in given.items()}
+        x = x.to(self.dtype) if x.is_floating_point() else x
+        if not self.config.turns:
+            return self.raster(x, given)
+        order = ORDERS[self.config.order]
+        given |= {name: turned(value, order) for name, value in given.items() if name == "map"}
+        return restored(self.raster(turned(x, order), given), order)
+
+    def raster(self, x: Tensor, given: Given) -> Tensor:
+        """`planes` in the order that the layers are written for."""
+        image = x.to(self.dtype)
+        x = self.encoded(self.start(x, given))
         above = self.above(x) if self.above is not None else [None] * (len(self.layers) + 1)
         h = self.first(x) if above[0] is None else self.first(x) + above[0]
-        h = self.condition(h, label if condition is None else condition)
+        h = self.condition(h, given)
         skips = []
         for layer, rows_above in zip(self.layers, above[1:], strict=True):
-            h = layer(h, image, rows_above)
+            h = layer(h, image, rows_above, given)
             if layer.block.kind == "skip":
                 skips.append(h)
-        y = self.out(sum(skips, h))
+        y = self.out(sum(skips, h)) * self.amplitude
         channels = self.config.shape[0]
         if self.config.shared:
             return y.unsqueeze(2).expand(-1, -1, channels, -1, -1)
@@ -78,8 +102,19 @@ class RandomModel(nn.Module):
         if self.config.inputs == "ones":
             return torch.cat([x, torch.ones_like(x[:, :1])], 1)
         if self.config.inputs == "onehot":
-            return F.one_hot(x, self.config.levels).permute(0, 1, 4, 2, 3).flatten(1, 2).to(self.out.mask.dtype)
+            return F.one_hot(x, self.config.levels).permute(0, 1, 4, 2, 3).flatten(1, 2).to(self.dtype)
         return x if self.embed is None else self.embed(x).permute(0, 1, 4, 2, 3).flatten(1, 2)
+
+
+def turned(x: Tensor, order: Order) -> Tensor:
+    """Rows and columns, the last two axes, as the lines and pixels of an order."""
+    x = x.flip((-2,) * order.up + (-1,) * order.left) if order.up or order.left else x
+    return x.mT if order.columns else x
+
+
+def restored(x: Tensor, order: Order) -> Tensor:
+    x = x.mT if order.columns else x
+    return x.flip((-2,) * order.up + (-1,) * order.left) if order.up or order.left else x
 
 
 def arranged(planes: Tensor, layout: str) -> Tensor:
@@ -103,6 +138,7 @@ def build(config: Config) -> RandomModel:
     """The module of a config; its weights depend on the config alone."""
     torch.manual_seed(config.seed)
     module = RandomModel(config).eval()
+    module = module.double() if config.double else module
     layers = [layer for layer in module.modules() if isinstance(layer, MaskedConv) and bool((layer.mask == 0).any())]
     if config.leak is not None and layers:
         mask = layers[config.leak.convolution % len(layers)].mask
@@ -130,16 +166,23 @@ def cubed_softmax(parameters: Tensor) -> Tensor:
     return p / p.sum(-1, keepdim=True)
 
 
-def conditions_of(config: Config, n: int) -> Any:
-    generator = torch.Generator().manual_seed(config.seed)
-    labels = torch.randint(4, (n,), generator=generator)
-    return {
-        "none": None,
-        "label": labels,
-        "keyword": {"label": labels},
+def conditions_of(config: Config, n: int, seed: int | None = None) -> Any:
+    """What `cond=` takes for n images: by position or by keyword."""
+    given = conditions_by_name(config, n, config.seed if seed is None else seed)
+    if config.keyword and given:
+        return given
+    return tuple(given.values()) or None
+
+
+def conditions_by_name(config: Config, n: int, seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    found = {
+        "label": torch.randint(4, (n,), generator=generator),
         "vector": torch.randn(n, 3, generator=generator),
-        "map": (torch.randn(n, 2, *config.shape[1:], generator=generator),),
-    }[config.condition]
+        "map": torch.randn(n, 2, *config.shape[1:], generator=generator),
+        "scale": torch.rand(n, generator=generator) + 0.5,
+    }
+    return {name: found[name] for name in CONDITIONS[config.condition]}
 
 
 def influence(config: Config, trials: int = 2) -> Tensor:
@@ -147,23 +190,24 @@ def influence(config: Config, trials: int = 2) -> Tensor:
 
     Sub-pixels are in the order of drawing. What a change does can be too small to see, but nothing is seen that is not there.
     """
-    module, head = build(config).double(), head_of(config, None)
+    module, head, order = build(config).double(), head_of(config, None), ORDERS[config.order]
     channels, height, width = config.shape
     size = channels * height * width
+    _, lines, pixels = order.shape(config.shape)
     generator = torch.Generator().manual_seed(1)
     found = torch.zeros(size, size, config.parameters, dtype=torch.bool)
-    given = conditions_of(config, 1)
-    given = given["label"] if isinstance(given, dict) else given[0] if isinstance(given, tuple) else given
-    if given is not None:
-        given = given.expand(size + 1, *given.shape[1:])
-        given = given.double() if given.is_floating_point() else given
+    given = conditions_by_name(config, 1, config.seed)
+    given = {name: value.double() if value.is_floating_point() else value for name, value in given.items()}
+    given = {name: value.expand(size + 1, *value.shape[1:]) for name, value in given.items()}
     for _ in range(trials):
         images = torch.randint(head.levels, (size,), generator=generator).repeat(size + 1, 1)
         images[torch.arange(size), torch.arange(size)] += torch.randint(1, head.levels, (size,), generator=generator)
-        inputs = head.encode_images((images % head.levels).view(-1, height, width, channels).permute(0, 3, 1, 2))
+        drawn = (images % head.levels).view(-1, lines, pixels, channels)
+        inputs = head.encode_images(torch.from_numpy(order.restored(drawn.numpy(), 1).copy()).permute(0, 3, 1, 2))
         with torch.no_grad():
             planes = module.planes(inputs.double() if inputs.is_floating_point() else inputs, given)
-        parameters = planes.permute(0, 3, 4, 2, 1).reshape(size + 1, size, -1)
+        seen = order.turned(planes.permute(0, 3, 4, 2, 1).numpy(), 1).copy()
+        parameters = torch.from_numpy(seen).reshape(size + 1, size, -1)
         found |= (parameters[:-1] - parameters[-1]).abs() > 1e-9
     return found
 
