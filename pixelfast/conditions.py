@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import unreadable
 from .contents import contents
 from .errors import InvalidInput
 
@@ -56,6 +57,9 @@ class Conditions:
         Arrays and lists of numbers become tensors with an entry for each image, if their first axis allows that, or stay what
         they are. Numbers stay numbers, or become tensors that all images share.
         """
+        for name, tensor in self.tensors():
+            if (reason := unreadable(tensor)) is not None:
+                raise InvalidInput(f"{name} {reason}")
         arguments = [*self.args, *self.kwargs.values()]
         if all(isinstance(value, (Tensor, str, type(None))) for value in arguments):
             return [self]

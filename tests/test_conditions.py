@@ -151,6 +151,12 @@ def test_what_cannot_be_compared_is_refused() -> None:
         pixelfast.compile(Told(lambda _: 0.0), SHAPE, HEAD, cond=((i for i in range(3)),), engine="reference")
 
 
+@pytest.mark.parametrize("tensor", [torch.zeros(1, device="meta"), torch.eye(2).to_sparse()], ids=["meta", "sparse"])
+def test_tensors_without_plain_numbers_are_refused(tensor: Tensor) -> None:
+    with pytest.raises(InvalidInput, match=r"cond\[0\] "):
+        pixelfast.compile(Told(one_hot), SHAPE, HEAD, cond=tensor)
+
+
 def test_errors_name_all_conditions() -> None:
     model = Told(one_hot)
     sampler = pixelfast.compile(model, SHAPE, HEAD, engine="naive")
