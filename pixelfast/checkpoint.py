@@ -9,7 +9,6 @@ import difflib
 import itertools
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .announce import announce
 from .arguments import check_flags, check_type
 from .ending import leaves_at_exit
 from .errors import CheckpointError, CheckpointWarning, OutputError, PixelfastError, described, place_of
@@ -164,7 +164,7 @@ def load(
             f"{type(model).__name__} does not take the weights of {file}: {described(error)} ({place_of(error)})"
         ) from error
     for remark in report.remarks():
-        warnings.warn(f"{report.path.name} into {report.model}: {remark}", CheckpointWarning, stacklevel=2)
+        announce(f"{report.path.name} into {report.model}: {remark}", CheckpointWarning)
     return model.eval()
 
 
