@@ -25,6 +25,8 @@ LITTLE = (-17, -3, -2, -1, -1, -1, -1, 1, 1, 1, 1, 2, 3, 17, 64, 1000, -1000, 1 
 NUMBERS = (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 0.0, -1.0, 1.0)
 MOST_NUMBERS = 1 << 16
 """Of an array of a call; larger ones are left as they were."""
+MOST_SUBPIXELS = 1 << 12
+"""Of the images of a call: dozens of threads that wait for one another at every row take a minute for more."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _of(words: np.ndarray, at: int, otherwise: int, least: int = 1) -> int:
 def _call(base: Base, words: np.ndarray, rng: np.random.Generator, shared: bool) -> dict[str, Any]:
     channels, height, width = (_of(words, at, int(base.words[at])) for at in (2, 3, 4))
     images = int(rng.choice([1, 1, 2, 3, 5, 13, 0]))
-    if images * channels * height * width > MOST_NUMBERS:
+    if images * channels * height * width > MOST_SUBPIXELS:
         channels, height, width = (int(base.words[at]) for at in (2, 3, 4))
     shape = _perhaps((images, height, width, channels), rng)
     noise = rng.random(shape, dtype=np.float32)
