@@ -60,6 +60,11 @@ def layout_by_elements(table: ElementTable, operands: list[Tensor], where: str, 
         if not found.all():
             node = int(columns("node")[found.argmax(), anchor])
             _continue_raster(site.reshape(3, *sizes), found.reshape(sizes), table.grid(node))
+    if known[~found].any():
+        raise UnsupportedModel(
+            f"{where} reads elements of the image (shape {shape}) beside others that are constant at the same pixels, so that "
+            "nothing says where they stand"
+        )
     features = int(np.prod([shape[d] for d in feature_dims], dtype=np.int64))
     flat = np.arange(int(np.prod(shape))).reshape(shape).transpose(order).reshape(sites, features)
     own = (table.steps(int(node)) for p in places for node in np.unique(p.node[p.known]))
