@@ -265,7 +265,9 @@ class Conditional(nn.Module):
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         h = self.inner(F.pad(x, (1, 0))[..., :-1])
         given = self.table(label[:1])[0]
-        if self.kind == "number":
+        if self.kind == "memory":
+            h = h.transpose(2, 3).as_strided(h.shape, h.stride())
+        elif self.kind == "number":
             h = h * label.sum().item()
         elif self.kind == "index":
             h = h[:, label[:1].expand(4)]

@@ -190,7 +190,7 @@ def test_constants_are_not_mixed_up(read: str, norm: str, slow: bool, monkeypatc
 
 @pytest.mark.parametrize(("kind", "said"), [
     ("number", "a Python number from its conditions"), ("index", "indexes .* conditions"),
-    ("batch norm", "that depends on conditions belongs to batch normalisation"),
+    ("memory", "as_strided"), ("batch norm", "that depends on conditions belongs to batch normalisation"),
 ])  # fmt: skip
 def test_what_would_be_frozen_is_refused(kind: str, said: str) -> None:
     with pytest.raises(UnsupportedModel, match=said):

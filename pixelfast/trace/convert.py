@@ -34,8 +34,7 @@ LAYOUT = {
     "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "slice", "select",
     "clone", "alias", "detach", "lift_fresh_copy", "split_with_sizes", "split", "cat", "stack", "unbind", "flip", "roll",
     "repeat", "slice_scatter", "select_scatter", "copy", "constant_pad_nd", "index", "index_select", "diagonal", "unfold",
-    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided", "_unsafe_index", "index_put", "upsample_nearest2d",
-    "gather",
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "_unsafe_index", "index_put", "upsample_nearest2d", "gather",
 }  # fmt: skip
 """Operations that move elements and compute nothing."""
 
@@ -206,6 +205,11 @@ class Converter:
             return self.pointwise(target, name, args, kwargs)
         if name in STATISTICS:
             raise self.statistics(name)
+        if name == "as_strided":
+            raise UnsupportedModel(
+                f"{self.at}: as_strided reads values of the image by their places in memory, which a trace does not keep: use "
+                'view, permute or unfold; engine="naive" samples such a model, slowly'
+            )
         raise UnsupportedModel(
             f"the operation {target} at {self.at} is not supported on values that depend on the image. "
             'engine="naive" samples such a model, slowly; docs/architecture.md says how an operation is added'
