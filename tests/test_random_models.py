@@ -27,9 +27,7 @@ from pixelfast.trace.output import OutputLayout
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 
-CASES = 120
-REFUSED: tuple[str, ...] = ()
-"""What these cases may be refused for."""
+CASES = 60
 IMAGES = 2
 LOOPED = 16
 """Sub-pixels of an image that is drawn by the naive loop itself, too."""
@@ -39,10 +37,18 @@ POISONED = 64
 
 @pytest.mark.parametrize("number", range(CASES))
 def test_engines_agree_with_the_naive_loop(number: int) -> None:
-    case = random_case(number, plain=True)
-    ties, refused = check(case)
+    ties, refused = check(random_case(number, plain=True))
     assert ties == 0, "a draw lies at a CDF edge: change a seed"
-    assert refused is None or refused in REFUSED, refused
+    assert refused is None, refused
+
+
+@pytest.mark.parametrize("number", range(CASES))
+def test_constants_orders_and_products_agree_with_the_naive_loop(number: int) -> None:
+    """Some of these are refused: tokens of which constants leave too few to say where they stand."""
+    ties, refused = check(random_case(number))
+    assert ties == 0, "a draw lies at a CDF edge: change a seed"
+    if refused is not None:
+        pytest.skip(refused)
 
 
 def check(case: Case) -> tuple[int, str | None]:
@@ -133,7 +139,7 @@ class Trial:
             return
         cond, by_name = call.conditions(self.config)
         request, order = self.request(call), ORDERS[self.config.order]
-        fields = evaluate_fields(compiled, Conditions.parse(cond), call.images)
+        fields = evaluate_fields(compiled, Conditions.parse(cond).readings(call.images)[0], call.images)
         found = restored(reference.run(compiled.program, turned(replace(request, fields=fields), order), poison=True), order)
         assert found.log_prob is not None
         assert found.parameters is not None
