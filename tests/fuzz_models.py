@@ -24,7 +24,9 @@ import torch
 from random_cases import Case, kinds, random_case, reason_of, shrunk
 from test_random_models import check
 
-CHUNK = 25
+CHUNK = 5
+FRESH = 40
+"""Chunks after which a process is replaced: what PyTorch keeps of its traces grows."""
 SHRINKING = 60
 """Seconds that a failing case is made simpler for."""
 
@@ -86,7 +88,7 @@ def main() -> int:
     first = random.SystemRandom().randrange(1 << 40) if options.first is None else options.first
     print(f"{options.cases} cases from number {first}, in {options.jobs} processes", flush=True)
     begin, done = time.monotonic(), list[Outcome]()
-    with multiprocessing.get_context("spawn").Pool(options.jobs, prepare, maxtasksperchild=8 * CHUNK) as pool:
+    with multiprocessing.get_context("spawn").Pool(options.jobs, prepare, maxtasksperchild=FRESH) as pool:
         for outcome in pool.imap_unordered(outcome_of, range(first, first + options.cases), CHUNK):
             done.append(outcome)
             if outcome.failed:
