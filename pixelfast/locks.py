@@ -30,7 +30,7 @@ class Lock:
     def __init__(self, forks_wait: bool = False) -> None:
         self._lock = threading.RLock()
         self.forks_wait, self.interrupted = forks_wait, False
-        _locks.add(self)
+        _locks.append(weakref.ref(self, _locks.remove))
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         return self._lock.acquire(blocking, timeout)
@@ -53,13 +53,18 @@ class Lock:
             self.interrupted = self.interrupted or self.forks_wait
 
 
-_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
+_locks: list[weakref.ref[Lock]] = []
+"""All that there are. A list is copied in one step, so that another thread may make a lock while this one forks."""
 _forking = threading.local()
 """`held`: what the thread that forks has taken."""
 
 
+def _alive() -> list[Lock]:
+    return [lock for known in _locks.copy() if (lock := known()) is not None]
+
+
 def _before() -> None:
-    _forking.held = [lock for lock in list(_locks) if lock.forks_wait and lock.acquire(timeout=PATIENCE)]
+    _forking.held = [lock for lock in _alive() if lock.forks_wait and lock.acquire(timeout=PATIENCE)]
 
 
 def _release() -> None:
@@ -69,7 +74,7 @@ def _release() -> None:
 
 def _in_child() -> None:
     _release()
-    for lock in list(_locks):
+    for lock in _alive():
         lock.after_fork()
 
 

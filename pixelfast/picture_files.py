@@ -7,7 +7,6 @@ transparency and all of its frames.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import numpy as np
 from .announce import announce
 from .errors import DataWarning, InvalidInput
 from .files import MAX_BYTES, opened
+from .locks import Lock
 from .values import widened
 
 PICTURES = {
@@ -30,7 +30,7 @@ PICTURES = {
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 """What a file may be, whatever its name. Pillow knows others, for one of which (EPS) it runs a program."""
 
-_LIMIT = threading.Lock()
+_LIMIT = Lock()
 """Pillow keeps its limit in a global."""
 
 PALETTES, FRAMES = ("colours", "indices"), ("all", "first")

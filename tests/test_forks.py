@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 import torch
 from processes import run_script
 
 import pixelfast
+from pixelfast import locks
 from pixelfast.engines import cpu
 from pixelfast.models import PixelCNN
 
@@ -156,3 +161,35 @@ def test_children_that_start_anew_draw() -> None:
         assert results.get(timeout=240) == expected
         child.join()
         assert child.exitcode == 0
+
+
+def test_every_lock_of_the_package_is_free_in_a_child() -> None:
+    files = [file for file in Path(pixelfast.__file__).parent.rglob("*.py") if file.name != "locks.py"]
+    assert [file.name for file in files if re.search(r"\bR?Lock\(\)", file.read_text().replace(" Lock()", ""))] == []
+
+
+def test_a_lock_may_be_made_while_another_thread_forks() -> None:
+    stop, interval = threading.Event(), sys.getswitchinterval()
+    failed: list[Exception] = []
+    kept = [locks.Lock() for _ in range(50)]
+
+    def forks() -> None:
+        try:
+            for _ in range(5000):
+                locks._before()
+                locks._release()
+        except RuntimeError as error:
+            failed.append(error)
+        stop.set()
+
+    sys.setswitchinterval(1e-6)
+    try:
+        thread = threading.Thread(target=forks)
+        thread.start()
+        while not stop.is_set():
+            made = [locks.Lock() for _ in range(10)]
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failed
+    del kept, made
