@@ -6,15 +6,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TextIO
 
 from torch import nn
 
-from .errors import CheckpointWarning, DataWarning, EncodingWarning
+from .errors import PACKAGE, CheckpointWarning, DataWarning, EncodingWarning
 from .heads import Assumed, Head
 
-PACKAGE = str(Path(__file__).parent)
 OURS = (CheckpointWarning, DataWarning, EncodingWarning)
 
 

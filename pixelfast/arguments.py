@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 from collections.abc import Iterable
@@ -12,32 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import InvalidInput, described
+from .errors import InvalidInput, described, like, shown
 from .heads import Head
 from .order import ORDERS, RASTER, Order
 
 SUB_PIXELS = 2**31
 """Of an image: more than any machine draws one after the other."""
 THREADS = 4096
+"""PyTorch makes as many threads as one asks for, and ends the process where the system does not."""
 INDICES = 2**63
 """Images of a seed."""
 TEMPERATURES = (1e-30, 1e30)
 """The coldest and the hottest; float32 ends at 1e-38 and 3e38, and logits are multiplied with the inverse."""
-
-
-def like(name: object, known: Iterable[str]) -> str:
-    """A question after the name that was meant, if one is near: `` (did you mean 'unit'?)``, or ""."""
-    near = difflib.get_close_matches(name, list(known), 1) if isinstance(name, str) else []
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def _shown(value: Any) -> str:
-    """A value and its type, in a line."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # a repr of anyone's
-        text = "something"
-    return f"{text if len(text) <= 80 else text[:77] + '...'} of type {type(value).__name__}"
 
 
 def module_of(model: Any) -> nn.Module:
@@ -79,7 +64,7 @@ def sizes_of(found: Any) -> tuple[int, int, int]:
     except (TypeError, ValueError, OverflowError, RuntimeError):
         channels = height = width = 0
     if min(channels, height, width) < 1 or channels * height * width > SUB_PIXELS:
-        raise InvalidInput(f"shape must be (channels, rows, columns), three positive integers, got {_shown(found)}")
+        raise InvalidInput(f"shape must be (channels, rows, columns), three positive integers, got {shown(found)}")
     return channels, height, width
 
 
@@ -116,7 +101,7 @@ def integer_of(name: str, value: Any, wanted: str) -> int:
             raise TypeError
         return operator.index(value)
     except (TypeError, ValueError, RuntimeError):
-        raise InvalidInput(f"{name} must be {wanted}, got {_shown(value)}") from None
+        raise InvalidInput(f"{name} must be {wanted}, got {shown(value)}") from None
 
 
 def count_of(name: str, value: Any, least: int = 1) -> int:
@@ -124,7 +109,7 @@ def count_of(name: str, value: Any, least: int = 1) -> int:
     wanted = f"an integer of at least {least}"
     found = integer_of(name, value, wanted)
     if not least <= found < INDICES:
-        raise InvalidInput(f"{name} must be {wanted}{'' if found < least else ' and below 2**63'}, got {_shown(value)}")
+        raise InvalidInput(f"{name} must be {wanted}{'' if found < least else ' and below 2**63'}, got {shown(value)}")
     return found
 
 
@@ -157,14 +142,14 @@ def first_of(value: Any, n: int) -> int:
 def check_type(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
     """InvalidInput unless a value is None or of a type."""
     if value is not None and not isinstance(value, kind):
-        raise InvalidInput(f"{name} must be {what}, got {type(value).__name__} {value!r:.80}")
+        raise InvalidInput(f"{name} must be {what}, got {shown(value)}")
 
 
 def check_flags(**flags: Any) -> None:
     """InvalidInput unless all are True or False."""
     for name, value in flags.items():
         if not isinstance(value, (bool, np.bool_)):
-            raise InvalidInput(f"{name} must be True or False, got {type(value).__name__} {value!r:.80}")
+            raise InvalidInput(f"{name} must be True or False, got {shown(value)}")
 
 
 def temperature_of(value: Any) -> float:
@@ -175,13 +160,13 @@ def temperature_of(value: Any) -> float:
             raise TypeError
         found = float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise InvalidInput(f"temperature must be a number above 0, got {_shown(value)}") from None
+        raise InvalidInput(f"temperature must be a number above 0, got {shown(value)}") from None
     if not 0 < found < math.inf:
-        raise InvalidInput(f"temperature must be a number above 0, got {_shown(value)}")
+        raise InvalidInput(f"temperature must be a number above 0, got {shown(value)}")
     if not least <= found <= most:
         same = "the most probable value is always drawn" if found < least else "all values are equally probable"
         raise InvalidInput(
-            f"temperature must lie within {least:g} .. {most:g}, got {_shown(value)}: beyond, {same}, and neither it nor its "
+            f"temperature must lie within {least:g} .. {most:g}, got {shown(value)}: beyond, {same}, and neither it nor its "
             "inverse is a float32 that every engine can compute with"
         )
     return found
@@ -190,14 +175,14 @@ def temperature_of(value: Any) -> float:
 def callback_of(name: str, value: Any) -> Any:
     """A function, or None."""
     if value is not None and not callable(value):
-        raise InvalidInput(f"{name} must be a function, got {_shown(value)}")
+        raise InvalidInput(f"{name} must be a function, got {shown(value)}")
     return value
 
 
 def generator_of(value: Any) -> torch.Generator | None:
     """A generator of PyTorch, or None."""
     if value is not None and not isinstance(value, torch.Generator):
-        raise InvalidInput(f"generator must be a torch.Generator, got {_shown(value)}; a number is passed as seed=")
+        raise InvalidInput(f"generator must be a torch.Generator, got {shown(value)}; a number is passed as seed=")
     return value
 
 
@@ -215,7 +200,7 @@ def values_of(name: str, images: Any, shape: tuple[int, int, int], levels: int, 
     try:
         array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidInput(f"{name} must hold integers 0 .. {levels - 1}, got {_shown(images)}: {described(error)}") from error
+        raise InvalidInput(f"{name} must hold integers 0 .. {levels - 1}, got {shown(images)}: {described(error)}") from error
     if array.dtype.kind not in "iub":
         found = images.dtype if isinstance(images, Tensor) else array.dtype
         raise InvalidInput(f"{name} must hold integers 0 .. {levels - 1}, got {found}")

@@ -11,6 +11,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from .errors import described
 from .files import MAX_BYTES, Source, opened
 
 READABLE = "biufcSU"
@@ -57,7 +58,7 @@ def _inside(file: Source, where: str) -> Iterator[None]:
     except (file.error, MemoryError):
         raise
     except Exception as failure:
-        raise file.error(f"{file.path}: {where} is damaged: {type(failure).__name__}: {failure}") from failure
+        raise file.error(f"{file.path}: {where} is damaged: {described(failure)}") from failure
 
 
 @contextlib.contextmanager

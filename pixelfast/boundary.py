@@ -17,10 +17,9 @@ from typing import ParamSpec, TypeVar
 
 from torch import nn
 
-from .arguments import like
 from .arithmetic import plain
 from .ending import inside, outside
-from .errors import InternalError, InvalidCall, InvalidInput, PixelfastError, UnsupportedModel, described, place_of
+from .errors import InternalError, InvalidCall, InvalidInput, PixelfastError, UnsupportedModel, described, like, place_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

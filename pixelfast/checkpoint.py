@@ -5,7 +5,6 @@ No code of a file is ever run, nothing is loaded in silence, and every file is w
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import os
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from .announce import announce
 from .arguments import check_flags, check_type
 from .ending import leaves_at_exit
-from .errors import CheckpointError, CheckpointWarning, OutputError, PixelfastError, described, place_of
+from .errors import CheckpointError, CheckpointWarning, OutputError, PixelfastError, described, like, nearest, place_of
 from .files import MAX_BYTES, is_folder, opened, path_of, status, write_together
 from .heads import Categorical, Head
 from .matching import Match, match_weights
@@ -213,8 +212,8 @@ def _find(path: str | Path) -> Path:
         return SHIPPED / path
     if status(found, CheckpointError) is None:
         beside = [str(found.with_name(name)) for name in _names_beside(found)]
-        near = difflib.get_close_matches(str(path), [*shipped(), *beside], 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"shipped are {shipped()}"
+        near = nearest(str(path), [*shipped(), *beside])
+        hint = f"did you mean {near!r}?" if near else f"shipped are {shipped()}"
         raise CheckpointError(f"there is no checkpoint {str(path)!r}, neither shipped nor as a file or folder: {hint}")
     return found
 
@@ -232,9 +231,9 @@ def _build(config: Mapping[str, Any], file: Path, tensors: Mapping[str, Tensor],
     """The model that a configuration describes, if it is not far larger than its weights."""
     name, arguments = config.get("architecture"), config.get("arguments")
     if not isinstance(name, str) or name not in MODELS:
-        near = difflib.get_close_matches(str(name), MODELS, 1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise CheckpointError(f"{file} names the architecture {name!r}, but pixelfast knows {sorted(MODELS)}{hint}")
+        raise CheckpointError(
+            f"{file} names the architecture {name!r}, but pixelfast knows {sorted(MODELS)}{like(name, MODELS)}"
+        )
     if not isinstance(arguments, dict):
         raise CheckpointError(f"{file} has no 'arguments' of the architecture {name!r}")
     encode = config.get("encode", "symmetric")

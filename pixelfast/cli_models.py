@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import json
@@ -22,8 +21,9 @@ import torch
 from torch import nn
 
 from . import checkpoint
+from .arguments import THREADS
 from .engines import registry
-from .errors import CheckpointError, InvalidInput, described, place_of
+from .errors import CheckpointError, InvalidInput, described, nearest, place_of
 from .files import MAX_BYTES, is_folder, status
 from .heads import Bernoulli, Categorical, Encode, Head
 from .models.size import allow_predictions
@@ -33,8 +33,6 @@ from .precision import PRECISIONS
 
 HEADS = ("categorical", "bernoulli", "bernoulli-probability")
 DEFAULT = "digits"
-MOST_THREADS = 4096
-"""PyTorch makes as many threads as one asks for, and ends the process where the system does not."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +197,8 @@ def _build(spec: str, arguments: str | None) -> nn.Module:
         factory = getattr(source, name, None)
     if factory is None:
         names = [known for known in vars(source) if not known.startswith("_")]
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:20]) or 'no names'}"
+        near = nearest(name, names)
+        hint = f"did you mean {near!r}?" if near else f"it has {', '.join(names[:20]) or 'no names'}"
         raise InvalidInput(f"{place} has no {name!r}; {hint}")
     with strangers_code(spec):
         module = factory(**options)
@@ -297,8 +295,8 @@ def byte_count(text: str) -> int:
 def use_threads(args: argparse.Namespace) -> None:
     """Hold PyTorch to --threads."""
     if args.threads is not None:
-        if args.threads > MOST_THREADS:
-            raise InvalidInput(f"--threads must lie in 1 .. {MOST_THREADS}, got {args.threads}")
+        if args.threads > THREADS:
+            raise InvalidInput(f"--threads must lie in 1 .. {THREADS}, got {args.threads}")
         torch.set_num_threads(args.threads)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn, TextIO
+
+from .errors import nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,9 +28,9 @@ class Parser(argparse.ArgumentParser):
         super().error(message + (_near(found[1], re.findall(r"[\w-]+", found[2])) if found else ""))
 
 
-def _near(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f": did you mean {near[0]}?" if near else ""
+def _near(word: str, known: Iterable[str]) -> str:
+    near = nearest(word, known)
+    return f": did you mean {near}?" if near else ""
 
 
 class Output:

@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from .errors import PACKAGES
+
 LIMIT = 200_000
 """So many tokens at most: what holds more leads out of the value, into a whole program."""
 
@@ -298,4 +300,4 @@ def installed(module: str | None) -> bool:
         return True
     found = sys.modules.get(root)
     places = [getattr(found, "__file__", None) or "", *map(str, getattr(found, "__path__", ()))]
-    return any("site-packages" in place or "dist-packages" in place for place in places)
+    return any(folder in place for place in places for folder in PACKAGES)

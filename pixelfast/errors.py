@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
+
+PACKAGE = str(Path(__file__).parent) + os.sep
+PACKAGES = ("site-packages", "dist-packages")
+"""Folders of installed packages."""
 
 
 class PixelfastError(Exception):
@@ -84,9 +91,32 @@ class VerificationError(PixelfastError):
     """Images do not agree with what the model itself draws from the same noise."""
 
 
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The name that was meant, if one is near."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1)), None) if isinstance(name, str) else None
+
+
+def like(name: object, known: Iterable[str]) -> str:
+    """A question after the name that was meant, if one is near: `` (did you mean 'unit'?)``, or ""."""
+    near = nearest(name, known)
+    return "" if near is None else f" (did you mean {near!r}?)"
+
+
+def shown(value: object) -> str:
+    """A value and its type, in a line."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a repr of anyone's
+        text = "something"
+    return f"{text if len(text) <= 80 else text[:77] + '...'} of type {type(value).__name__}"
+
+
 def described(failure: BaseException) -> str:
     """What another library raised: its kind, and the first line of its message."""
-    text = str(failure).strip()
+    try:
+        text = str(failure).strip()
+    except Exception:  # a text of anyone's
+        text = ""
     return f"{type(failure).__name__}: {text.splitlines()[0][:300]}" if text else type(failure).__name__
 
 
@@ -95,6 +125,7 @@ def place_of(failure: BaseException) -> str:
     if isinstance(failure, SyntaxError) and failure.filename:
         return f"{failure.filename}, line {failure.lineno}"
     frames = traceback.extract_tb(failure.__traceback__)
-    others = (str(Path(__file__).parent), str(Path(traceback.__file__).parent), "<")
-    theirs = [frame for frame in frames if not frame.filename.startswith(others)]
+    others = (PACKAGE, str(Path(traceback.__file__).parent) + os.sep, "<")
+    installed = [frame.filename.startswith(others) or any(folder in frame.filename for folder in PACKAGES) for frame in frames]
+    theirs = [frame for frame, other in zip(frames, installed, strict=True) if not other]
     return f"{theirs[-1].filename}, line {theirs[-1].lineno}" if theirs else "no file of yours"

@@ -9,7 +9,6 @@ probabilities are then taken from these.
 from __future__ import annotations
 
 import copy
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeGuard
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .contents import Contents, contents
-from .errors import InvalidInput
+from .errors import InvalidInput, like
 
 Encode = str | tuple[float, float] | Tensor | Sequence[float] | Callable[[Tensor], Tensor]
 
@@ -174,8 +173,7 @@ class Head(ABC):
             if encode == "integer":
                 return values.repeat(channels, 1)
             if encode not in ("unit", "symmetric"):
-                near = difflib.get_close_matches(encode, ("integer", "unit", "symmetric"), 1)
-                meant = f" (did you mean {near[0]!r}?)" if near else ""
+                meant = like(encode, ("integer", "unit", "symmetric"))
                 raise InvalidInput(f"unknown encoding {encode!r}: encode= takes {ENCODINGS}{meant}")
             unit = values.float() / max(levels - 1, 1)
             return (unit if encode == "unit" else 2 * unit - 1).repeat(channels, 1)

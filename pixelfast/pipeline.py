@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .conditions import Conditions
-from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
+from .errors import InvalidInput, NotAutoregressive, UnsupportedModel, described
 from .graph import FieldSpec, Graph
 from .heads import Head
 from .lower import lower
@@ -189,7 +189,7 @@ def _run_conditions(graph: fx.GraphModule, conditions: Conditions, n: int) -> li
                 outputs = graph(*(tensor.detach().cpu() for _, tensor in pair.tensors()))
         except Exception as error:  # what the module itself checks was left behind with the trace
             found = ", ".join(f"{name} {_summary(tensor)}" for name, tensor in conditions.tensors())
-            raise InvalidInput(f"the model cannot use these conditions ({found}): {type(error).__name__}: {error}") from error
+            raise InvalidInput(f"the model cannot use these conditions ({found}): {described(error)}") from error
         results.append([output.reshape(-1).float() for output in outputs])
     return [torch.stack(column) for column in zip(*results, strict=True)]
 

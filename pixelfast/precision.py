@@ -1,5 +1,4 @@
-"""Precisions: how the weights and inputs of products are rounded, and how far that may move what is drawn
-from.
+"""Precisions: how the weights and inputs of products are rounded, and how far that may move a model's distributions.
 
 Only products (convolutions and linear layers) are concerned: everything else stays in float32, as do all sums. What the
 precisions cost and win is measured in docs/precision.md.

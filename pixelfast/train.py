@@ -176,8 +176,7 @@ def train(
     arguments.check_flags(resume=resume, progress=progress)
     arguments.check_type("extra", extra, Mapping, "a dictionary")  # type: ignore[type-abstract]
     arguments.check_type("test", test, (tuple, list), "a tuple of tensors")
-    if on_epoch is not None and not callable(on_epoch):
-        raise InvalidInput(f"on_epoch must be a function of an Epoch, got {type(on_epoch).__name__}")
+    arguments.callback_of("on_epoch", on_epoch)
     check_images(model, images, labels, maps)
     held = None if test is None else _three(test)
     if held is not None:

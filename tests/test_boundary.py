@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fractions
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,16 @@ from oracle import ENGINES
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import Bernoulli, Categorical, CustomHead, InvalidInput, MixtureOfLogistics, NumericalError, PixelfastError
+from pixelfast import (
+    Bernoulli,
+    Categorical,
+    CustomHead,
+    InvalidInput,
+    MixtureOfLogistics,
+    NumericalError,
+    PixelfastError,
+    errors,
+)
 from pixelfast.engines.request import Request, check
 
 SHAPE = (1, 3, 4)
@@ -309,6 +319,16 @@ def raised(call: Callable[[], Any]) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+def test_an_error_within_pytorch_names_the_line_of_the_user() -> None:
+    def fails(parameters: Tensor) -> Tensor:
+        return nn.functional.layer_norm(parameters, [3])
+
+    found = raised(lambda: pixelfast.sample(Above(), shape=SHAPE, head=CustomHead(4, 4, fails), engine="naive"))
+    assert isinstance(found, InvalidInput)
+    assert re.search(r"RuntimeError: Given normalized_shape=\[3\].*test_boundary\.py, line \d+\)", str(found))
+    assert errors.described(Mine("mine")) == "Mine"
 
 
 def softmax(parameters: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..arguments import like
-from ..errors import EngineUnavailable
+from ..errors import EngineUnavailable, like
 from ..heads import Head
 from ..lower import head_name
 from ..precision import NATIVE, check_precision

@@ -28,7 +28,7 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from ..arguments import unreadable
 from ..arithmetic import as_made, plain
 from ..conditions import Conditions
-from ..errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel
+from ..errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel, described
 from ..heads import Head
 from ..locks import Lock
 from ..recurrence import OPERATOR
@@ -104,8 +104,9 @@ def first_output(output: Any, module: nn.Module) -> Tensor:
         raise UnsupportedModel(
             f"{type(module).__name__} gives {type(output).__name__}: a tensor, or a tuple whose first item is one, is needed"
         )
-    if output.is_complex() or (reason := unreadable(output)):
-        raise UnsupportedModel(f"the output of {type(module).__name__} {'is complex' if output.is_complex() else reason}")
+    reason = "is complex" if output.is_complex() else unreadable(output)
+    if reason is not None:
+        raise UnsupportedModel(f"the output of {type(module).__name__} {reason}")
     return output
 
 
@@ -232,9 +233,8 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
             if (count := len(program.graph.nodes)) <= NODE_LIMIT:
                 root, program = _decomposed(program)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise UnsupportedModel(
-            f"{type(module).__name__} cannot be traced: {type(error).__name__}: {reason}. Usual reasons: Python control flow "
+            f"{type(module).__name__} cannot be traced: {described(error)}. Usual reasons: Python control flow "
             'that looks at values of the image, or .item() in forward. engine="naive" samples such a module, slowly'
         ) from error
     if count > NODE_LIMIT:
@@ -351,7 +351,7 @@ def _eager(
         types = " or ".join(map(str, _types(module, inputs)))
         raise InvalidInput(
             f"{type(module).__name__} does not accept images of shape (N, {', '.join(map(str, shape))}) as {types} with "
-            f"{conditions}: {type(error).__name__}: {str(error).strip()[:300]}. Its forward is {type(module).__name__}"
+            f"{conditions}: {described(error)}. Its forward is {type(module).__name__}"
             f"{_signature(module)}: check shape=, the head's encode=, and cond="
         ) from error
 
