@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from .announce import announce
 from .arguments import check_flags, check_type
 from .ending import leaves_at_exit
-from .errors import CheckpointError, CheckpointWarning, OutputError, PixelfastError, described, like, nearest, place_of
-from .files import MAX_BYTES, is_folder, opened, path_of, status, write_together
+from .errors import CheckpointError, CheckpointWarning, PixelfastError, described, like, nearest, place_of
+from .files import MAX_BYTES, is_folder, make_folder, opened, path_of, status, write_together
 from .heads import Categorical, Head
 from .matching import Match, match_weights
 from .mixture import MixtureOfLogistics
@@ -80,10 +80,7 @@ def save(
         raise CheckpointError(f"extra= must be JSON: {error}") from error
     check_type("dtype", dtype, torch.dtype, "a torch.dtype")
     target = path_of(folder, CheckpointError)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"the folder {target} cannot be made: {error}") from error
+    make_folder(target)
     tensors = {name: _stored(tensor, dtype) for name, tensor in model.state_dict().items()}
     content = safetensors.torch.save(tensors, {"format": "pt"})
     write_together(

@@ -37,6 +37,7 @@ NOT_FORWARD = frozenset(
 )
 """Attributes of every module that its forward in eval mode does not look at, or that belong to a hook beside them."""
 
+GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 HOOKS = {"_forward_hooks": "_forward_hooks_with_kwargs", "_forward_pre_hooks": "_forward_pre_hooks_with_kwargs"}
 
 OF_CLASSES_ONLY = frozenset(
@@ -52,6 +53,7 @@ BY_VALUE = frozenset(
     | {torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size}
 )
 """Types of values that cannot change and whose `==` can be trusted."""
+
 DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType, types.MethodDescriptorType)
 
 
@@ -80,9 +82,6 @@ def met(*values: object) -> list[object]:
     walk = _Walk(digests=False)
     walk.follow(values)
     return walk.met
-
-
-GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 
 
 class _Walk:
@@ -194,7 +193,7 @@ class _Walk:
         code = function.__code__
         cells = function.__closure__ or ()
         self.tokens += ("function", code, len(cells))
-        held = [function.__defaults__, function.__kwdefaults__, *map(_content, cells)]
+        held = [function.__defaults__, function.__kwdefaults__, *map(content_of, cells)]
         if vars(function):
             held.append(vars(function))
         if installed(function.__globals__.get("__name__")):
@@ -261,10 +260,11 @@ def _state_is_plain(kind: type) -> bool:
     return all(getattr(kind, name, None) is getattr(object, name, None) for name in own)
 
 
-def _content(cell: types.CellType) -> object:
+def content_of(cell: types.CellType) -> object:
+    """What a variable of an enclosing function holds; NotImplemented as long as it holds nothing."""
     try:
         return cell.cell_contents
-    except ValueError:  # a cell that is still empty
+    except ValueError:
         return NotImplemented
 
 

@@ -99,9 +99,8 @@ def load(
             its values mean.
     """
     path = path_of(path)
-    levels, source_levels = (
-        None if k is None else count_of(n, k, 2) for n, k in (("levels", levels), ("source_levels", source_levels))
-    )
+    levels = None if levels is None else count_of("levels", levels, 2)
+    source_levels = None if source_levels is None else count_of("source_levels", source_levels, 2)
     seed = count_of("seed", seed, 0)
     if not isinstance(test_fraction, (int, float)):
         raise InvalidInput(f"test_fraction must be a number, got {type(test_fraction).__name__}")
@@ -130,8 +129,8 @@ def load(
         for name, both in (("labels", (labels, test_labels)), ("maps", (maps, test_maps))):
             if (both[0] is None) != (both[1] is None):
                 raise InvalidInput(f"{path}: {name} are given for only one of the training and test images")
-    quantised = (quantise(part, known, source) for part in (images, test_images))
-    return Dataset(next(quantised), labels, next(quantised), test_labels, known, classes, maps, test_maps)
+    images, test_images = quantise(images, known, source), quantise(test_images, known, source)
+    return Dataset(images, labels, test_images, test_labels, known, classes, maps, test_maps)
 
 
 def read_images(

@@ -205,6 +205,22 @@ def _lock(handle: int) -> bool | None:
     return os.fstat(handle).st_nlink > 0
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those around it, unless it is there.
+
+    Raises:
+        OutputError: that cannot be done, or there is no right to write into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else failure
+        what = "is no folder" if isinstance(failure, FileExistsError) else f"cannot be written: {reason}"
+        raise OutputError(f"{folder} {what}") from failure
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make a folder and hold it: a second holder, in this process or another, is refused. What killed writers left is removed.
@@ -214,17 +230,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: the folder is held by another, or cannot be made or written.
     """
-    handle = None
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if fcntl is not None:
-            handle = os.open(folder, os.O_RDONLY)
-    except (OSError, ValueError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else failure
-        what = "is no folder" if isinstance(failure, FileExistsError) else f"cannot be written: {reason}"
-        raise OutputError(f"{folder} {what}") from failure
+        handle = None if fcntl is None else os.open(folder, os.O_RDONLY)
+    except OSError as failure:
+        raise OutputError(f"{folder} cannot be locked: {failure.strerror}") from failure
     try:
         if handle is not None and _lock(handle) is False:
             raise OutputError(f"another run is writing {folder}: wait for it, stop it, or choose another folder")

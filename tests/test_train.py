@@ -16,7 +16,8 @@ from pixelfast import checkpoint
 from pixelfast.errors import CheckpointError, InvalidInput, NumericalError
 from pixelfast.heads import Categorical
 from pixelfast.models import GatedPixelCNN
-from pixelfast.train import Epoch, TrainOptions, augment, bits_per_dim, learning_rate, train
+from pixelfast.train import Epoch, TrainOptions, bits_per_dim, learning_rate, train
+from pixelfast.train_images import augment
 
 OPTIONS = TrainOptions(epochs=3, batch_size=8, lr=3e-3, warmup=2, shift=1, flip=True, save_every=2)
 

@@ -15,11 +15,9 @@ from ..heads import Head
 
 OPERATIONS = 20_000
 """So many steps may build a model without a file of weights. With default arguments, each of our models takes under 5,000."""
-MAKE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
-
-
 LEAST = 256
 """Bytes that a sub-pixel is taken to need: to compile even a model of 4 features took 350 for each."""
+MAKE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 OPTION = "max_bytes=, --max-bytes"
 
 

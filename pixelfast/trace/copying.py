@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..contents import installed
+from ..contents import content_of, installed
 from ..errors import UnsupportedModel
 
 M = TypeVar("M", bound=nn.Module)
@@ -93,7 +93,7 @@ def _held(value: Any) -> list[object]:
     if kind is types.FunctionType:
         written = _written(value.__code__)
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-        held = [cell if name in written else _content(cell) for name, cell in cells]
+        held = [cell if name in written else content_of(cell) for name, cell in cells]
         return [*held, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *vars(value).values()]
     if kind in PROXIES:
         return _behind(value)
@@ -108,13 +108,6 @@ def _behind(proxy: Any) -> list[object]:
         return [proxy.__repr__.__self__]
     except ReferenceError:
         return []
-
-
-def _content(cell: types.CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:  # it is still empty
-        return None
 
 
 @functools.lru_cache(1024)
@@ -214,7 +207,7 @@ class _Mender:
     def _function(self, function: types.FunctionType) -> types.FunctionType:
         """A function around copies of what it closes over and of its defaults; itself where none of these can change."""
         cells = function.__closure__ or ()
-        kept = installed(function.__globals__.get("__name__")) or all(isinstance(_content(cell), type) for cell in cells)
+        kept = installed(function.__globals__.get("__name__")) or all(isinstance(content_of(cell), type) for cell in cells)
         if kept and not any(map(_can_change, reachable(_held(function)).values())):
             return function
         own = tuple(self._cells.setdefault(id(cell), types.CellType()) for cell in cells)
