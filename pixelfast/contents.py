@@ -12,6 +12,7 @@ from __future__ import annotations
 import dis
 import functools
 import hashlib
+import re
 import sys
 import types
 import weakref
@@ -47,6 +48,15 @@ OF_CLASSES_ONLY = frozenset(
     | {"__dataclass_fields__", "__dataclass_params__", "__match_args__", "__slotnames__"}
 )
 """Names of a class that no forward of an instance runs."""
+
+DYNAMIC = frozenset(
+    {"getattr", "__getattribute__", "__getattr__", "attrgetter", "methodcaller", "getmembers"}
+    | {"__dict__", "vars", "eval", "exec"}
+)
+"""By these, code reaches attributes whose names do not stand in it."""
+
+PART = re.compile(r"(\w+_)(?:%[sd]|\{\w*\})?|(?:%[sd]|\{\w*\})?(_\w+)")
+"""A text that makes a name of another text: "act_", "act_%s", "{}_act"."""
 
 BY_VALUE = frozenset(
     {str, bytes, int, bool, type(None), type(Ellipsis), type(NotImplemented), types.CodeType, range}
@@ -84,6 +94,43 @@ def met(*values: object) -> list[object]:
     return walk.met
 
 
+class _Attributes:
+    """Attributes of classes, which wait until code that was met may use their names.
+
+    Code uses the names that stand in it. Once some code is `DYNAMIC`, names that values hold as texts are used as well, and
+    those that begin or end with a part of a name in the code: getattr(self, f"act_{self.kind}").
+    """
+
+    def __init__(self) -> None:
+        self._names, self._texts, self._parts, self._dynamic = {"forward"}, set[str](), tuple[str, ...](), False
+        self._waiting: dict[str, list[object]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names or (
+            self._dynamic and (name in self._texts or name.startswith(self._parts) or name.endswith(self._parts))
+        )
+
+    def wait(self, name: str, part: object) -> None:
+        self._waiting.setdefault(name, []).append(part)
+
+    def code(self, names: tuple[str, ...], parts: tuple[str, ...]) -> list[object]:
+        """What code with these names and parts of names may use and nothing that was met before did."""
+        new = [name for name in names if name not in self._names]
+        fresh = tuple(part for part in parts if part not in self._parts)
+        was, self._dynamic = self._dynamic, self._dynamic or not DYNAMIC.isdisjoint(new)
+        self._names.update(new)
+        self._parts += fresh
+        held = [part for name in new for part in self._waiting.pop(name, ())]
+        if self._dynamic and (fresh or not was):
+            held += [part for name in list(self._waiting) if name in self for part in self._waiting.pop(name)]
+        return held
+
+    def text(self, text: str) -> list[object]:
+        """What may be used by a text that a value holds."""
+        self._texts.add(text)
+        return self._waiting.pop(text, []) if self._dynamic else []
+
+
 class _Walk:
     """A walk through values, depth first. What has been met is named by the number of its first meeting."""
 
@@ -93,8 +140,7 @@ class _Walk:
         self.met: list[object] = []  # and kept alive: an id belongs to one value only as long as that lives
         self._digests = digests
         self._seen: dict[int, int] = {}
-        self._names = {"forward"}  # of methods and attributes that code which was met may use
-        self._waiting: dict[str, list[object]] = {}  # attributes of classes whose names no code has used yet
+        self._attributes = _Attributes()
 
     def follow(self, values: Iterable[object]) -> None:
         stack = [*reversed(list(values))]
@@ -106,6 +152,8 @@ class _Walk:
             kind = type(value)
             if kind in BY_VALUE:
                 self.tokens += (kind, value)
+                if kind is str:
+                    stack += reversed(self._attributes.text(value))  # type: ignore[arg-type]
             elif kind is float:
                 self.tokens += (kind, value.hex())  # type: ignore[attr-defined]
             elif id(value) in self._seen:
@@ -183,10 +231,10 @@ class _Walk:
             for name, part in list(vars(base).items()):
                 special = name.startswith("__") and name.endswith("__")
                 building = made and name in ("__init__", "__new__")
-                if building or name in self._names or (special and name not in OF_CLASSES_ONLY):
+                if building or name in self._attributes or (special and name not in OF_CLASSES_ONLY):
                     held += (name, part)
                 elif not special:
-                    self._waiting.setdefault(name, []).append(part)
+                    self._attributes.wait(name, part)
         return held
 
     def _function(self, function: types.FunctionType) -> list[object]:
@@ -198,7 +246,7 @@ class _Walk:
             held.append(vars(function))
         if installed(function.__globals__.get("__name__")):
             return held
-        read, names = _names_of(code)
+        read, names, parts = _names_of(code)
         for name in read:
             if name not in function.__globals__:
                 continue
@@ -207,11 +255,7 @@ class _Walk:
                 held += (name, found)
             elif not installed(found.__name__):
                 held += (part for inner in names if inner in vars(found) for part in (inner, vars(found)[inner]))
-        for name in names:
-            if name not in self._names:
-                self._names.add(name)
-                held += self._waiting.pop(name, ())
-        return held
+        return held + self._attributes.code(names, parts)
 
     def _callable(self, value: Any, kind: type) -> list[object] | None:
         """What binds functions, in all of Python's ways; None for anything else."""
@@ -278,16 +322,19 @@ def _digest(content: Any) -> bytes:
 
 
 @functools.lru_cache(4096)
-def _names_of(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The global names that some code reads, functions within it included, and all names and texts that may name attributes."""
+def _names_of(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
+    """Of some code, functions within it included: the global names that it reads, all names and texts that may name attributes,
+    and texts that may be a part of such a name.
+    """
     read = dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
     names = dict.fromkeys((*code.co_names, *(c for c in code.co_consts if isinstance(c, str) and c.isidentifier())))
+    found = [PART.fullmatch(text) for text in code.co_consts if isinstance(text, str)]
+    parts = dict.fromkeys(match[1] or match[2] for match in found if match)
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
-            more_read, more_names = _names_of(inner)
-            read.update(dict.fromkeys(more_read))
-            names.update(dict.fromkeys(more_names))
-    return tuple(read), tuple(names)
+            for known, more in zip((read, names, parts), _names_of(inner), strict=True):
+                known.update(dict.fromkeys(more))
+    return tuple(read), tuple(names), tuple(parts)
 
 
 @functools.lru_cache(4096)

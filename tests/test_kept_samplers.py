@@ -26,6 +26,7 @@ from pixelfast.contents import contents, module_contents
 SHAPE = (1, 3, 4)
 HEAD = Categorical(3, encode="unit")
 GAIN = 1.0
+GAIN_BY_NAME = GAIN_AS_IT_STANDS = 1.0
 CONFIG = types.SimpleNamespace(gain=[1.0])
 
 
@@ -127,6 +128,24 @@ def parametrized(net: Net, _: Any) -> None:
     parametrize.register_parametrization(net.body[2], "weight", Doubled())
 
 
+class ByName(Net):
+    """Finds its methods by names that do not stand in its code."""
+
+    kind, whole = "plus", "ends_as_it_stands"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self, self.whole)(getattr(self, f"act_{self.kind}")(super().forward(x)))
+
+    def act_plus(self, x: Tensor) -> Tensor:
+        return x * GAIN_BY_NAME
+
+    def ends_as_it_stands(self, x: Tensor) -> Tensor:
+        return x * GAIN_AS_IT_STANDS
+
+    def never_called(self, x: Tensor) -> Tensor:
+        return x * SAME["gain"]
+
+
 CHANGES: dict[str, Callable[[Net, pytest.MonkeyPatch], Any]] = {
     "a weight through .data": lambda net, _: net.body[2].weight.data.mul_(9),
     "a buffer": lambda net, _: net.kept.fill_(30),
@@ -187,6 +206,17 @@ def test_a_change_is_noticed(change: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert before == again
     assert before.certain
     CHANGES[change](net, monkeypatch)
+    assert module_contents(net) != before
+
+
+@pytest.mark.parametrize("name", ["GAIN_BY_NAME", "GAIN_AS_IT_STANDS"])
+def test_methods_that_are_found_by_name_count(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = ByName()
+    before = module_contents(net)
+    assert before.certain
+    monkeypatch.setitem(SAME, "gain", 30.0)
+    assert module_contents(net) == before
+    monkeypatch.setattr(sys.modules[__name__], name, 30.0)
     assert module_contents(net) != before
 
 
