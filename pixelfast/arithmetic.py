@@ -24,6 +24,8 @@ Switch = tuple[Callable[[], Any], Callable[[Any], None], Any]
 """How to read a switch, how to set it, and what it must be."""
 
 _lock = Lock()
+_forward = Lock()
+"""Held by forwards where the default type is turned for some of them: it is one for all threads."""
 _inside = 0
 _before: list[tuple[Callable[[Any], None], Any]] = []
 _dtype = torch.float32
@@ -136,6 +138,8 @@ def as_made(module: nn.Module) -> Iterator[None]:
     tensors = [*module.parameters(), *module.buffers()]
     own = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
     with ExitStack() as stack:
+        if _dtype != torch.float32:
+            stack.enter_context(_forward)
         if device is not None and device.type != "cpu" and any(tensor.device.type == device.type for tensor in tensors):
             stack.enter_context(device)
         before = torch.get_default_dtype()

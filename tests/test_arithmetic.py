@@ -128,6 +128,39 @@ def test_a_module_in_double_keeps_the_default_that_it_was_made_under() -> None:
     assert torch.equal(*found)
 
 
+def test_forwards_of_other_types_do_not_share_a_default() -> None:
+    """The default type is one for all threads: while a forward needs float64, no other forward may run."""
+    within, done, seen = threading.Event(), threading.Event(), []
+
+    class Double(Seeing):
+        def forward(self, x: Tensor) -> Tensor:
+            if armed:
+                within.set()
+                done.wait(0.3)
+                seen.append(torch.get_default_dtype())
+            return super().forward(x)
+
+    class Single(Seeing):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.get_default_dtype())
+            return super().forward(x)
+
+    armed, images = False, torch.zeros(1, *SHAPE, dtype=torch.int64)
+    with restored(torch.set_default_dtype, torch.float64, torch.float32):
+        double, single = (pixelfast.compile(net, SHAPE, HEAD, engine="naive") for net in (Double().double(), Single()))
+        for sampler in (double, single):
+            sampler.log_prob(images)
+        armed = True
+        seen.clear()
+        thread = threading.Thread(target=double.log_prob, args=(images,))
+        thread.start()
+        assert within.wait(10)
+        single.log_prob(images)
+        done.set()
+        thread.join()
+    assert seen == [torch.float64, torch.float32]
+
+
 def test_models_made_and_compiled_in_inference_mode_serve_outside() -> None:
     with torch.inference_mode():
         model = Seeing()
