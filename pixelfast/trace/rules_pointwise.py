@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UnsupportedModel
 from .constants import alone, known_tensor
 from .elements import Value, written_out
 from .pointwise import Expression
@@ -22,8 +21,6 @@ aten = torch.ops.aten
 
 def to_copy(c: Converter, target: Any, x: Value, **kwargs: Any) -> Value:
     dtype = kwargs.get("dtype")
-    if dtype in (torch.float16, torch.bfloat16):
-        raise UnsupportedModel(f"{c.at} converts to {dtype}: sample the model in float32 (model.float())")
     to_integer = dtype is not None and not dtype.is_floating_point and dtype != torch.bool
     tree: Expression = ("trunc", ("leaf", 0)) if to_integer else ("leaf", 0)
     if dtype == torch.bool:
@@ -94,18 +91,22 @@ def _by_place(c: Converter, chosen: Tensor, *operands: Tensor) -> bool:
 
 
 def batch_norm(
-    c: Converter, target: Any, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, _: float, eps: float
-) -> list[Value]:
+    c: Converter, target: Any, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, momentum: float,
+    eps: float,
+) -> list[Value]:  # fmt: skip
     """Eval-mode batch normalisation: a scale and a shift for each channel."""
-    known = [known_tensor(c, value, "a number", "belongs to batch normalisation") for value in (mean, var)]
-    scale = (known[1].double() + eps).rsqrt()
-    scale = scale if weight is None else scale * known_tensor(c, weight, "a number", "belongs to batch normalisation").double()
-    shift = -known[0].double() * scale
-    shift = shift if bias is None else shift + known_tensor(c, bias, "a number", "belongs to batch normalisation").double()
+
+    def known(value: Value) -> Tensor:
+        return known_tensor(c, value, "a number", "belongs to batch normalisation").double()
+
+    scale = (known(var) + eps).rsqrt()
+    scale = scale if weight is None else scale * known(weight)
+    shift = -known(mean) * scale
+    shift = shift if bias is None else shift + known(bias)
     view = (1, -1, *([1] * (len(x.shape) - 2)))
     leaves: list[Value | float] = [x, Value(None, scale.float().view(view)), Value(None, shift.float().view(view))]
     tree = ("add", ("mul", ("leaf", 0), ("leaf", 1)), ("leaf", 2))
-    args = (x, weight, bias, mean, var, _, eps)
+    args = (x, weight, bias, mean, var, momentum, eps)
 
     def constants() -> Value:
         return c.constants_of(target, args, {})[0]  # type: ignore[index]
