@@ -31,7 +31,7 @@ class CallbackFailed(Exception):
     """Carries what a user's callback raised past everything that handles errors."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
+        super().__init__()
         self.error = error
 
 

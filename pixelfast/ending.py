@@ -33,21 +33,20 @@ _ends_in: int | None = None
 """The thread that ends the interpreter, once one does."""
 
 
-def _enter() -> int:
-    """This thread, unless it may not come in any more."""
-    me = threading.get_ident()
+def _refuse_late(me: int) -> None:
+    """SystemExit if this thread may not come in any more. It must be in `_inside` already: this sees the end, or the end it."""
     if _ends_in not in (None, me):
         raise SystemExit("the interpreter is ending, so that this thread cannot go on")
-    return me
 
 
 @contextmanager
 def inside() -> Iterator[None]:
     """What runs within is left before the interpreter ends."""
-    me = _enter()
+    me = threading.get_ident()
     already = me in _inside
     _inside.add(me)
     try:
+        _refuse_late(me)
         yield
     finally:
         if not already:
@@ -64,7 +63,8 @@ def outside() -> Iterator[None]:
         yield
     finally:
         if already:
-            _inside.add(_enter())
+            _inside.add(me)
+            _refuse_late(me)
 
 
 def leaves_at_exit(function: Callable[P, T]) -> Callable[P, T]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .announce import announce
 from .arguments import count_of
-from .errors import DataWarning, InvalidInput
+from .errors import DataWarning, InvalidInput, described
 
 MOST_LEVELS = 256
 """Levels of a model unless one asks for more."""
@@ -31,7 +31,8 @@ def quantise(images: Tensor | np.ndarray, levels: int, source_levels: int = 256)
     try:
         values = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidInput(f"images must be a tensor or an array of integers, got {type(images).__name__}: {error}") from error
+        found = f"{type(images).__name__}: {described(error)}"
+        raise InvalidInput(f"images must be a tensor or an array of integers, got {found}") from error
     if values.is_floating_point() or values.is_complex():
         raise InvalidInput(f"images must be integers, got {values.dtype}: scale them to 0 .. {source_levels - 1} first")
     if not 2 <= levels <= source_levels:

@@ -377,7 +377,9 @@ def test_a_layer_is_named() -> None:
 
 
 @pytest.mark.parametrize("engine", EVERY)
-@pytest.mark.parametrize("error", [KeyError("mine"), InvalidInput("mine"), NumericalError("mine"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [KeyError("mine"), Mine("mine"), InvalidInput("mine"), NumericalError("mine"), KeyboardInterrupt()]
+)
 def test_what_a_callback_raises_is_the_callers(
     samplers: dict[str, pixelfast.Sampler], engine: str, error: BaseException
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import pytest
 from processes import run_script
 
+from pixelfast import ending
 from pixelfast.engines import cpu
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="ends forked children, since PyTorch is imported slowly")
@@ -97,3 +98,29 @@ def test_daemon_threads_do_not_abort_the_interpreter() -> None:
     statuses = run_script(ENDS, ",".join(engines))
     assert [statuses.pop("drew-late", ""), statuses.pop("cleaned", "")] == ["yes", "yes"]
     assert statuses == {"exit": "3", "_exit": "5", "terminate": "-15", "error": "1", "interrupt": "-2", "end": "0"}
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["comes in", "comes back from a callback"])
+def test_a_thread_that_comes_in_at_the_moment_of_the_end_is_refused(monkeypatch: pytest.MonkeyPatch, back: bool) -> None:
+    class Threads(set[int]):
+        """The interpreter begins to end, and looks who is inside, just before a thread is noted."""
+
+        def add(self, thread: int) -> None:
+            if not back or entered:
+                monkeypatch.setattr(ending, "_ends_in", -1)
+            super().add(thread)
+
+    entered: list[bool] = []
+    inside = Threads()
+    monkeypatch.setattr(ending, "_inside", inside)
+
+    def call() -> None:
+        with ending.inside():
+            assert back, "it came in"
+            with ending.outside():
+                entered.append(True)
+            raise AssertionError("it came back")
+
+    with pytest.raises(SystemExit):
+        call()
+    assert not inside

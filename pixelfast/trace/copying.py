@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contents import content_of, installed
-from ..errors import UnsupportedModel
+from ..errors import UnsupportedModel, described
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,8 +56,8 @@ def independent_copy(module: M) -> M:
         _Mender(memo, originals).mend(clone)
     except Exception as error:
         raise UnsupportedModel(
-            f"{type(module).__name__} cannot be copied with copy.deepcopy ({error}): pixelfast works on a copy, so that "
-            "your module stays as it is; remove the attribute that cannot be copied (an open file, a lock, a generator)"
+            f"{type(module).__name__} cannot be copied with copy.deepcopy ({described(error)}): pixelfast works on a copy, so "
+            "that your module stays as it is; remove the attribute that cannot be copied (an open file, a lock, a generator)"
         ) from error
     shared = [value for number, value in reachable([clone], originals).items() if number in originals and _can_change(value)]
     if shared:
