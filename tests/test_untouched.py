@@ -326,3 +326,25 @@ def test_random_states_stay_as_they_are_though_the_forward_draws_numbers() -> No
         assert sampler.verify(images, seed=0).ok
         sampler.log_prob(images)
         assert states() == before
+
+
+GENERATORS = torch.Generator(), random.Random(0), np.random.default_rng(0), np.random.RandomState(0)
+
+
+def test_generators_of_a_python_module_stay_as_they_are() -> None:
+    class Drawing(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            tensor, plain, array, old = GENERATORS
+            drawn = plain.random() + array.random() + old.rand()
+            if not torch.compiler.is_exporting():  # the tracer knows no generators
+                drawn += torch.rand(1, generator=tensor)
+            return self.run(x) + 0 * drawn
+
+    def states() -> list[str]:
+        tensor, plain, array, old = GENERATORS
+        found = tensor.get_state().tolist(), plain.getstate(), array.bit_generator.state, old.get_state()
+        return list(map(str, found))
+
+    before = states()
+    assert pixelfast.check(Drawing(), SHAPE, HEAD).autoregressive
+    assert states() == before

@@ -62,7 +62,7 @@ def _randomness() -> Callable[[], None]:
     return restore
 
 
-def _snapshot(value: Any) -> Callable[[], None] | None:
+def _snapshot(value: Any) -> Callable[[], object] | None:
     """How to put back what a value holds now; None if it cannot change."""
     kind = type(value)
     if isinstance(value, Tensor):
@@ -70,6 +70,14 @@ def _snapshot(value: Any) -> Callable[[], None] | None:
     if isinstance(value, np.ndarray):
         numbers = value.copy()
         return lambda: np.copyto(value, numbers) if value.flags.writeable else None
+    if isinstance(value, torch.Generator):
+        return functools.partial(value.set_state, value.get_state())
+    if isinstance(value, np.random.RandomState):
+        return functools.partial(value.set_state, value.get_state())
+    if isinstance(value, random.Random):
+        return functools.partial(value.setstate, value.getstate())
+    if isinstance(value, np.random.Generator):
+        return functools.partial(setattr, value.bit_generator, "state", value.bit_generator.state)
     if kind is types.FunctionType:
         names = _assigned(value.__code__)
         return _of_dict(value.__globals__, names) if names else None
