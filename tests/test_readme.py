@@ -141,7 +141,9 @@ def test_links_and_paths_lead_somewhere(document: Path) -> None:
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert (document.parent / link).exists(), f"{document.name} links to {link}"
     for path in re.findall(r"`((?:pixelfast|csrc|tests|benchmarks|docs|kernels)/[^`*\s]*)`", text):
-        assert (ROOT / path).exists(), f"{document.name} names {path}"
+        file, _, test = path.partition("::")
+        assert (ROOT / file).exists(), f"{document.name} names {path}"
+        assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{document.name} names {path}"
 
 
 def test_nothing_is_left_to_fill_in() -> None:
