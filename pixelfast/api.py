@@ -20,7 +20,8 @@ from .engines.naive import NaiveEngine
 from .errors import InvalidInput
 from .heads import Head
 from .sampler import Sampler
-from .trace.capture import IMAGES, frozen_copy
+from .trace.capture import frozen_copy
+from .trace.elements import IMAGES
 
 
 @public

@@ -18,8 +18,9 @@ from .program import Program
 from .schedule.availability import Times, availability, find_leak, leaks
 from .schedule.cadence import Schedule, is_regular, schedule
 from .simplify import prune, simplify
-from .trace.capture import IMAGES, Capture, capture
+from .trace.capture import Capture, capture
 from .trace.convert import Converted, convert
+from .trace.elements import IMAGES
 from .trace.output import OutputLayout, ambiguous, bind, candidates
 from .trace.surroundings import same_randomness
 from .turn import turned

@@ -22,7 +22,8 @@ from .errors import AmbiguousLayout, PixelfastError, UnsupportedModel
 from .heads import Encode, Head
 from .order import Order
 from .pipeline import analyse
-from .trace.capture import IMAGES, call
+from .trace.capture import call
+from .trace.elements import IMAGES
 from .trace.output import OutputLayout, candidates
 
 MOST_IMAGES, LEAST_IMAGES, SUB_PIXELS = 64, 4, 1 << 15

@@ -24,9 +24,10 @@ from .locks import Lock
 from .order import RASTER, Order
 from .pipeline import Analysis, Compiled, analyse, compile_program, evaluate_fields
 from .progress import RowProgress
-from .trace.capture import IMAGES, accepted_reading, blank_output, frozen_copy
+from .trace.capture import accepted_reading, blank_output, frozen_copy
 from .trace.copying import independent_copy
 from .trace.diagnose import first_bad_layer
+from .trace.elements import IMAGES
 from .trace.output import OutputLayout, ambiguous, candidates
 from .verify import Verification, agreement, compare
 

@@ -99,6 +99,7 @@ MAKERS: dict[str, Op] = {
     "assigned line": assigned_line,
     "assigned places": assigned_places,
     "put": put,
+    "alone": lambda h, s: torch.where(s.place[:1].argmax() == torch.arange(h[0, 0].numel()).view(s.size), h, s.channel),
     "label": lambda h, s: torch.where(s.mask, h, s.given()),
     "label shifted": lambda h, s: torch.cat((s.given().expand(-1, -1, s.size[0], 1), h[..., :-1]), 3) + s.place,
     "label channels": lambda h, s: torch.cat((h[:, 1:], s.given()[:, :1].expand(-1, -1, *s.size)), 1),
@@ -175,6 +176,9 @@ PRODUCTS: dict[str, Op] = {
     "grouped": lambda h, s: F.conv2d(F.pad(h, (2, 0, 1, 0)), s.wide[:, :2], s.bias, groups=2),
     "transposed": lambda h, s: F.conv_transpose2d(h, s.wide[:, :, :, :1], s.bias)[:, :, :-1],
     "blocks": blocks,
+    "conv1d rows": lambda h, s: (
+        F.conv1d(h.transpose(1, 2).flatten(0, 1), s.matrix[..., None], s.bias).unflatten(0, (-1, s.size[0])).transpose(1, 2)
+    ),
     "conv1d": lambda h, s: F.conv1d(h.flatten(2), s.matrix[..., None], s.bias).unflatten(2, s.size),
     "linear 4": lambda h, s: first(F.linear(last(h), s.matrix, s.bias)),
     "linear 3": lambda h, s: untokens(F.linear(tokens(h), s.matrix, s.bias), s),

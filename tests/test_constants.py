@@ -68,6 +68,20 @@ def test_one_row_or_column(size: tuple[int, int], step: tuple[str, str]) -> None
     assert error(ConstantModel(size, [step], 5), size) <= PARAMETERS
 
 
+@pytest.mark.parametrize(
+    ("size", "steps"),
+    [
+        ((3, 4), [("positions", "layer norm rows"), ("none", "linear 2")]),
+        ((3, 4), [("alone", "linear 3"), ("put", "conv1d")]),
+        ((2, 2), [("right", "linear 2"), ("alone", "bmm")]),
+        ((6, 2), [("right", "conv1d rows"), ("assigned line", "addmm")]),
+    ],
+)
+def test_tokens_of_which_lines_are_constant(size: tuple[int, int], steps: list[tuple[str, str]]) -> None:
+    """Where tokens stand in the image shows although whole rows, columns, or all but one of them come from no pixel."""
+    assert error(ConstantModel(size, steps, 7), size) <= PARAMETERS
+
+
 def test_constants_of_a_float64_module() -> None:
     model = ConstantModel(SIZE, [("positions", "conv above"), ("right", "linear 2")], 6).double()
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 from ..program import Keys
-from .builder_base import IMAGES, both_images
-from .elements import NEXT_IMAGE, Value, all_elements, written_out
+from .builder_base import both_images
+from .elements import IMAGES, NEXT_IMAGE, Value, all_elements, written_out
 from .layout_types import PlainLayout
 from .values import mixed, shape_of
 

@@ -11,10 +11,9 @@ from torch import Tensor, fx
 from ..errors import UnsupportedModel
 from ..graph import Edge, FieldSpec, Node
 from ..program import Rect
-from .elements import NEXT_IMAGE, ElementTable, Rectangle, live_channels, stepped, written_out
+from .elements import IMAGES, NEXT_IMAGE, ElementTable, Rectangle, live_channels, stepped, written_out
 from .phases import brought_together
 
-IMAGES = 2
 Window = tuple[int, int, int, int]
 """Rows [0], [1] and columns [2], [3] of an array."""
 

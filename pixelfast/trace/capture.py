@@ -33,11 +33,9 @@ from ..heads import Head
 from ..locks import Lock
 from ..recurrence import OPERATOR
 from .copying import independent_copy
+from .elements import IMAGES
 from .shims import TracingShims, bake_weight_norm
 from .surroundings import Surroundings, same_randomness
-
-IMAGES = 2
-"""Images in the traced batch: two, so that anything that mixes images shows."""
 
 _TRACING = Lock(forks_wait=True)
 """torch.export keeps what it does in globals, even calls of modules are patched meanwhile: one thread at a time may trace."""

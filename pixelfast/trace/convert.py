@@ -20,10 +20,10 @@ from ..order import RASTER, Order
 from ..program import Op
 from . import attention, rules_channels, rules_pointwise, rules_pools, rules_products, rules_scans
 from .builder import GraphBuilder
-from .builder_base import IMAGES, Origin
+from .builder_base import Origin
 from .capture import Capture
 from .constants import constant_part, constants
-from .elements import Value, all_elements, reshaped, written_out
+from .elements import IMAGES, Value, all_elements, reshaped, written_out
 from .layout_types import Layout
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
 from .values import mixed, replace_values, shape_of, values_in

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..conditions import Conditions
 from ..heads import Head
-from .capture import IMAGES, output_of
+from .capture import output_of
+from .elements import IMAGES
 
 TRIALS = 4
 """Batches of random images that are tried after a blank one."""

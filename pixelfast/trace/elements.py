@@ -21,6 +21,9 @@ from torch import Tensor, fx
 
 from ..graph import Node
 
+IMAGES = 2
+"""Images in the traced batch: two, so that anything that mixes images shows."""
+
 _IMAGE_BIT = 56
 _NODE_BIT = 36
 _NODE_MASK = (1 << (_IMAGE_BIT - _NODE_BIT)) - 1

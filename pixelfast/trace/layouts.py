@@ -7,14 +7,14 @@ dimension for each of images, rows and columns, which a few of their numbers sho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from .elements import NEXT_IMAGE, ElementTable, live_channels, written_out
+from .elements import IMAGES, NEXT_IMAGE, ElementTable, all_elements, live_channels, written_out
 from .layout_search import layout_by_elements
 from .layout_types import IndexLayout, Layout, PlainLayout
 
@@ -47,6 +47,10 @@ def infer_layout(
     repeated = None if size is None else _repeated_layout(table, operands, channel_dims, size)
     if repeated is not None:
         return repeated
+    if not all(map(all_elements, operands)):
+        merged = _merged_layout(table, operands, channel_dims, size)
+        if merged is not None:
+            return merged
     try:
         return layout_by_elements(table, operands, where, channel_dims)
     except UnsupportedModel:
@@ -54,7 +58,10 @@ def infer_layout(
         alone = [_layout_or_none(table, numbers, where, channel_dims) for numbers in operands] if len(operands) > 1 else []
         found = [layout for layout in alone if layout is not None and layout.inside.all()]
         if not found:
-            raise
+            merged = _merged_layout(table, operands, channel_dims, size, proved=False)
+            if merged is None:
+                raise
+            return merged
         return max(found, key=lambda layout: layout.size[1] * layout.size[2])
 
 
@@ -145,9 +152,53 @@ def _layout_with_gaps(table: ElementTable, operands: list[Tensor], channel_dims:
         return None
     near = table.places(np.array([here, beside[site_dims[1]], beside[site_dims[2]]]))
     steps = int(near.row[1] - near.row[0]), int(near.col[2] - near.col[0])
-    layout = PlainLayout(shape, site_dims, 0, 0, steps)
+    return _where_it_stands(table, PlainLayout(shape, site_dims, 0, 0, steps), written)
+
+
+def _merged_layouts(
+    table: ElementTable, operands: list[Tensor], channel_dims: tuple[int, ...], size: tuple[int, int] | None
+) -> Iterator[tuple[PlainLayout, int, tuple[int, ...]]]:
+    """What tensors may be that have all pixels in raster order in one dimension, of one image or of one after the other: of the
+    whole image, or of a node. Each with that dimension and what it is divided into.
+    """
+    shape = tuple(operands[0].shape)
+    some = max(map(written_out, operands), key=lambda numbers: int(numbers.count_nonzero()))
+    if not some.any():
+        return
+    node = int(table.places(some[some > 0][:1].numpy()).node[0])
+    grids = [*([] if size is None else [(size, (1, 1))]), (table.grid(node), table.steps(node))]
+    for (rows, cols), steps in grids:
+        for dim, length in enumerate(shape):
+            images = length // (rows * cols)
+            apart = (images, rows, cols) if images == IMAGES else (rows, cols)
+            if dim in channel_dims or length != np.prod(apart) or (images == 1 and (dim == 0 or shape[0] != IMAGES)):
+                continue
+            site_dims = (dim if images == IMAGES else 0, dim + len(apart) - 2, dim + len(apart) - 1)
+            yield PlainLayout((*shape[:dim], *apart, *shape[dim + 1 :]), site_dims, 0, 0, steps), dim, apart
+
+
+def _merged_layout(
+    table: ElementTable,
+    operands: list[Tensor],
+    channel_dims: tuple[int, ...],
+    size: tuple[int, int] | None,
+    proved: bool = True,
+) -> IndexLayout | None:
+    """The first of `_merged_layouts` that the elements prove, or the first one."""
+    for plain, dim, apart in _merged_layouts(table, operands, channel_dims, size):
+        parted = [written_out(numbers).unflatten(dim, apart) for numbers in operands]
+        found = _where_it_stands(table, plain, parted) if proved else plain
+        if found is not None:
+            channels = tuple(d - (len(apart) - 1) * (d > dim) for d in plain.channel_dims)
+            return IndexLayout(plain.index, found.row0, found.col0, channels, plain.steps)
+    return None
+
+
+def _where_it_stands(table: ElementTable, layout: PlainLayout, operands: list[Tensor]) -> PlainLayout | None:
+    """A layout at the place where its elements come from; None if those of some feature come from no common offset."""
     most, row0, col0 = 0, 0, 0
-    for numbers in written:
+    steps = layout.steps
+    for numbers in operands:
         maps = layout.gather(numbers).numpy()
         known = maps[0] > 0  # (rows, cols, F)
         if any(not np.array_equal(np.where(known, image - n * NEXT_IMAGE, 0), maps[0]) for n, image in enumerate(maps)):
