@@ -17,7 +17,7 @@ from .conditions import Conditions
 from .contents import Contents, module_contents
 from .engines import registry
 from .engines.naive import NaiveEngine
-from .errors import InvalidInput
+from .errors import AmbiguousLayout, InvalidInput
 from .heads import Head
 from .sampler import Sampler
 from .trace.capture import frozen_copy
@@ -74,6 +74,8 @@ def compile(
         return sampler
     try:
         sampler.prepare(cond)
+    except AmbiguousLayout:
+        raise
     except InvalidInput:
         # A forward with more arguments may only lack its conditions, which come with the call.
         if cond is not None or not _takes_conditions(model):

@@ -9,7 +9,7 @@ from oracle import ENGINES
 from torch import nn
 
 import pixelfast
-from pixelfast import Categorical, Sampler, VerificationError
+from pixelfast import Categorical, InvalidInput, Sampler, VerificationError
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 SHAPE = (1, 7, 5)
@@ -219,6 +219,18 @@ def test_compiling_may_wait_for_the_conditions() -> None:
     sampler = pixelfast.compile(model)
     labels = torch.tensor([2, 0])
     assert sampler.verify(sampler.sample(2, seed=0, cond=labels), seed=0, cond=labels).ok
+
+
+class TwoReadings(nn.Module):
+    """Logits of two levels for two channels, each alone or first: no prediction sees anything; a condition may be left out."""
+
+    def forward(self, x: torch.Tensor, shift: torch.Tensor | None = None) -> torch.Tensor:
+        return x.repeat(1, 2, 1, 1) * 0 + torch.arange(4.0).view(4, 1, 1)
+
+
+def test_compiling_asks_for_the_layout_at_once() -> None:
+    with pytest.raises(InvalidInput, match="layout="):
+        pixelfast.compile(TwoReadings(), (2, 3, 4), pixelfast.Categorical(2, encode="unit"))
 
 
 def test_explain_names_schedule_and_cost(sampler: Sampler) -> None:
