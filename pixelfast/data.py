@@ -27,7 +27,7 @@ from .errors import InvalidInput, described
 from .files import MAX_BYTES, is_folder, opened, path_of, status
 from .picture_files import PictureOptions
 from .picture_folders import read_folder
-from .values import quantise, source_levels_of, widened
+from .values import deep_enough, quantise, source_levels_of
 
 IMAGE_KEYS = ("X_train", "x_train", "train_images", "images", "X", "x")
 LABEL_KEYS = ("y_train", "train_labels", "labels", "y")
@@ -109,19 +109,17 @@ def load(
     if status(path) is None:
         raise InvalidInput(f"there is no data at {path}")
     parts = _read(path, axes, PictureOptions(background, palette, frames, max_bytes))
-    images, test_images = parts["images"], parts.get("test_images")
+    images, test = parts["images"], parts.get("test_images")
     classes = parts.get("classes", ())
     labels, maps = _labels(path, parts, "", images, classes), as_maps(str(path), images, parts.get("maps"))
-    bits, said = parts.get("bits"), parts.get("levels")
-    if bits in (1, 2, 4) and source_levels is None and levels is not None and levels > 2**bits:  # as viewers show them
-        images, bits = widened(images, bits), 8
-        test_images = None if test_images is None else widened(test_images, parts["bits"])
-    arrays = [images] if test_images is None else [images, test_images]
-    known, source = source_levels_of(str(path), arrays, levels, said=said, asked=source_levels, bits=bits)
-    if test_images is None:
+    arrays, bits = deep_enough([images] if test is None else [images, test], parts.get("bits"), levels, source_levels)
+    known, source = source_levels_of(str(path), arrays, levels, said=parts.get("levels"), asked=source_levels, bits=bits)
+    images, *held_out = arrays
+    if not held_out:
         _, maps, _, test_maps = _split(images, maps, test_fraction, seed)
         images, labels, test_images, test_labels = _split(images, labels, test_fraction, seed)
     else:
+        (test_images,) = held_out
         test_labels = _labels(path, parts, "test_", test_images, classes)
         test_maps = as_maps(str(path), test_images, parts.get("test_maps"))
         if test_images.shape[1:] != images.shape[1:]:
@@ -129,8 +127,8 @@ def load(
         for name, both in (("labels", (labels, test_labels)), ("maps", (maps, test_maps))):
             if (both[0] is None) != (both[1] is None):
                 raise InvalidInput(f"{path}: {name} are given for only one of the training and test images")
-    images, test_images = quantise(images, known, source), quantise(test_images, known, source)
-    return Dataset(images, labels, test_images, test_labels, known, classes, maps, test_maps)
+    train, test = quantise(images, known, source), quantise(test_images, known, source)
+    return Dataset(train, labels, test, test_labels, known, classes, maps, test_maps)
 
 
 def read_images(

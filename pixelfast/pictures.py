@@ -18,7 +18,7 @@ from .errors import InvalidInput
 from .files import MAX_BYTES, path_of, write_atomically
 from .order import RASTER, Order
 from .picture_files import PictureOptions, pillow, read_frames
-from .values import quantise, source_levels_of, widened
+from .values import deep_enough, quantise, source_levels_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -205,9 +205,8 @@ def read_given(
     if len(frames) > 1:
         raise InvalidInput(f"{path} has {len(frames)} frames: save the one that is meant as a picture of its own")
     (picture,) = frames
-    values, clear, bits = picture.values, picture.clear, picture.bits
-    if bits in (1, 2, 4) and source_levels is None and levels > 2**bits:
-        values, bits = widened(values, bits), 8
+    clear = picture.clear
+    (values,), bits = deep_enough([picture.values], picture.bits, levels, source_levels)
     if values.shape[:2] != (height, width) or channels not in (1, 3):
         found = f"{values.shape[0]} x {values.shape[1]}"
         raise InvalidInput(f"{path} has {found} pixels, but the model draws images of {channels} x {height} x {width}")

@@ -335,9 +335,7 @@ class _Run:
                 state = unpickled(source, self.device)
                 identity = dict(state["identity"])
         except CheckpointError as error:
-            raise CheckpointError(
-                f"{file} is damaged or no training state: {error}; resume=False (--restart) starts anew"
-            ) from error
+            raise _damaged(file, str(error)) from error
         for name, wanted in self._identity().items():
             if identity.get(name) != wanted:
                 raise CheckpointError(
@@ -347,9 +345,7 @@ class _Run:
         try:
             self._take(state)
         except Exception as error:  # what a damaged file holds can be anything
-            raise CheckpointError(
-                f"{file} is damaged or no training state: {described(error)}; resume=False (--restart) starts anew"
-            ) from error
+            raise _damaged(file, described(error)) from error
 
     def _take(self, state: Mapping[str, Any]) -> None:
         """Stand where a state says; some error if it is none of this run."""
@@ -373,6 +369,10 @@ class _Run:
 
     def _groups(self) -> list[dict[str, Any]]:
         return self.optimiser.state_dict()["param_groups"]
+
+
+def _damaged(file: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{file} is damaged or no training state: {reason}; resume=False (--restart) starts anew")
 
 
 @contextmanager

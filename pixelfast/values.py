@@ -54,6 +54,19 @@ def widened(array: np.ndarray, bits: int) -> np.ndarray:
     return array.astype(np.uint8) * np.uint8(255 // (2**bits - 1)) if bits in (1, 2, 4) else array
 
 
+def deep_enough(
+    arrays: Sequence[np.ndarray], bits: int | None, levels: int | None, asked: int | None
+) -> tuple[list[np.ndarray], int | None]:
+    """Arrays of one source and their bits: pictures of fewer bits than K needs as bytes, unless an option says S.
+
+    Args:
+        bits, levels, asked: see `source_levels_of`.
+    """
+    if bits in (1, 2, 4) and asked is None and levels is not None and levels > 2**bits:
+        return [widened(array, bits) for array in arrays], 8
+    return list(arrays), bits
+
+
 def source_levels_of(
     place: str,
     arrays: Sequence[np.ndarray],
