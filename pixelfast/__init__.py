@@ -3,6 +3,7 @@
     images = pixelfast.sample(model, n=64)
 """
 
+from . import data
 from .api import compile, sample
 from .check import Report, check
 from .checkpoint import load, save
@@ -54,6 +55,7 @@ __all__ = [
     "VerificationError",
     "check",
     "compile",
+    "data",
     "load",
     "lstm_scan",
     "sample",

@@ -53,7 +53,9 @@ def shape_of(model: nn.Module, shape: Any = None) -> tuple[int, int, int]:
     """(C, H, W) of the images: as given, or `model.shape`."""
     found = shape if shape is not None else getattr(model, "shape", None)
     if found is None:
-        raise InvalidInput(f"{type(model).__name__} does not say which images it draws: pass shape=(channels, rows, columns)")
+        raise InvalidInput(
+            f"{type(model).__name__} does not say which images it draws: pass shape=(channels, rows, columns) (--shape C,H,W)"
+        )
     return sizes_of(found)
 
 

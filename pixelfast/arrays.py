@@ -50,7 +50,8 @@ def as_images(
             continue
         strides = tuple(stride for stride, size in zip(images.strides, images.shape, strict=True) if size > 1)
         found.setdefault((images.shape, strides), (images, text))
-    if axes is None and shape is None and array.ndim == 2 and _may_be_flat(array.shape[1]):
+    flat = array.ndim == 2 and (_may_be_flat(array.shape[1]) or count not in (None, 1))
+    if axes is None and shape is None and flat:
         raise InvalidInput(
             f'{place}: images have shape {array.shape}: if this is one image, say axes="HW" (--axes HW); if a row is an image'
             ", store images.reshape(N, H, W) or (N, C, H, W)"

@@ -157,7 +157,8 @@ class Report:
         elif self.misread:
             lines.append(
                 f"encode={best.text}, layout {best.layout} scores clearly better than what {source}, encode={used.text}, "
-                f"layout {used.layout}: pass it to the head, or images will be wrong"
+                f"layout {used.layout}: pass it to the head, or images are wrong"
+                + ("" if self.assumed else ", unless it was trained so and is not done yet")
             )
         else:
             lines.append(f"none scores clearly better than what {source}, encode={used.text}")
@@ -186,12 +187,15 @@ def check(
             bits/dim with every encoding and every layout in which the model runs and is autoregressive: a trained model
             finds its images far more probable if they enter as they did in training. ``cond`` then belongs to these images. A
             model that cannot be traced, and is sampled by the naive engine, is scored as well.
-        model, shape, head, cond, order: as those of `pixelfast.compile`.
+        shape: as that of `pixelfast.compile`; of a model that does not say it, that of ``data``.
+        model, head, cond, order: as those of `pixelfast.compile`.
 
     Raises:
         InvalidInput, UnsupportedModel, NumericalError: the model could not be traced; each says why.
     """
     module_of(model)
+    if shape is None and getattr(model, "shape", None) is None and len(getattr(data, "shape", ())) == 4:
+        shape = tuple(data.shape[1:])  # type: ignore[union-attr,assignment]
     size, distribution = shape_of(model, shape), head_of(model, head)
     drawn = order_of(model, order)
     distribution.table(size)  # refuses a wrong encoding before anything else happens

@@ -169,7 +169,7 @@ def _open_checkpoint(args: argparse.Namespace, shape: tuple[int, int, int] | Non
     if foreign:
         names = ", ".join("--" + name.replace("_", "-") for name in foreign)
         raise InvalidInput(f"{names} describe a model of your own: give it by --model MODULE:FACTORY")
-    name = args.checkpoint or DEFAULT
+    name = DEFAULT if args.checkpoint is None else args.checkpoint
     module = checkpoint.load(name, max_bytes=args.max_bytes)
     if shape is not None:
         allow_predictions(shape, cast(Head, module.head), args.max_bytes)
@@ -297,7 +297,7 @@ def use_threads(args: argparse.Namespace) -> None:
     if args.threads is not None:
         if args.threads > THREADS:
             raise InvalidInput(f"--threads must lie in 1 .. {THREADS}, got {args.threads}")
-        torch.set_num_threads(args.threads)
+        torch.set_num_threads(min(args.threads, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 64))
 
 
 def wants_progress(asked: bool | None) -> bool:

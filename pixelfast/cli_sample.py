@@ -109,6 +109,7 @@ def run_sample(args: argparse.Namespace) -> int:
     if args.gif is not None:
         writable(args.gif, (".gif",))
     opened = open_model(args)
+    _check_number(args, "labels", 8)
     labels, cond = conditions(args, opened, args.n)
     started = time.perf_counter()
     options = {"cond": cond, "engine": args.engine, "precision": args.precision, "self_check": args.self_check}
@@ -118,6 +119,7 @@ def run_sample(args: argparse.Namespace) -> int:
     _announce(args.engine, sampler)
     grid_options = {"columns": args.columns, "scale": args.scale}
     drawing = None if args.gif is None else Drawing(sampler.head.levels, order=sampler.order, **grid_options)
+    _check_number(args, "images", math.prod(sampler.shape))
     _check_pictures(args, files, sampler.shape)
     given = _given(args, sampler)
     what = {"seed": args.seed, "cond": cond, "temperature": args.temperature, "given": given, "first": args.first}
@@ -153,6 +155,15 @@ def run_sample(args: argparse.Namespace) -> int:
     if failures:
         raise OutputError("; ".join(failures))
     return 0
+
+
+def _check_number(args: argparse.Namespace, what: str, size: int) -> None:
+    """Refuse more images than the memory is meant to hold, `size` bytes each, before anything is made of them."""
+    if args.n * size > args.max_bytes:
+        raise InvalidInput(
+            f"-n {args.n}: {what} would take {args.n * size:,} bytes or more, and the limit is {args.max_bytes:,}: draw in "
+            "parts, by --first, or raise --max-bytes"
+        )
 
 
 def _check_pictures(args: argparse.Namespace, files: Sequence[Path], shape: tuple[int, int, int]) -> None:

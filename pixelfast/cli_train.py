@@ -275,6 +275,8 @@ def run_eval(args: argparse.Namespace) -> int:
         for part in _images(args, opened, head_of(opened.module, opened.head).levels)
     )
     assert images is not None
+    if not len(images):
+        raise InvalidInput("no images are held out: score those that there are, by --split train or --split all")
     wanted = bool(opened.labels) if opened.own else args.with_labels
     if wanted and labels is None:
         raise InvalidInput(f"{opened.name} is conditional on a class, but the data have no labels")

@@ -25,7 +25,7 @@ from .array_files import open_npz, read_npy
 from .arrays import as_images, as_labels, as_maps
 from .errors import InvalidInput, described
 from .files import MAX_BYTES, is_folder, opened, path_of, status
-from .picture_files import PictureOptions
+from .picture_files import PICTURES, PictureOptions
 from .picture_folders import read_folder
 from .values import deep_enough, quantise, source_levels_of
 
@@ -195,7 +195,10 @@ def _from_npz(path: Path, max_bytes: int) -> dict[str, Any]:
         parts: dict[str, Any] = {"images": _first(arrays, IMAGE_KEYS), "labels": _first(arrays, LABEL_KEYS)}
         parts["maps"] = _first(arrays, MAP_KEYS)
         if parts["images"] is None:
-            raise InvalidInput(f"{path} holds {sorted(arrays)}, but none of {', '.join(IMAGE_KEYS)}")
+            raise InvalidInput(
+                f"{path} holds {sorted(arrays)}, but none of {', '.join(IMAGE_KEYS)}: store the images under one of these "
+                "names, as np.savez(path, images=...) does"
+            )
         test = _first(arrays, TEST_IMAGE_KEYS)
         if test is not None:
             parts |= {"test_images": test, "test_labels": _first(arrays, TEST_LABEL_KEYS)}
@@ -242,7 +245,8 @@ def read_idx(path: str | Path, max_bytes: int = MAX_BYTES) -> np.ndarray:
         axes = head[3] if len(head) == 4 else 0
         numbers = stream.read(4 * axes)
         if head[:2] != b"\0\0" or not 1 <= axes <= 4 or head[2] not in IDX_TYPES or len(numbers) < 4 * axes:
-            raise InvalidInput(f"{path} is no .npz or .npy file, folder, or idx file (first bytes {head!r})")
+            hint = f"; pictures are read from their folder, {path.parent}" if path.suffix.lower() in PICTURES else ""
+            raise InvalidInput(f"{path} is no .npz or .npy file, folder, or idx file (first bytes {head!r}){hint}")
         kind, sizes = np.dtype(IDX_TYPES[head[2]]), struct.unpack(f">{axes}I", numbers)
         wanted = math.prod(sizes) * kind.itemsize
         file.allow(wanted)

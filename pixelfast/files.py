@@ -95,6 +95,8 @@ def path_of(path: object, error: type[PixelfastError] = InvalidInput) -> Path:
     """A path that was given as text or as a path."""
     if not isinstance(path, (str, os.PathLike)):
         raise error(f"a path is text or a pathlib.Path, got {type(path).__name__}")
+    if path == "":  # pathlib takes it for the folder one is in
+        raise error("a path is empty: say the file or folder, and . for the folder that this runs in")
     return Path(path)
 
 
@@ -147,7 +149,8 @@ def _not_written(path: Path, failure: Exception) -> OutputError:
     reason = failure.strerror if isinstance(failure, OSError) and failure.strerror else described(failure)
     full = isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT)
     with contextlib.suppress(OSError):  # libraries say in words of their own that the disk is full
-        full = full or os.statvfs(path.parent).f_bavail == 0
+        place = os.statvfs(path.parent)
+        full = full or place.f_blocks > place.f_bavail == 0  # what is no disk, as /proc, has no blocks
     return OutputError(
         f"{path} cannot be written: {'no space is left on the disk' if full else reason}. What was there before is kept"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ TRAIN = {"train", "training"}
 TEST = {"test", "testing"}
 VALID = {"val", "valid", "validation"}
 SPLITS = TRAIN | TEST | VALID
+LIKE_SPLITS = re.compile(r"(train|test|val|valid|eval|dev)(ing|idation|uation)?(set|data|images?|[ab])?([\W_\d].*)?", re.I)
+"""Names that may mean the parts of a split as well: test_images, val2017, trainA."""
 LEFT_BEHIND = {"__MACOSX", "@eaDir"}
 """Folders that archivers and file servers add; names that begin with a dot are not looked at either."""
 
@@ -108,6 +111,12 @@ def _classes(path: Path, files: Sequence[Path]) -> tuple[str, ...]:
     names = tuple(sorted({place[0] for place in places if len(place) > 1}))
     if not names:
         return ()
+    alike = [LIKE_SPLITS.fullmatch(name) for name in names]
+    if all(alike) and len({found[1].lower() for found in alike if found}) > 1:
+        raise InvalidInput(
+            f"{path} holds {', '.join(f'{name}/' for name in names)}, which are named like the parts of a split: name them "
+            f"train/ and test/, give the path of one part ({path / names[0]}), or rename folders that are classes"
+        )
     if loose:
         raise InvalidInput(
             f"{path} holds pictures ({loose[0]}) and folders of pictures ({names[0]}/): where folders are classes, "

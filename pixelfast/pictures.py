@@ -209,7 +209,10 @@ def read_given(
     (values,), bits = deep_enough([picture.values], picture.bits, levels, source_levels)
     if values.shape[:2] != (height, width) or channels not in (1, 3):
         found = f"{values.shape[0]} x {values.shape[1]}"
-        raise InvalidInput(f"{path} has {found} pixels, but the model draws images of {channels} x {height} x {width}")
+        raise InvalidInput(
+            f"{path} has {found} pixels, but the model draws images of {channels} x {height} x {width}: crop or "
+            "resize it; what `pixelfast sample` writes as an .npz is read back, a sheet of several images is not"
+        )
     unknown = np.zeros((height, width), bool) if clear is None else clear == 0
     if clear is not None and ((clear > 0) & (clear < 255)).any():
         raise InvalidInput(f"{path} is half transparent somewhere: a pixel must be opaque (known) or clear (to be drawn)")

@@ -79,9 +79,10 @@ def source_levels_of(
     """(K, S) for integer arrays of one source.
 
     In this order: what the file says (a key ``levels``), the option ``source_levels``, and the type. Booleans take two values.
-    Bytes, and the pixels of pictures, take as many as their bits allow only if a value needs all of these bits: below that,
-    label maps, codes and dark pictures look alike. What lies within 0 .. K-1 is then taken as it is, with a warning, and
-    anything else is asked for. Other integers of 0 .. K-1 are levels as they are, for K of at most 256, as bytes are.
+    Bytes, and the pixels of pictures, take as many as their bits allow only if a value needs all of these bits and is none of
+    0 .. K-1: otherwise label maps, codes and dark pictures look alike. What lies within 0 .. K-1 is then taken as it is, with a
+    warning, and anything else is asked for. Other integers of 0 .. K-1 are levels as they are, for K of at most 256, as bytes
+    are.
 
     Args:
         place: the file, for messages.
@@ -106,14 +107,28 @@ def source_levels_of(
     source = said or asked or (2 if most == 2 else None)
     if low < 0 or (source is not None and high >= source):
         fitting = "0 or more" if source is None else f"0 .. {source - 1}"
-        raise InvalidInput(
-            f"{place}: pixels must be {fitting}, got {low} .. {high}: give source_levels= (--source-levels) where the data has "
-            "another range"
-        )
+        if low < 0:
+            hint = "add what is missing to 0 before they are stored"
+        elif said is not None:
+            hint = f"by its own words they take {said} values: store `levels`={high + 1} or more, or values that are smaller"
+        else:
+            hint = f"say source_levels={high + 1} (--source-levels {high + 1}) or more"
+        raise InvalidInput(f"{place}: pixels must be {fitting}, got {low} .. {high}: {hint}")
     if source is not None:
+        _enough(place, source, levels)
         return source if levels is None else levels, source
+    _enough(place, most, levels)
     wanted = min(most or MOST_LEVELS, MOST_LEVELS) if levels is None else levels
     return wanted, _by_type(place, f"{bits} bits" if most else str(kind), high, wanted, most)
+
+
+def _enough(place: str, source: int, levels: int | None) -> None:
+    """Refuse more levels than there are values; 0: there is no bound."""
+    if source and levels is not None and levels > source:
+        raise InvalidInput(
+            f"{place}: its pixels take {source} values, and cannot become {levels} levels: say levels={source} "
+            f"(--levels {source})"
+        )
 
 
 def _range(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
@@ -123,7 +138,7 @@ def _range(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
 
 def _by_type(place: str, kind: str, high: int, wanted: int, most: int) -> int:
     """S where neither the file nor an option says it: values of 0 .. high of a type made for `most` values, 0: for any."""
-    if most and (high >= most // 2 or high == 0 or wanted == most):
+    if most and (high >= max(most // 2, wanted) or high == 0 or wanted == most):
         return most
     if high < wanted <= MOST_LEVELS:
         if most:
@@ -137,8 +152,8 @@ def _by_type(place: str, kind: str, high: int, wanted: int, most: int) -> int:
     found = f"{place}: how many values can a pixel take? Its pixels are of {kind} and hold 0 .. {high}, for {wanted} levels"
     if high < wanted:
         raise InvalidInput(
-            f"{found}: say source_levels={wanted} (--source-levels {wanted}) where they are levels as they are, or store a "
-            "number `levels` in the .npz"
+            f"{found}: say source_levels={wanted} (--source-levels {wanted}) where they are levels as they are, "
+            f"{f'source_levels={most} where all of these count, ' if most else ''}or store a number `levels` in the .npz"
         )
     full = most or next((size for size in (256, 65536) if high < size), high + 1)
     raise InvalidInput(

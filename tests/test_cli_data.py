@@ -40,6 +40,8 @@ def test_what_sample_wrote_is_read_back_as_it_is(folder: Path, capsys: pytest.Ca
     out, err = capsys.readouterr()
     assert err == ""
     assert bits(out) == pytest.approx(drawn, abs=1e-4)
+    assert cli.main(["eval", *SMALL, "--data", "own.npz", "--test-fraction", "0"]) == 2
+    assert "no images are held out: score those that there are, by --split train" in capsys.readouterr().err
     assert cli.main(["eval", *SMALL, "--data", "own.npy", "--axes", "NCHW", "--split", "all"]) == 0
     out, err = capsys.readouterr()
     assert bits(out) == pytest.approx(drawn, abs=1e-4)

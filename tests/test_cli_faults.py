@@ -93,6 +93,10 @@ SAMPLE = ("sample", "--checkpoint", "small", "--engine", "naive", "-n", "2")
         (("--shape", "1,1000000,1000"), "the model is too large"),
         (("--given", "/dev/zero"), "it is a device"),
         (("--cond", "folder.png"), "Is a directory"),
+        (("-n", "2000000000"), "-n 2000000000: labels would take 16,000,000,000 bytes or more"),
+        (("-n", "40000000"), "draw in parts, by --first, or raise --max-bytes"),
+        (("--checkpoint", ""), "a path is empty"),
+        (("--given", ""), "a path is empty"),
         (("-n", "9" * 30), "argument -n: must be a whole number of at most 2147483647"),
         (("--label", "9" * 5000), "takes no label"),
         (("--max-bytes", "9" * 5000), "argument --max-bytes: must be a whole number"),
@@ -118,7 +122,9 @@ def test_a_folder_without_the_right_to_write(capsys: pytest.CaptureFixture[str],
     monkeypatch.setattr("os.access", lambda *_: False)  # the tests may run as root, who may do everything
     assert "there is no right to write into ." in refused(capsys, *SAMPLE, "-o", "a.png")
     data("a.npz")
-    message = refused(capsys, "train", "--data", "a.npz", "--features", "4", "--layers", "1", "--out", "run")
+    small = ("--data", "a.npz", "--features", "4", "--layers", "1")
+    assert "a path is empty" in refused(capsys, "train", *small, "--out", "")
+    message = refused(capsys, "train", *small, "--out", "run")
     assert "run cannot be written: Permission denied" in message
 
 

@@ -53,8 +53,10 @@ def test_sixteen_bits_are_kept(tmp_path: Path, ending: str) -> None:
     assert np.array_equal(quietly(tmp_path)[0, 0], DEEP // 256)
     assert np.array_equal(quietly(tmp_path, 16)[0, 0], DEEP // 4096)
     assert np.array_equal(quietly(tmp_path, 65536)[0, 0], DEEP)
+    with pytest.raises(InvalidInput, match=r"source_levels=65000 .*source_levels=65536 where all"):  # codes, or a picture
+        images(tmp_path, 65000)
     assert np.array_equal(read_given(tmp_path / f"deep{ending}", (3, 7, 5), 16)[0, 2], DEEP // 4096)
-    with pytest.raises(InvalidInput, match=r"must be 0 .. 255, got 0 .. 64600: give source_levels="):
+    with pytest.raises(InvalidInput, match=r"must be 0 .. 255, got 0 .. 64600: say source_levels=64601"):
         images(tmp_path, source_levels=256)
     Image.fromarray(DEEP // 16).save(tmp_path / f"deep{ending}")  # 12 bits of a camera
     with pytest.raises(InvalidInput, match="source_levels="):
@@ -260,6 +262,9 @@ def test_a_split_without_classes_and_with_three_parts(tmp_path: Path) -> None:
         (["test/1.png", "val/1.png"], "a split needs one train/"),
         (["train/1.png", "training/1.png"], "a split needs one train/"),
         (["cat/train/1.png", "cat/test/1.png"], "arrange them as test/cat/ instead"),
+        (["train_images/1.png", "Test_images/1.png"], "named like the parts of a split: name them train/ and test/"),
+        (["train2017/1.png", "val2017/1.png"], r"give the path of one part \(.*train2017\)"),
+        (["trainA/1.png", "trainB/1.png", "testA/1.png"], "or rename folders that are classes"),
         (["cat/1.png", "2.png"], r"holds pictures \(2.png\) and folders of pictures \(cat/\)"),
         (["cat/1.png", "dog/notes.txt"], r"dog stands among folders that are classes"),
     ],
@@ -268,6 +273,11 @@ def test_folders_whose_meaning_is_not_clear_are_refused(tmp_path: Path, names: l
     put(tmp_path, *names)
     with pytest.raises(InvalidInput, match=message):
         load(tmp_path)
+
+
+def test_classes_whose_names_begin_like_a_part(tmp_path: Path) -> None:
+    put(tmp_path, "train station/1.png", "valley/1.png", "testudo/1.png", "evaporation/1.png")
+    assert len(load(tmp_path).classes) == 4
 
 
 def test_a_picture_that_pillow_cannot_read_is_named(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_a_model_that_reads_raw_integers_is_found_out(nothing_said: None) -> Non
     told = best_of(Student(), Categorical(LEVELS, encode="unit"))
     assert told.misread
     assert 'scores clearly better than what the head says, encode="unit"' in str(told)
+    assert pixelfast.check(Student(), None, Categorical(LEVELS), data=IMAGES).shape == SHAPE  # as the images are
     right = best_of(Student(), Categorical(LEVELS, encode=report.best.encode))
     assert not right.misread
     assert 'none scores clearly better than what the head says, encode="integer"' in str(right)

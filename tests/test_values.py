@@ -41,7 +41,7 @@ def test_integers_that_are_levels_stay_what_they_are(tmp_path: Path, kind: type,
         assert np.array_equal(everything(tmp_path, images=values, as_levels=levels)[:, 0], values)
 
 
-@pytest.mark.parametrize("levels", [2, 16, 64, 128])
+@pytest.mark.parametrize("levels", [2, 16, 64, 128, 129, 200, 255])
 def test_bytes_that_are_levels_stay_what_they_are_and_that_is_said(tmp_path: Path, levels: int) -> None:
     values = whole(levels, np.uint8)
     with pytest.warns(DataWarning, match=f"source_levels={levels} .*source_levels=256"):
@@ -65,11 +65,11 @@ def test_bytes_that_are_levels_stay_what_they_are_and_that_is_said(tmp_path: Pat
         (whole(256), 16, "source_levels=256"),
         (whole(300), 16, "source_levels=65536"),
         (whole(512), 512, "source_levels=512"),
-        (whole(4, np.uint8), 512, "source_levels=512"),
+        (whole(4, np.uint8), 512, r"take 256 values, and cannot become 512 levels: say levels=256"),
         (whole(512), None, "source_levels=65536"),
-        (whole(256, np.uint8), 512, r"levels must lie in 2 .. 256, got 512"),
-        (whole(2, bool), 256, r"levels must lie in 2 .. 2, got 256"),
-        (-whole(4), 4, "got -3 .. 0"),
+        (whole(256, np.uint8), 512, r"take 256 values, and cannot become 512 levels"),
+        (whole(2, bool), 256, r"take 2 values, and cannot become 256 levels"),
+        (-whole(4), 4, "got -3 .. 0: add what is missing to 0"),
     ],
 )
 def test_where_a_type_leaves_the_values_open_the_option_is_named(
@@ -90,13 +90,19 @@ def test_what_the_file_says_comes_first(tmp_path: Path) -> None:
         assert load(tmp_path / "said.npz", 2, test_fraction=0).images.unique().tolist() == [0, 1]
     with pytest.raises(InvalidInput, match="says that its pixels take 4 values, but source_levels is 256"):
         load(tmp_path / "said.npz", source_levels=256)
-    with pytest.raises(InvalidInput, match=r"levels must lie in 2 .. 4, got 16"):
+    with pytest.raises(InvalidInput, match=r"take 4 values, and cannot become 16 levels: say levels=4"):
         load(tmp_path / "said.npz", 16)
-    with pytest.raises(InvalidInput, match=r"pixels must be 0 .. 2, got 0 .. 3"):
+    with pytest.raises(InvalidInput, match=r"pixels must be 0 .. 2, got 0 .. 3: by its own words .*`levels`=4"):
         everything(tmp_path, images=values, levels=3)
     with pytest.raises(InvalidInput, match="`levels` must be one integer"):
         everything(tmp_path, images=values, levels=[2, 3])
     assert load(tmp_path / "said.npz", source_levels=4).levels == 4
+
+
+def test_rows_that_have_labels_are_no_single_image(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"shape \(6, 98\): .*if a row is an image, store images.reshape"):
+        everything(tmp_path, images=np.zeros((6, 98), np.uint8), labels=np.arange(6))
+    assert everything(tmp_path, images=np.full((6, 98), 255, np.uint8), labels=np.array([3])).shape == (1, 1, 6, 98)
 
 
 def test_booleans_are_two_levels_and_sixteen_bits_are_quantised(tmp_path: Path) -> None:
