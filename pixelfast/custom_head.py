@@ -35,6 +35,8 @@ class CustomHead(Head):
             has the wrong shape or is no distribution.
     """
 
+    rounding = 2.0**-16  # of a mean or a width around 1, whose last bits may decide between values
+
     def __init__(
         self,
         levels: int,

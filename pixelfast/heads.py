@@ -51,9 +51,11 @@ class Head(ABC):
 
     Attributes:
         shared: one set of P parameters describes all channels of a pixel; the output has no axis C.
+        rounding: differences of parameters up to this come from the rounding of float32, beside what their own size allows.
     """
 
     shared: bool = False
+    rounding: float = 0.0
     _frozen_table: Tensor | None = None
 
     def __init__(self, levels: int, parameters: int, encode: Encode, layout: str | None) -> None:

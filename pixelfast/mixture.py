@@ -53,6 +53,7 @@ class MixtureOfLogistics(Head):
     """
 
     shared = True
+    rounding = 2.0**-16  # of means among terms around 1: a narrow component turns their last bits into other probabilities
 
     def __init__(
         self,

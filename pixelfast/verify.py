@@ -49,7 +49,8 @@ class Verification:
     Attributes:
         images: how many images were looked at.
         draws: how many sub-pixels were drawn (not given).
-        ties: draws that differ from the module's, with the noise within `EDGE_TOLERANCE` of an edge of its distribution.
+        ties: draws that differ from the module's, with the noise within `EDGE_TOLERANCE` of an edge of its distribution, or
+            within what rounded parameters move such an edge.
         wrong: draws that differ from the module's without that excuse.
         changed: sub-pixels that differ from what the engine draws with this seed.
         parameter_error: largest of the `distances` between what the engine's parameters and the module's describe.
@@ -127,7 +128,12 @@ def compare(
     differs = drawn & (head.draw(parameters, noise, temperature) != values)
     distance = head.edge_distance(parameters[differs], noise[differs], values[differs], temperature)
     moved = 0 if exact else int((drawn & (head.draw(module_own, noise, temperature) != values)).sum())
-    ties = int((distance <= EDGE_TOLERANCE).sum())
+    near = distance <= EDGE_TOLERANCE
+    if differs.any():
+        at = differs.any(-1)
+        rounded = head.conditionals(_towards(head, module_parameters[at], engine_parameters[at]), values[at])
+        near |= head.draw(rounded, noise[at], temperature)[differs[at]] == values[differs]
+    ties = int(near.sum())
     return Verification(
         images=len(values),
         draws=int(drawn.sum()),
@@ -146,8 +152,8 @@ def distances(head: Head, engine: Tensor, module: Tensor, values: Tensor) -> Ten
     Of p and q, the probabilities of one value, it is |log((p + RARE) / (q + RARE))| over the standard deviation of all of the
     module's log(q + RARE), and of a sub-pixel the largest of any value. These logarithms lie within -7 .. 0: their deviation
     is at most 3.5, whatever constants there are among the parameters, and small for a model that has learned little yet.
-    Parameters that differ by no more than `ROUNDING` count as equal. The distance is infinite where only one of the two
-    describes a distribution, and 0 where neither does, since nothing was drawn there.
+    Parameters that differ by no more than `ROUNDING`, and `Head.rounding`, count as equal. The distance is infinite where only
+    one of the two describes a distribution, and 0 where neither does, since nothing was drawn there.
 
     Args:
         engine, module: float32 (N, H, W, C, P), before the temperature.
@@ -156,9 +162,7 @@ def distances(head: Head, engine: Tensor, module: Tensor, values: Tensor) -> Ten
     found = torch.zeros(values.shape, dtype=torch.float64)
     count, total, squares = 0, 0.0, 0.0
     for image, (drawn, own, pixels) in enumerate(zip(engine, module, values, strict=True)):
-        slack = ROUNDING * torch.minimum(own.abs(), drawn.abs())
-        finite = own.isfinite() & drawn.isfinite()
-        near = torch.where(finite, drawn + torch.clamp(own - drawn, -slack, slack), drawn)
+        near = _towards(head, drawn, own)
         here, there = head.describes_distribution(near), head.describes_distribution(own)
         both = here & there
         found[image][here != there] = torch.inf
@@ -173,6 +177,13 @@ def distances(head: Head, engine: Tensor, module: Tensor, values: Tensor) -> Ten
         found[image][both] = torch.cat(apart)
     spread = max(squares / count - (total / count) ** 2, 0.0) ** 0.5 if count else 1.0
     return found.div_(max(spread, LEAST_SPREAD))
+
+
+def _towards(head: Head, parameters: Tensor, others: Tensor) -> Tensor:
+    """Parameters moved towards others by as much as may come from another order of the same float32 sums."""
+    slack = ROUNDING * torch.minimum(others.abs(), parameters.abs()) + head.rounding
+    finite = others.isfinite() & parameters.isfinite()
+    return torch.where(finite, parameters + torch.clamp(others - parameters, -slack, slack), parameters)
 
 
 def _logarithms(head: Head, parameters: Tensor) -> Tensor:

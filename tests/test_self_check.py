@@ -21,7 +21,7 @@ from pixelfast.heads import Head
 from pixelfast.models import GatedPixelCNN, PixelCNN
 from pixelfast.precision import PRECISIONS
 from pixelfast.program import Product, Program
-from pixelfast.verify import RARE, agreement, distances
+from pixelfast.verify import EDGE_TOLERANCE, RARE, agreement, compare, distances
 
 SHAPE = (1, 7, 5)
 LABELS = torch.tensor([2, 0, 1, 1, 0, 2])
@@ -256,6 +256,13 @@ def mixture() -> tuple[Head, Tensor]:
     return pixelfast.MixtureOfLogistics(6, mixtures=3, channels=1), parameters
 
 
+def narrow() -> tuple[Head, Tensor]:
+    """As trained models are where they are sure: the means' last bits are worth a thousandth of a probability."""
+    parameters = torch.randn(2, 3, 4, 1, 9, generator=torch.Generator().manual_seed(1)) / 2
+    parameters[..., 6:] -= 7
+    return pixelfast.MixtureOfLogistics(256, mixtures=3, channels=1), parameters
+
+
 def colours() -> tuple[Head, Tensor]:
     parameters = torch.randn(2, 3, 4, 1, 20, generator=torch.Generator().manual_seed(1)) / 2
     return pixelfast.MixtureOfLogistics(6, mixtures=2, order="mixture-major"), parameters.expand(-1, -1, -1, 3, -1)
@@ -271,7 +278,7 @@ def custom() -> tuple[Head, Tensor]:
     return pixelfast.CustomHead(6, 2, bell), torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(1))
 
 
-HEADS = (logits, log_probabilities, bernoulli, probabilities, mixture, colours, custom)
+HEADS = (logits, log_probabilities, bernoulli, probabilities, mixture, narrow, colours, custom)
 ELEMENT = (1, 2, 0)
 
 
@@ -295,7 +302,7 @@ def test_any_parameter_that_moves_a_probability_is_noticed(made: Callable[[], tu
                 assert not passes or moved < 4 * PRECISIONS["fp32"].tolerance
                 noticed += not passes
     assert noticed
-    engine = module + 2e-7 * module * torch.randn(module.shape, generator=torch.Generator().manual_seed(2))
+    engine = module + 2e-7 * (1 + module.abs()) * torch.randn(module.shape, generator=torch.Generator().manual_seed(2))
     assert judged(head, engine, module)[0], "the rounding of float32 was taken for an error"
 
 
@@ -362,3 +369,26 @@ def test_rounding_of_large_logits_is_no_error(scale: float) -> None:
         engine = engine + terms[..., 59 - term, None] * weights[59 - term]
     assert float((engine - module).abs().max()) > 4e-8 * scale
     assert judged(pixelfast.Categorical(6), engine, module)[0]
+
+
+@pytest.mark.parametrize(("made", "number", "rounding"), [(narrow, slice(3, 6), -1e-6), (logits, 0, 2.0**-7)])
+def test_draws_that_rounding_moves_are_ties(
+    made: Callable[[], tuple[Head, Tensor]], number: int | slice, rounding: float
+) -> None:
+    head, module = made()
+    if isinstance(number, int):
+        module = module + 1e5
+
+    def draws(change: float) -> Any:
+        engine = module.clone()
+        engine[..., number] += change
+        own, drawn = (head.conditionals(tensor, torch.zeros(module.shape[:-1])) for tensor in (module, engine))
+        edges = head.edges(own)
+        middle = (edges - 0.5).abs().argmin(-1, keepdim=True)
+        noise = (edges.gather(-1, middle).squeeze(-1) + 2 * EDGE_TOLERANCE).float()
+        values = head.draw(drawn, noise)
+        return compare(head, values, values, noise, values >= 0, engine, module, temperature=1.0)
+
+    assert draws(rounding).ties > 0
+    assert draws(rounding).ok
+    assert not draws(1e3 * rounding).ok
