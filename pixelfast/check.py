@@ -16,8 +16,8 @@ from .boundary import public
 from .conditions import Conditions
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
 from .heads import Assumed, Head
-from .order import RASTER
-from .pipeline import analyse, compile_program
+from .order import RASTER, Order
+from .pipeline import Analysis, analyse, compile_program
 from .readings import Reading, score, text_of, with_reading
 from .schedule.reach import ReceptiveField, receptive_field
 from .trace.capture import accepted_reading, frozen_copy
@@ -204,26 +204,20 @@ def check(
     conditions = meant[accepted_reading(module, distribution, size, meant)]
     known: dict[str, Any] = {"order": drawn.name, "assumed": isinstance(distribution.encode, Assumed)}
     known |= {"encode": text_of(distribution.encode), "levels": distribution.levels}
+    readings: tuple[Reading, ...] = ()
     if data is not None:
         values = torch.from_numpy(values_of("data", data, size, distribution.levels)).long()
         if not len(values):
             raise InvalidInput("data= holds no images")
         conditions.check(len(values))
-        known["readings"] = score(module, size, distribution, conditions, drawn, values)
-    report = partial(Report, type(model).__name__, size)
+        readings = score(module, size, distribution, conditions, drawn, values)
+    report = partial(Report, type(model).__name__, size, readings=readings)
     try:
-        try:
-            analysis = analyse(module, size, distribution, conditions, drawn)
-        except (InvalidInput, UnsupportedModel):
-            if not known.get("readings"):
-                raise
-            found: tuple[Reading, ...] = known["readings"]
-            distribution = with_reading(distribution, next((reading for reading in found if reading.in_use), found[0]))
-            analysis = analyse(module, size, distribution, conditions, drawn)
+        analysis, distribution = _analysed(module, size, distribution, conditions, drawn, readings)
     except NotAutoregressive as error:
         return report(error, **known)
     except UnsupportedModel as error:
-        if not known.get("readings"):
+        if not readings:
             raise
         return report(None, error, **known)
     field = receptive_field(analysis.graph, size[1] // 2, size[2] // 2, drawn)
@@ -236,3 +230,21 @@ def check(
         return report(None, error, **known)
     busy = sum(1 for step in program.steps if step)
     return report(None, steps=size[1] * size[2] * max(busy, 1), macs=program.macs, **known)
+
+
+def _analysed(
+    module: nn.Module,
+    shape: tuple[int, int, int],
+    head: Head,
+    conditions: Conditions,
+    order: Order,
+    readings: tuple[Reading, ...],
+) -> tuple[Analysis, Head]:
+    """The analysis, and its head: the given one, or where that leaves something open, as the reading in use or the best is."""
+    try:
+        return analyse(module, shape, head, conditions, order), head
+    except (InvalidInput, UnsupportedModel):
+        if not readings:
+            raise
+    head = with_reading(head, next((reading for reading in readings if reading.in_use), readings[0]))
+    return analyse(module, shape, head, conditions, order), head

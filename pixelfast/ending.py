@@ -34,7 +34,7 @@ _ends_in: int | None = None
 
 
 def _refuse_late(me: int) -> None:
-    """SystemExit if this thread may not come in any more. It must be in `_inside` already: this sees the end, or the end it."""
+    """SystemExit if the interpreter is ending. Asked once this thread is in `_inside`: a later end finds it there."""
     if _ends_in not in (None, me):
         raise SystemExit("the interpreter is ending, so that this thread cannot go on")
 

@@ -70,7 +70,7 @@ class NaiveEngine:
         )
 
     def conditional(self, parameters: Tensor, earlier: Tensor, known: Tensor, place: tuple[int, int, int]) -> Tensor:
-        """The own parameters of a sub-pixel: (N, P) -> (N, P'). Where its value is known they are another image's, for no use.
+        """The own parameters of a sub-pixel: (N, P) -> (N, P'). Where its value is known they may be any: nobody uses them.
 
         Raises:
             NumericalError: they describe no distribution in an image in which they are drawn from.
