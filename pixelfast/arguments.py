@@ -62,7 +62,7 @@ def shape_of(model: nn.Module, shape: Any = None) -> tuple[int, int, int]:
 def sizes_of(found: Any) -> tuple[int, int, int]:
     """Three positive integers (C, H, W)."""
     try:
-        channels, height, width = (int(size) for size in found)
+        channels, height, width = (int(size) if int(size) == size else 0 for size in found)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         channels = height = width = 0
     if min(channels, height, width) < 1 or channels * height * width > SUB_PIXELS:

@@ -84,7 +84,7 @@ def test_shape_and_head_must_be_known() -> None:
         pixelfast.sample(Shifted(), shape=SHAPE, head="categorical")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (1, 0, 5), (1, 7, 5, 3), 28, "cat", (1, -7, 5)])
+@pytest.mark.parametrize("shape", [(7, 5), (1, 0, 5), (1, 7, 5, 3), 28, "cat", (1, -7, 5), (1, 3.5, 5), "175"])
 def test_what_is_no_shape(model: PixelCNN, shape: Any) -> None:
     with pytest.raises(InvalidInput, match="three positive integers, got"):
         pixelfast.sample(model, shape=shape)

@@ -308,6 +308,18 @@ def test_modules_that_pytorch_changed_can_be_copied(kind: str) -> None:
     module_contents(net)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_scripted_modules_are_drawn_from_as_they_are_or_refused_by_name() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU()).eval()
+    nn.init.zeros_(net[0].weight)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"shape": (1, 2, 3), "head": Categorical(4, encode="unit")}
+    expected = pixelfast.sample(net, 3, seed=0, engine="naive", **options)
+    for scripted in (torch.jit.script(net), torch.jit.trace(net, torch.ones(2, 1, 2, 3))):
+        assert torch.equal(pixelfast.sample(scripted, 3, seed=0, engine="naive", **options), expected)
+        with pytest.raises(UnsupportedModel, match="pass the module that they were made from"):
+            pixelfast.sample(scripted, 3, engine="reference", **options)
+
+
 def test_random_states_stay_as_they_are_though_the_forward_draws_numbers() -> None:
     class Drawing(Base):
         def forward(self, x: Tensor) -> Tensor:

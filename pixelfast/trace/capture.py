@@ -83,7 +83,9 @@ def frozen_copy(module: nn.Module) -> nn.Module:
         UnsupportedModel: the module cannot be copied.
         NumericalError: a weight is NaN or infinite.
     """
-    clone = independent_copy(module).eval().requires_grad_(False)
+    clone = independent_copy(module).eval()
+    for parameter in clone.parameters():  # scripted modules refuse this for all at once
+        parameter.requires_grad_(False)
     for name, parameter in clone.named_parameters():
         if not torch.isfinite(parameter).all():
             bad = int((~torch.isfinite(parameter)).sum())
@@ -231,9 +233,15 @@ def _capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditi
             if (count := len(program.graph.nodes)) <= NODE_LIMIT:
                 root, program = _decomposed(program)
     except Exception as error:
+        if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+            raise UnsupportedModel(
+                f"{type(module).__name__} holds layers of TorchScript, which torch.export does not take: pass the module that "
+                'they were made from. engine="naive" samples them as they are, slowly'
+            ) from error
         raise UnsupportedModel(
-            f"{type(module).__name__} cannot be traced: {described(error)}. Usual reasons: Python control flow "
-            'that looks at values of the image, or .item() in forward. engine="naive" samples such a module, slowly'
+            f"{type(module).__name__} cannot be traced: {described(error)}. Usual reasons: Python control flow that looks at "
+            "values of the image, of conditions, or of what was computed from weights or buffers (if mask.any():), or .item() "
+            'in forward. engine="naive" samples such a module, slowly'
         ) from error
     if count > NODE_LIMIT:
         raise UnsupportedModel(
@@ -334,9 +342,7 @@ def two_images(conditions: Conditions) -> Conditions:
     return conditions.map(lambda tensor: tensor.detach().cpu()).rows(torch.tensor([0, n - 1]), n)
 
 
-def _eager(
-    module: nn.Module, inputs: Tensor, conditions: Conditions, shape: tuple[int, int, int]
-) -> tuple[Tensor, Tensor]:
+def _eager(module: nn.Module, inputs: Tensor, conditions: Conditions, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     """One forward, with the image in the type that the module takes, which comes along."""
     try:
         return _accepted(module, inputs, conditions)
