@@ -105,6 +105,23 @@ def test_outputs_depend_on_their_own_place_alone(outputs: int, isa: str, cell: i
         np.testing.assert_array_equal(parameters(slice(0, 5), columns), whole[:5, :, :columns])
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("outputs", "cell"), [(16, 4), (40, 2)])
+def test_a_team_of_more_threads_than_cells(outputs: int, isa: str, cell: int) -> None:
+    rng, width, features = np.random.default_rng(7), 11, 61
+    taps = [Slot(1, 0, features, row, col) for row in (-3, -2, -1) for col in range(-3, 4)]
+    made = product(rng, taps, outputs, Rect(0, HEIGHT, 0, width))
+    engine = CpuEngine(row_program([made], [features], outputs, width), isa=isa, cell=cell)
+    assert engine.fast_products == 1
+    noise, field = rng.random((2, HEIGHT, width, 1), dtype=np.float32), normal(rng, 2, HEIGHT, width, features)
+    call = Request(noise, None, (field,), want_parameters=True)
+    whole = engine.run(call)
+    for team in (2, 5, 16):
+        found = engine.run(call, arrangement=(1, team, "parts", 1))
+        np.testing.assert_array_equal(found.parameters, whole.parameters)
+        np.testing.assert_array_equal(found.values, whole.values)
+
+
 def test_a_product_that_would_not_gain_stays_plain() -> None:
     rng = np.random.default_rng(0)
     image = Rect(0, HEIGHT, 0, 8)

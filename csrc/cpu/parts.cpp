@@ -54,7 +54,7 @@ void Worker::run_own_part(const Step& step) {
     return all.col0 + std::min(columns, cells * member / arrangement_.team * plan_.cell);
   };
   const Cell own{&lanes_[0], edge(member_), edge(member_ + 1), 0};
-  executor_.execute(step, {&own, 1});
+  if (own.col0 < own.col1) executor_.execute(step, {&own, 1});  // there may be fewer cells than threads
 }
 
 // Waits until all members are here.
