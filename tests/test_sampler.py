@@ -222,10 +222,10 @@ def test_compiling_may_wait_for_the_conditions() -> None:
 
 
 class TwoReadings(nn.Module):
-    """Logits of two levels for two channels, each alone or first: no prediction sees anything; a condition may be left out."""
+    """Four logits for two channels of two levels, all of pixels above; a condition may be left out."""
 
     def forward(self, x: torch.Tensor, shift: torch.Tensor | None = None) -> torch.Tensor:
-        return x.repeat(1, 2, 1, 1) * 0 + torch.arange(4.0).view(4, 1, 1)
+        return nn.functional.pad(x[:, :, :-1], (0, 0, 1, 0)).repeat(1, 2, 1, 1) * torch.arange(4.0).view(4, 1, 1)
 
 
 def test_compiling_asks_for_the_layout_at_once() -> None:

@@ -171,7 +171,8 @@ def _merged_layouts(
         for dim, length in enumerate(shape):
             images = length // (rows * cols)
             apart = (images, rows, cols) if images == IMAGES else (rows, cols)
-            if dim in channel_dims or length != np.prod(apart) or (images == 1 and (dim == 0 or shape[0] != IMAGES)):
+            alone = images == 1 and (dim == 0 or shape[0] != IMAGES or 1 in (rows, cols))  # nothing is merged there
+            if dim in channel_dims or length != np.prod(apart) or alone:
                 continue
             site_dims = (dim if images == IMAGES else 0, dim + len(apart) - 2, dim + len(apart) - 1)
             yield PlainLayout((*shape[:dim], *apart, *shape[dim + 1 :]), site_dims, 0, 0, steps), dim, apart
@@ -184,11 +185,12 @@ def _merged_layout(
     size: tuple[int, int] | None,
     proved: bool = True,
 ) -> IndexLayout | None:
-    """The first of `_merged_layouts` that the elements prove, or the first one."""
+    """The first of `_merged_layouts` that the elements prove, or the first whose images do not mix: places of the image that
+    read elements from anywhere."""
     for plain, dim, apart in _merged_layouts(table, operands, channel_dims, size):
         parted = [written_out(numbers).unflatten(dim, apart) for numbers in operands]
         found = _where_it_stands(table, plain, parted) if proved else plain
-        if found is not None:
+        if found is not None and all(_images_are_alike(plain.gather(numbers).numpy()) for numbers in parted):
             channels = tuple(d - (len(apart) - 1) * (d > dim) for d in plain.channel_dims)
             return IndexLayout(plain.index, found.row0, found.col0, channels, plain.steps)
     return None
@@ -201,7 +203,7 @@ def _where_it_stands(table: ElementTable, layout: PlainLayout, operands: list[Te
     for numbers in operands:
         maps = layout.gather(numbers).numpy()
         known = maps[0] > 0  # (rows, cols, F)
-        if any(not np.array_equal(np.where(known, image - n * NEXT_IMAGE, 0), maps[0]) for n, image in enumerate(maps)):
+        if not _images_are_alike(maps):
             return None
         place = table.places(maps[0])
         rows = _the_same(place.row - np.arange(len(known))[:, None, None] * steps[0], known)
@@ -213,6 +215,11 @@ def _where_it_stands(table: ElementTable, layout: PlainLayout, operands: list[Te
         if counts.max() > most:
             most, row0, col0 = int(counts.max()), int(rows[counts.argmax()]), int(cols[counts.argmax()])
     return replace(layout, row0=row0, col0=col0)
+
+
+def _images_are_alike(maps: np.ndarray) -> bool:
+    """Whether each image of maps (images, rows, cols, F) holds the same elements, of its own image."""
+    return all(np.array_equal(np.where(image > 0, image - n * NEXT_IMAGE, 0), maps[0]) for n, image in enumerate(maps))
 
 
 def _beside(numbers: Tensor, place: tuple[int, ...], dim: int) -> int:
