@@ -197,31 +197,47 @@ def option_of(options: Iterable[str], known: Iterable[str], whose: str) -> None:
         raise InvalidInput(f"{whose} got unknown options {', '.join(unknown)}{near}; it takes {', '.join(known)}")
 
 
+def holds_masked(value: Any) -> bool:
+    """Whether NumPy arrays, alone or within lists, tuples and dictionaries, have masked entries: conversions drop masks."""
+    if isinstance(value, np.ma.MaskedArray):
+        return b"\1" in np.ma.getmask(value).tobytes()
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return any(map(holds_masked, held))
+
+
 def values_of(name: str, images: Any, shape: tuple[int, int, int], levels: int, least: int = 0) -> np.ndarray:
     """Integer images (N, C, H, W) or (C, H, W), values least .. levels-1, as int32 (N, H, W, C) in the order of drawing."""
+    unknown = ", or -1 where unknown" if least < 0 else ""
+    wanted = f"{name} must hold integers 0 .. {levels - 1}{unknown}"
+    if holds_masked(images):
+        one = ": pass one masked array, not several" if least < 0 else ""
+        raise InvalidInput(f"{wanted}, got masked entries, which have no value{one}")
     try:
         array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidInput(f"{name} must hold integers 0 .. {levels - 1}, got {shown(images)}: {described(error)}") from error
+        raise InvalidInput(f"{wanted}, got {shown(images)}: {described(error)}") from error
     if array.dtype.kind not in "iub":
         found = images.dtype if isinstance(images, Tensor) else array.dtype
-        raise InvalidInput(f"{name} must hold integers 0 .. {levels - 1}, got {found}")
+        raise InvalidInput(f"{wanted}, got {found}")
     array = array[None] if array.ndim == 3 else array
     if array.shape[1:] != shape:
-        wanted = ", ".join(map(str, shape))
-        raise InvalidInput(f"{name} has shape {array.shape}, but the model's images are (N, {wanted})")
+        sizes = ", ".join(map(str, shape))
+        raise InvalidInput(f"{name} has shape {array.shape}, but the model's images are (N, {sizes})")
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     if low < least or high >= levels:
-        unknown = ", or -1 where unknown" if least < 0 else ""
         raise InvalidInput(f"{name} holds values {low} .. {high}, but the head has levels 0 .. {levels - 1}{unknown}")
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1).astype(np.int32))
 
 
 def given_of(given: Any, n: int, shape: tuple[int, int, int], levels: int) -> np.ndarray | None:
-    """Known values as int32 (n, H, W, C), -1 where unknown; None if nothing is known."""
+    """Known values as int32 (n, H, W, C), -1 where unknown; None if nothing is known. Masked entries are unknown."""
     if given is None:
         return None
-    values = values_of("given", given, shape, levels, least=-1)
+    if isinstance(given, np.ma.MaskedArray) and given.ndim in (3, 4) and given.dtype.kind in "iub":
+        values = values_of("given", given.filled(0), shape, levels, least=-1)  # unsigned integers have no -1 yet
+        values[np.ma.getmaskarray(given).reshape(-1, *shape).transpose(0, 2, 3, 1)] = -1
+    else:
+        values = values_of("given", given, shape, levels, least=-1)
     if len(values) not in (1, n):
         raise InvalidInput(f"given holds {len(values)} images, but n is {n}")
     return np.array(np.broadcast_to(values, (n, *values.shape[1:])))

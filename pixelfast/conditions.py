@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import unreadable
+from .arguments import holds_masked, unreadable
 from .contents import contents
 from .errors import InvalidInput
 
@@ -40,11 +40,20 @@ class Conditions:
         """From `cond=`: None, one argument, a tuple or list of positional arguments, or a dict of keyword arguments.
 
         A list of nothing but numbers is one argument. NumPy's numbers are Python's.
+
+        Raises:
+            InvalidInput: an array has masked entries.
         """
         if cond is None:
             return cls()
         if isinstance(cond, Conditions):
             return cond
+        if holds_masked(cond):
+            name = next(name for name, part in _items(cond) or [(0, cond)] if holds_masked(part))
+            raise InvalidInput(
+                f"cond[{name!r}] holds masked entries, which have no value: pass numbers in their place, by .filled(...), or "
+                "the mask as a condition of its own if the model takes one"
+            )
         if isinstance(cond, dict):
             return cls(kwargs={name: _plain(value) for name, value in cond.items()})
         if isinstance(cond, (tuple, list)) and not _is_list_of_numbers(cond):

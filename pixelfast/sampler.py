@@ -185,8 +185,8 @@ class Sampler:
                 is; a module that refuses numbers gets a tensor with one entry. Everything that is no tensor is part of what
                 is compiled, by its contents: another number compiles anew.
             temperature: divides the logits; within 1e-30 .. 1e30.
-            given: known values, (n, C, H, W) or (C, H, W), integers, -1 where unknown. They are kept, and the rest is drawn
-                in the order of generation from the model's conditionals given everything before it.
+            given: known values, (n, C, H, W) or (C, H, W), integers, -1 where unknown, or a masked array of NumPy. They are
+                kept, and the rest is drawn in the order of generation from the model's conditionals given everything before.
             return_log_prob: also return the natural logarithm of the probability of what was drawn (given values left out,
                 temperature included): float64 (n,).
             progress: show a progress bar (needs tqdm).

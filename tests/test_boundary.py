@@ -65,6 +65,7 @@ SAME = {
     "unsigned given values": {"given": np.full((1, 3, 4), 1, np.uint64)},
     "given values of a byte": {"given": np.full((1, 3, 4), 1, np.int8)},
     "given values in lists": {"given": [[[1] * 4] * 3]},
+    "given values, none of them masked": {"given": np.ma.array(np.ones(SHAPE, np.uint8))},
 }  # fmt: skip
 
 
@@ -109,7 +110,34 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("given", np.full(SHAPE, 2**64 - 1, np.uint64), "given holds values 18446744073709551615"),
     ("given", torch.zeros(SHAPE, device="meta"), "given must hold integers"),
     ("given", np.zeros(SHAPE), "given must hold integers .*float64"),
+    ("given", [[[None] * 4] * 3], "given must hold integers .*, or -1 where unknown, got object"),
+    ("given", [np.ma.masked_equal(np.zeros(SHAPE, np.int64), 0)] * 2, "given must .* masked entries.* pass one masked array"),
+    ("given", np.ma.masked_equal(np.zeros(SHAPE), 0), "given must hold integers"),
+    ("given", np.ma.masked, "given must hold integers"),
 ]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint64, np.int64, np.bool_])
+@pytest.mark.parametrize("images", [(), (1,), (2,)], ids=str)
+def test_masked_entries_are_unknown(samplers: dict[str, pixelfast.Sampler], kind: Any, images: tuple[int, ...]) -> None:
+    """Whatever lies below the mask, and in both layouts of memory."""
+    random = np.random.default_rng(0)
+    values, mask = random.integers(0, 2, (*images, *SHAPE)), random.random((*images, *SHAPE)) < 0.5
+    hidden = np.where(mask, 77, values).astype(kind)
+    expected = samplers["reference"].sample(2, seed=3, given=np.where(mask, -1, values))
+    for array in (np.ma.array(hidden, mask=mask), np.ma.array(np.asfortranarray(hidden), mask=np.asfortranarray(mask))):
+        assert torch.equal(samplers["reference"].sample(2, seed=3, given=array), expected)
+        assert samplers["reference"].verify(expected, seed=3, given=array).ok
+
+
+def test_images_have_no_masked_entries(samplers: dict[str, pixelfast.Sampler]) -> None:
+    sampler, values = samplers["naive"], np.zeros((2, *SHAPE), np.int64)
+    assert sampler.log_prob(np.ma.array(values)).equal(sampler.log_prob(values))
+    for images in (np.ma.masked_equal(values, 0), list(np.ma.masked_equal(values, 0))):
+        with pytest.raises(InvalidInput, match=r"images must hold integers .* got masked entries"):
+            sampler.log_prob(images)
+        with pytest.raises(InvalidInput, match=r"images must hold integers .* got masked entries"):
+            sampler.verify(images, seed=0)
 
 
 @pytest.mark.parametrize(("name", "value", "message"), REFUSED, ids=lambda x: str(x)[:20])

@@ -157,6 +157,28 @@ def test_tensors_without_plain_numbers_are_refused(tensor: Tensor) -> None:
         pixelfast.compile(Told(one_hot), SHAPE, HEAD, cond=tensor)
 
 
+@pytest.mark.parametrize(
+    ("cond", "name"),
+    [
+        (np.ma.masked_equal(np.arange(4), 2), "0"),
+        ((torch.arange(4), np.ma.masked_equal(np.arange(4.0), 2)), "1"),
+        ({"told": [np.arange(4), {"more": np.ma.masked_equal(np.arange(4), 2)}]}, "'told'"),
+        (np.ma.masked, "0"),
+    ],
+    ids=["alone", "positional", "nested", "a number"],
+)
+def test_masked_entries_are_refused(cond: Any, name: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"cond\[{name}\] holds masked entries"):
+        Conditions.parse(cond)
+
+
+def test_an_array_with_nothing_masked_is_an_array() -> None:
+    given = np.ma.array(np.arange(4))
+    (told,) = Conditions.parse(given).readings(4)[0].args
+    assert isinstance(told, Tensor)
+    assert told.tolist() == [0, 1, 2, 3]
+
+
 def test_errors_name_all_conditions() -> None:
     model = Told(one_hot)
     sampler = pixelfast.compile(model, SHAPE, HEAD, engine="naive")
