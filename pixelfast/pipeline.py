@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from .turn import turned
 
 REPEATS_BELOW = 64
 """Conditions of at most this many numbers for each image (labels, small vectors) are evaluated once for each value."""
+ALIKE = 1e-4
+"""How far each number of an image's fields may move, relative to it, when another image is evaluated with it."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,17 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Everything that sampling needs besides an engine."""
+    """Everything that sampling needs besides an engine.
+
+    Attributes:
+        independent: of one entry as soon as two images with different conditions were seen not to change each other's fields.
+    """
 
     analysis: Analysis
     schedule: Schedule
     program: Program
     field_specs: tuple[FieldSpec, ...]
+    independent: list[bool] = field(default_factory=list)
 
 
 @same_randomness()
@@ -143,17 +150,26 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
 
 
 def evaluate_fields(compiled: Compiled, conditions: Conditions, n: int) -> tuple[np.ndarray, ...]:
-    """The numbers of every field of a program for the n images of a call: float32 (N or 1, rows, cols, F)."""
+    """The numbers of every field of a program for the n images of a call: float32 (N or 1, rows, cols, F).
+
+    Raises:
+        InvalidInput: the module cannot use the conditions.
+        UnsupportedModel: what it computes from those of one image depends on those of another.
+    """
     analysis = compiled.analysis
     outputs: list[Tensor] = []
     image = torch.zeros(n, dtype=torch.int64)
     if analysis.condition_graph is not None:
         distinct, image = _distinct(conditions, n)
-        outputs = _run_conditions(analysis.condition_graph, distinct, int(image.max()) + 1)
+        count = int(image.max()) + 1
+        outputs = _run_conditions(analysis.condition_graph, distinct, count)
+        if count > 1 and not compiled.independent:
+            _check_independent(analysis.condition_graph, compiled.field_specs, outputs, distinct, count)
+            compiled.independent.append(True)
     found = []
-    for field, spec in zip(compiled.program.fields, compiled.field_specs, strict=True):
-        if field.value is not None:
-            found.append(field.value)
+    for known, spec in zip(compiled.program.fields, compiled.field_specs, strict=True):
+        if known.value is not None:
+            found.append(known.value)
             continue
         assert spec.index is not None
         index = torch.from_numpy(spec.index)  # (1 or 2, rows, cols, F) into the output for two images
@@ -193,6 +209,30 @@ def _run_conditions(graph: fx.GraphModule, conditions: Conditions, n: int) -> li
             raise InvalidInput(f"the model cannot use these conditions ({found}): {described(error)}") from error
         results.append([output.reshape(-1).float() for output in outputs])
     return [torch.stack(column) for column in zip(*results, strict=True)]
+
+
+def _check_independent(
+    graph: fx.GraphModule, specs: tuple[FieldSpec, ...], outputs: list[Tensor], conditions: Conditions, n: int
+) -> None:
+    """Raise UnsupportedModel unless each of the first two of n images has the same fields beside a copy of itself.
+
+    Args:
+        outputs: of the condition graph for these two, and any further ones, as `_run_conditions` gives them.
+    """
+    for image in (0, 1):
+        copies = _run_conditions(graph, conditions.rows(torch.tensor([image, image]), n), 2)
+        for spec in specs:
+            if spec.index is None:
+                continue
+            index = torch.from_numpy(spec.index[min(image, len(spec.index) - 1)])
+            together, alone = (found[spec.output][0, index[index >= 0]] for found in (outputs, copies))
+            if not torch.allclose(together, alone, rtol=ALIKE, atol=1e-2 * ALIKE, equal_nan=True):
+                raise UnsupportedModel(
+                    "what the model computes from the conditions of one image depends on those of the others in its batch (a "
+                    "mean over the first axis, a difference of its entries?), so that an image would depend on which others "
+                    "are drawn with it. Compute that outside of the model, and pass the result as a condition; "
+                    'engine="naive" runs the model on each batch as it is'
+                )
 
 
 def _summary(tensor: Tensor) -> str:

@@ -201,6 +201,7 @@ class Sampler:
 
         Raises:
             InvalidInput: an argument is out of range or of the wrong shape.
+            UnsupportedModel: what the module computes from the conditions of an image depends on those of other images.
             NumericalError: NaN or infinite parameters, with the layer and pixel in which they appear.
             VerificationError: the first images disagree with the module itself (`self_check`).
         """

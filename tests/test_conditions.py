@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pixelfast
-from pixelfast import Categorical, InvalidInput, Sampler
+from pixelfast import Categorical, InvalidInput, NumericalError, Sampler, UnsupportedModel
 from pixelfast.conditions import Conditions
 from pixelfast.pipeline import evaluate_fields
 
@@ -305,6 +305,7 @@ class Counted(nn.Module):
 
 def test_repeated_labels_are_evaluated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sampler = pixelfast.compile(Counted(), SHAPE, HEAD, cond=torch.tensor([0, 1]))
+    sampler.sample(2, cond=torch.tensor([0, 1]))  # two images that differ are also evaluated beside copies of themselves, once
     compiled = sampler.prepare(torch.tensor([0, 1]))
     seen: list[int] = []
     graph = compiled.analysis.condition_graph
@@ -317,6 +318,53 @@ def test_repeated_labels_are_evaluated_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert sum(seen) == 4, "three labels, two at a time"
     assert (field[::3] == field[0]).all()
     assert not (field[1] == field[0]).all()
+
+
+OVER_THE_BATCH: dict[str, Callable[[Tensor], Tensor]] = {
+    "less the mean": lambda told: told - told.mean(0),
+    "the mean alone": lambda told: told.mean(0, keepdim=True),
+    "normalised": lambda told: F.normalize(told, dim=0),
+    "the images turned around": lambda told: told.flip(0),
+    "a running sum": lambda told: told.cumsum(0),
+    "attention": lambda told: (told @ told.T).softmax(-1) @ told,
+    "beside a large number": lambda told: torch.cat([told[:, :1] * 0 - 1e9, (told - told.mean(0))[:, 1:]], 1),
+}
+
+
+class Together(nn.Module):
+    """A model whose labels go through a function that may look at those of other images."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.embed, self.change = nn.Conv2d(1, 3, 1), nn.Embedding(4, 3), change
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        return self.conv(right_shift(x)) + self.change(self.embed(label))[..., None, None]
+
+
+@pytest.mark.parametrize("change", OVER_THE_BATCH.values(), ids=OVER_THE_BATCH)
+def test_statistics_over_a_batch_are_refused(change: Callable[[Tensor], Tensor]) -> None:
+    """Two of them pass for right: they are evaluated two by two. So the first call with conditions that differ refuses."""
+    for self_check in (True, False):
+        sampler = pixelfast.compile(Together(change), (1, 2, 3), Categorical(3, encode="symmetric"), engine="reference",
+                                    self_check=self_check)  # fmt: skip
+        for labels in ([1, 3], [1, 1, 2], [0, 1, 2, 3]):
+            with pytest.raises(UnsupportedModel, match=r"depends on those of the others .* Compute that outside of the model"):
+                sampler.sample(len(labels), seed=0, cond=torch.tensor(labels))
+    with pytest.raises(UnsupportedModel, match="Compute that outside of the model"):
+        sampler.verify(torch.zeros(3, 1, 2, 3).long(), seed=0, cond=torch.tensor([0, 1, 2]))
+
+
+def test_statistics_over_an_image_are_not() -> None:
+    model = Together(lambda told: (told - told.mean(1, keepdim=True)).cumsum(1).log())  # NaN of two numbers below 0
+    sampler = pixelfast.compile(model, (1, 2, 3), Categorical(3, encode="symmetric"), engine="reference")
+    with pytest.raises(NumericalError):
+        sampler.sample(3, seed=0, cond=torch.tensor([0, 1, 2]))
+    model = Together(lambda told: F.layer_norm(told, (3,)).flip(1))
+    sampler = pixelfast.compile(model, (1, 2, 3), Categorical(3, encode="symmetric"), engine="reference")
+    labels = torch.tensor([0, 1, 2])
+    assert sampler.verify(sampler.sample(3, seed=0, cond=labels), seed=0, cond=labels).ok
 
 
 def test_a_condition_without_the_image_is_a_field() -> None:
