@@ -85,7 +85,8 @@ class Trial:
             CHANGES[self.case.door](self.module)
             if self.case.door == "head":
                 self.head = head_of(replace(self.config, inputs=other_inputs(self.config)), self.config.layout)
-            ties += self.sampled(self.case.calls[0], self.front_door)
+            # A changed model may be autoregressive in more than one layout.
+            ties += self.asked_for_layout(lambda: self.sampled(self.case.calls[0], self.front_door))
         return ties
 
     def front_door(self, n: int, **options: Any) -> Any:
