@@ -91,7 +91,7 @@ class Wrong:
         if self.wrong == "always" or (self.wrong == "later" and self.calls > 3):
             return replace(found, values=(found.values + 1) % self.program.levels)
         if self.wrong == "parameters" and found.parameters is not None:
-            return replace(found, parameters=found.parameters + 0.1)
+            return replace(found, parameters=found.parameters + 0.1 * (np.arange(found.parameters.shape[-1]) == 0))
         return found
 
 
