@@ -177,7 +177,9 @@ class _Walk:
             return self._tensor(value)
         if isinstance(value, (np.ndarray, np.generic)) and value.dtype.hasobject is False:
             self.tokens += (kind, value.dtype.str, value.shape, _digest(np.ascontiguousarray(value).tobytes()))
-            return []
+            if isinstance(value, np.ma.MaskedArray):  # its other attributes differ between an array and its copy
+                return [np.ma.getmaskarray(value), vars(value).get("_fill_value")]
+            return [vars(value)] if getattr(value, "__dict__", None) else []
         if kind in (set, frozenset):
             return self._set(value, kind)
         if isinstance(value, type):

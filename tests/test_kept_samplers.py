@@ -336,6 +336,12 @@ def test_modules_with_an_equality_of_their_own_are_not_mixed_up() -> None:
     assert not torch.equal(draw(one), draw(other))
 
 
+class Named(np.ndarray[Any, Any]):
+    """An array with an attribute of its own."""
+
+    name = "one"
+
+
 def test_values_are_compared_by_content() -> None:
     def same(one: object, other: object) -> bool:
         return contents(one) == contents(other)
@@ -346,6 +352,14 @@ def test_values_are_compared_by_content() -> None:
     assert str(long) == str(changed)
     assert not same(long, changed)
     assert same(long, long.copy())
+    masked = np.ma.array(long, mask=long == 3)
+    assert same(masked, masked.copy())
+    for other in (np.ma.array(long, mask=long == 4), np.ma.array(long), np.ma.array(long, mask=long == 3, fill_value=-1.0)):
+        assert not same(masked, other)
+    named = [long.copy().view(Named) for _ in range(2)]
+    assert same(*named)
+    named[1].name = "other"
+    assert not same(*named)
     different: list[Any] = [0, 0.0, -0.0, 0j, False, None, "0", b"0", (0,), [0], {0}, {0: 0}, np.zeros(()), torch.zeros(())]
     different += [torch.zeros(1), torch.zeros(1, 0), np.float32(0), np.int64(0), np.zeros((), np.float32)]
     different += [Options, Options(), Mode.PLAIN, torch.float32]
