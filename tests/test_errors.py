@@ -245,7 +245,7 @@ def blank(*shape: int, value: int = -1, dtype: torch.dtype = torch.int64) -> Ten
         (blank(2, 1, 5, 7), r"given has shape \(2, 1, 5, 7\), but the model's images are \(N, 1, 7, 5\)"),
         (blank(7, 5), r"given has shape \(7, 5\)"),
         (blank(3, *SHAPE), "given holds 3 images, but n is 2"),
-        (torch.zeros(2, *SHAPE), r"given must hold integers 0 \.\. 3, got torch.float32"),
+        (torch.zeros(2, *SHAPE), r"given must hold integers 0 \.\. 3, or -1 where unknown, got torch.float32"),
         (np.full((2, *SHAPE), np.nan), "given must hold integers"),
     ],
     ids=["too large", "below -1", "turned", "flat", "too many", "float", "nan"],
