@@ -185,12 +185,16 @@ def _merged_layout(
     size: tuple[int, int] | None,
     proved: bool = True,
 ) -> IndexLayout | None:
-    """The first of `_merged_layouts` that the elements prove, or the first whose images do not mix: places of the image that
-    read elements from anywhere."""
+    """The first of `_merged_layouts` that the elements prove; or, unproved, the first whose images do not mix, where a place of
+    the image may read elements from anywhere.
+    """
     for plain, dim, apart in _merged_layouts(table, operands, channel_dims, size):
         parted = [written_out(numbers).unflatten(dim, apart) for numbers in operands]
-        found = _where_it_stands(table, plain, parted) if proved else plain
-        if found is not None and all(_images_are_alike(plain.gather(numbers).numpy()) for numbers in parted):
+        if proved:
+            found = _where_it_stands(table, plain, parted)
+        else:
+            found = plain if all(_images_are_alike(plain.gather(numbers).numpy()) for numbers in parted) else None
+        if found is not None:
             channels = tuple(d - (len(apart) - 1) * (d > dim) for d in plain.channel_dims)
             return IndexLayout(plain.index, found.row0, found.col0, channels, plain.steps)
     return None
