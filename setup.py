@@ -19,7 +19,7 @@ from functools import partial
 from glob import glob
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError, CompileError
 
@@ -163,14 +163,7 @@ def extensions() -> list[Extension]:
 
 
 setup(
-    packages=[
-        "pixelfast",
-        "pixelfast.trace",
-        "pixelfast.schedule",
-        "pixelfast.engines",
-        "pixelfast.models",
-        "pixelfast.kernels",
-    ],
+    packages=[*find_packages(include=["pixelfast", "pixelfast.*"]), "pixelfast.kernels"],
     package_dir={"pixelfast": "pixelfast", "pixelfast.kernels": "kernels"},
     package_data={"pixelfast": ["py.typed", "checkpoints/*/*"]},
     ext_modules=extensions(),

@@ -28,7 +28,7 @@ from surroundings import conditions
 
 from pixelfast import data
 from pixelfast.errors import InvalidInput, PixelfastError
-from pixelfast.train import TrainOptions, train
+from pixelfast.training.train import TrainOptions, train
 
 QUICK = 40
 """Images of a quick run."""

@@ -28,9 +28,9 @@ from texts import duration
 from torch import Tensor
 
 import pixelfast
-from pixelfast import checkpoint
-from pixelfast.cli_conditions import held_out
+from pixelfast.cli.conditions import held_out
 from pixelfast.engines.cpu import usable_threads
+from pixelfast.files import checkpoint
 from pixelfast.pictures import Drawing, grid
 
 IMAGES = 64

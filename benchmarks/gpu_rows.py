@@ -26,13 +26,14 @@ from results import Gate
 from torch import Tensor, nn
 from usual_loop import CPU, UsualLoop
 
-from pixelfast import EngineUnavailable, UnsupportedModel, noise
-from pixelfast.conditions import Conditions
+from pixelfast import EngineUnavailable, UnsupportedModel
+from pixelfast.distributions import noise
+from pixelfast.distributions.heads import Head
 from pixelfast.engines import reference, registry
+from pixelfast.engines.base import Request
 from pixelfast.engines.naive import NaiveEngine
-from pixelfast.engines.request import Request
-from pixelfast.engines.triton import TritonEngine
-from pixelfast.heads import Head
+from pixelfast.engines.triton.engine import TritonEngine
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.pipeline import Compiled, evaluate_fields
 from pixelfast.verify import compare, relative_error
 

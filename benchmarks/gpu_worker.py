@@ -24,7 +24,7 @@ from results import Cell, Forward, Gate, Row, withhold
 from yardsticks import EagerForward, Tried, fastest
 
 import pixelfast
-from pixelfast.conditions import Conditions
+from pixelfast.inputs.conditions import Conditions
 
 VERIFIED = 16
 """Images of a row that are compared with the module, at most: what the comparison takes is spent on the processor."""

@@ -14,9 +14,9 @@ from results import Gate, Row, Times
 from torch import Tensor, nn
 from usual_loop import UsualLoop
 
-from pixelfast import noise
-from pixelfast.conditions import Conditions
-from pixelfast.heads import Head
+from pixelfast.distributions import noise
+from pixelfast.distributions.heads import Head
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.precision import PRECISIONS
 from pixelfast.trace.output import OutputLayout, candidates
 from pixelfast.verify import relative_error

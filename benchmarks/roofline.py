@@ -7,8 +7,8 @@ one image alone is bound by memory. What an engine keeps in registers between in
 
 from __future__ import annotations
 
-from pixelfast.program import Instruction, Lookup, Norm, Product, Program
-from pixelfast.storage import slots_read
+from pixelfast.ir.program import Instruction, Lookup, Norm, Product, Program
+from pixelfast.lowering.ring_buffers import slots_read
 
 
 def traffic(program: Program, images: int, threads: int) -> float:

@@ -31,9 +31,9 @@ ENGINES: dict[str, tuple[str, str]] = {
 
 def _arrangements() -> tuple[str, ...]:
     """How the Triton engine may run a row of pixels, if there is a choice."""
-    if find_spec("pixelfast.engines.triton_arrangement") is None:
+    if find_spec("pixelfast.engines.triton.arrangement") is None:
         return ()
-    return tuple(import_module("pixelfast.engines.triton_arrangement").NAMES)
+    return tuple(import_module("pixelfast.engines.triton.arrangement").NAMES)
 
 
 ARRANGED: dict[str, tuple[str, str]] = {

@@ -13,8 +13,9 @@ from torch import Tensor
 from trainings import CODES
 
 import pixelfast
-from pixelfast import checkpoint, data, pictures
+from pixelfast import data, pictures
 from pixelfast.errors import UnsupportedModel
+from pixelfast.files import checkpoint
 
 HEAD = """# Short trainings of every architecture
 

@@ -28,9 +28,11 @@ from torch import nn
 from trained_report import write_report
 from trainings import CODES, TRAININGS, Training
 
-from pixelfast import checkpoint, cli, data
+from pixelfast import data
+from pixelfast.cli import main as cli
+from pixelfast.files import checkpoint
 from pixelfast.models import PixelCNNAutoencoder
-from pixelfast.train import STATE, bits_per_dim
+from pixelfast.training.train import STATE, bits_per_dim
 
 SMALL = Path(__file__).parent / "data"
 

@@ -17,8 +17,8 @@ from measure import wait
 from results import extrapolate
 from torch import Tensor
 
-from pixelfast.conditions import Conditions
-from pixelfast.heads import Head
+from pixelfast.distributions.heads import Head
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.trace.output import OutputLayout
 
 Forward = Callable[..., Any]

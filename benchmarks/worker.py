@@ -25,7 +25,7 @@ from results import Cell, Forward, Row, to_json
 from torch import Tensor
 from yardsticks import EagerForward, Tried, fastest
 
-from pixelfast.conditions import Conditions
+from pixelfast.inputs.conditions import Conditions
 
 LAYOUTS = ("NCHW", "channels_last")
 

@@ -16,7 +16,7 @@ import torch
 from measure import Memory, Task, peak_memory, timed
 from torch import Tensor, nn
 
-from pixelfast.conditions import Conditions
+from pixelfast.inputs.conditions import Conditions
 
 BATCHES = (1, 4, 16, 64, 256)
 """Images that go through a forward at once, at most all of them."""

@@ -50,7 +50,7 @@ bool interpreter_ends() {
 
 // Lets go of the GIL while `work` runs. Not by pybind11's guard: where the interpreter ends meanwhile, Python before 3.14 ends
 // a thread that asks for the GIL by unwinding its stack, and the guard's destructor, which asks again, aborts the process.
-// The package sees to it that no call is here by then (pixelfast/ending.py); a thread that it knew nothing of stays asleep, as
+// The package sees to it that no call is here by then (pixelfast/host/ending.py); a thread that it knew nothing of stays asleep, as
 // all of them do from Python 3.14 on.
 template <class Work>
 void without_gil(Work work) {

@@ -1,4 +1,4 @@
-// A sampling program as plain data, the same as pixelfast/program.py, which says what each part means.
+// A sampling program as plain data, the same as pixelfast/ir/program.py, which says what each part means.
 // It is parsed from a stream of 64-bit words and an array of floats (engines/packing.py writes them); whatever a
 // malformed stream says, parsing either refuses it or yields a program that no engine can crash on.
 #pragma once
@@ -132,7 +132,7 @@ struct Instruction {
   std::variant<Product, Lookup, Map, Reduce, Norm, Attention> body;  // in the order of Opcode
 };
 
-// What the parameters of a mixture of logistics mean: see pixelfast/mixture.py.
+// What the parameters of a mixture of logistics mean: see pixelfast/distributions/mixture.py.
 struct Mixture {
   int components = 0;
   Order order = Order::colour_major;
@@ -150,7 +150,7 @@ struct Encode {
   std::vector<float> table;  // (out.count, K)
 };
 
-// How far to the right instructions read what stands `above` rows higher: see Reach in pixelfast/wavefront.py.
+// How far to the right instructions read what stands `above` rows higher: see Reach in pixelfast/lowering/wavefront.py.
 struct Reach {
   int above, pixels, chunks, rows;
 };
@@ -168,7 +168,7 @@ struct Program {
   // The order in which known rows run (engines/known_rows.py); empty: like other rows, column by column. Positions among
   // the instructions of all steps, where each step's are followed by its draw.
   std::vector<int> known_order;
-  std::vector<int> leads;      // of each row instruction, for rows that overlap (pixelfast/wavefront.py)
+  std::vector<int> leads;      // of each row instruction, for rows that overlap (pixelfast/lowering/wavefront.py)
   std::vector<Reach> reaches;
 
   int first_row = 0, col0 = 0, col1 = 0;  // what runs: rows [first_row, height), columns [col0, col1)

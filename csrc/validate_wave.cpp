@@ -1,4 +1,4 @@
-// Whether rows may overlap as a program's leads and reaches say: the inequalities of pixelfast/wavefront.py, instruction by
+// Whether rows may overlap as a program's leads and reaches say: the inequalities of pixelfast/lowering/wavefront.py, instruction by
 // instruction. Otherwise a damaged program would read values that are not drawn yet.
 #include <algorithm>
 

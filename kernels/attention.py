@@ -22,7 +22,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..grid import Rect
+from ..ir.geometry import Rect
 from .expressions import SCALARS
 from .launch import Launch, power_of_two
 from .operand import WORDS, addresses, running_items

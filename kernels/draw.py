@@ -23,7 +23,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..program import Mixture
+from ..ir.program import Mixture
 from .bodies import alone
 from .expressions import SCALARS
 from .launch import Launch, power_of_two

@@ -1,4 +1,4 @@
-"""Expressions over channels as Triton source: one line for each operation of `pixelfast.program.OPERATIONS`.
+"""Expressions over channels as Triton source: one line for each operation of `pixelfast.ir.program.OPERATIONS`.
 
 The functions here are written with operations that exist both in compiled kernels and in Triton's interpreter, and keep their
 relative precision near 0, where formulas with `exp` alone lose it.

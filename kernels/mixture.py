@@ -1,4 +1,4 @@
-"""A draw from a discretized mixture of M logistics, given the pixel's channels before; formulas in `pixelfast.mixture`.
+"""A draw from a discretized mixture of M logistics, given the pixel's channels before (`pixelfast.distributions.mixture`).
 
     weights[i] = logit_i + sum over the channels before of log P(value | i),  as log-softmax
     m_i        = mu_i + sum over the channels before of tanh(coefficient_i) * their values on the axis

@@ -4,7 +4,7 @@
 
 No program needs what another one computes, since images do not see each other. So nothing but a barrier of the program's own
 threads lies between two instructions, where launches in a graph wait for the whole device. In return a program reads all
-weights by itself, and multiplies with them for its few images only: `pixelfast.engines.triton_arrangement` says when that pays.
+weights by itself, and multiplies with them for its few images only: `pixelfast.engines.triton.arrangement` says when that pays.
 
 A *work* is a `Launch` written down as data, int64 (LENGTH,): its kind, how many blocks it has, then what its body is given and
 others are not: numbers, and addresses of tensors. Works of one kind run one body with the same constants. The source of the

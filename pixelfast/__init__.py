@@ -6,8 +6,9 @@
 from . import data
 from .api import compile, sample
 from .check import Report, check
-from .checkpoint import load, save
-from .custom_head import CustomHead
+from .distributions.custom import CustomHead
+from .distributions.heads import Bernoulli, Categorical, Head
+from .distributions.mixture import MixtureOfLogistics
 from .errors import (
     CheckpointError,
     CheckpointWarning,
@@ -23,9 +24,8 @@ from .errors import (
     UnsupportedModel,
     VerificationError,
 )
-from .heads import Bernoulli, Categorical, Head
-from .mixture import MixtureOfLogistics
-from .recurrence import lstm_scan
+from .files.checkpoint import load, save
+from .ops.recurrence import lstm_scan
 from .sampler import Sampler
 from .verify import Verification
 

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .announce import announce_encoding
-from .arguments import count_of, head_of, module_of, option_of, order_of, shape_of
-from .boundary import public
-from .conditions import Conditions
-from .contents import Contents, module_contents
+from .distributions.heads import Head
 from .engines import registry
 from .engines.naive import NaiveEngine
 from .errors import AmbiguousLayout, InvalidInput
-from .heads import Head
+from .host.boundary import public
+from .host.contents import Contents, module_contents
+from .inputs.announce import announce_encoding
+from .inputs.arguments import count_of, head_of, module_of, option_of, order_of, shape_of
+from .inputs.conditions import Conditions
 from .sampler import Sampler
 from .trace.capture import frozen_copy
 from .trace.elements import IMAGES

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .arguments import head_of, module_of, order_of, shape_of, values_of
-from .boundary import public
-from .conditions import Conditions
+from .causality.receptive_field import ReceptiveField, receptive_field
+from .distributions.heads import Assumed, Head
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
-from .heads import Assumed, Head
-from .order import RASTER, Order
+from .host.boundary import public
+from .inputs.arguments import head_of, module_of, order_of, shape_of, values_of
+from .inputs.conditions import Conditions
+from .ir.scan_order import RASTER, Order
 from .pipeline import Analysis, analyse, compile_program
 from .readings import Reading, score, text_of, with_reading
-from .schedule.reach import ReceptiveField, receptive_field
 from .trace.capture import accepted_reading, frozen_copy
 
 SHOWN = 10

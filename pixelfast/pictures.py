@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .arguments import check_type, count_of, sizes_of
+from .data.picture_files import PictureOptions, pillow, read_frames
+from .data.values import deep_enough, quantise, source_levels_of
 from .errors import InvalidInput
-from .files import MAX_BYTES, path_of, write_atomically
-from .order import RASTER, Order
-from .picture_files import PictureOptions, pillow, read_frames
-from .values import deep_enough, quantise, source_levels_of
+from .files.access import MAX_BYTES, path_of, write_atomically
+from .inputs.arguments import check_type, count_of, sizes_of
+from .ir.scan_order import RASTER, Order
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,22 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from .conditions import Conditions
+from .causality.availability import Times, availability, find_leak, leaks
+from .distributions.heads import Head
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel, described
-from .graph import FieldSpec, Graph
-from .heads import Head
-from .lower import lower
-from .order import ORDERS, RASTER, Order
-from .program import Program
-from .schedule.availability import Times, availability, find_leak, leaks
-from .schedule.cadence import Schedule, is_regular, schedule
-from .simplify import prune, simplify
+from .host.surroundings import same_randomness
+from .inputs.conditions import Conditions
+from .ir.graph import FieldSpec, Graph
+from .ir.program import Program
+from .ir.scan_order import ORDERS, RASTER, Order
+from .lowering.lower import lower
+from .passes.reorder import turned
+from .passes.scheduler import Schedule, is_regular, schedule
+from .passes.simplify import prune, simplify
 from .trace.capture import Capture, capture
 from .trace.convert import Converted, convert
 from .trace.elements import IMAGES
 from .trace.output import OutputLayout, ambiguous, bind, candidates
-from .trace.surroundings import same_randomness
-from .turn import turned
 
 REPEATS_BELOW = 64
 """Conditions of at most this many numbers for each image (labels, small vectors) are evaluated once for each value."""

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .conditions import Conditions
+from .distributions.heads import Encode, Head
 from .errors import AmbiguousLayout, PixelfastError, UnsupportedModel
-from .heads import Encode, Head
-from .order import Order
+from .inputs.conditions import Conditions
+from .ir.scan_order import Order
 from .pipeline import analyse
 from .trace.capture import call
 from .trace.elements import IMAGES

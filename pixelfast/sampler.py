@@ -11,21 +11,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import noise as noise_module
-from .arguments import callback_of, count_of, first_of, given_of, images_of, seed_of, temperature_of, threads_of, values_of
-from .boundary import callback, public
-from .conditions import Conditions
+from .distributions import noise as noise_module
+from .distributions.heads import Head
 from .engines import registry
+from .engines.base import Request, Result, located, numerical_error, restored, turned
 from .engines.naive import NaiveEngine
-from .engines.request import Request, Result, located, numerical_error, restored, turned
 from .errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel, VerificationError
-from .heads import Head
-from .locks import Lock
-from .order import RASTER, Order
+from .host.boundary import callback, public
+from .host.copying import independent_copy
+from .host.locks import Lock
+from .inputs.arguments import (
+    callback_of,
+    count_of,
+    first_of,
+    given_of,
+    images_of,
+    seed_of,
+    temperature_of,
+    threads_of,
+    values_of,
+)
+from .inputs.conditions import Conditions
+from .ir.scan_order import RASTER, Order
 from .pipeline import Analysis, Compiled, analyse, compile_program, evaluate_fields
 from .progress import RowProgress
 from .trace.capture import accepted_reading, blank_output, frozen_copy
-from .trace.copying import independent_copy
 from .trace.diagnose import first_bad_layer
 from .trace.elements import IMAGES
 from .trace.output import OutputLayout, ambiguous, candidates
@@ -54,7 +64,7 @@ class Sampler:
         engine: the engine in use: "cpu", "triton", "reference" or "naive".
         precision: of the engine: "fp32" is exact; `pixelfast.compile` says what the others are.
         self_check: whether the first images of each kind of condition are compared with the module itself.
-        order: of generation, one of `pixelfast.order.ORDERS`.
+        order: of generation, one of `pixelfast.ir.scan_order.ORDERS`.
     """
 
     def __init__(

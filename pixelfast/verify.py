@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .heads import Categorical, Head
+from .distributions.heads import Categorical, Head
 from .precision import PRECISIONS
 
 EDGE_TOLERANCE = 1e-5

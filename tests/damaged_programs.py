@@ -18,7 +18,7 @@ from test_attention import Case as AttentionCase
 from test_attention import program_of as attention_program
 
 from pixelfast.engines import packing
-from pixelfast.program import Mixture, Program
+from pixelfast.ir.program import Mixture, Program
 
 SPECIAL = (0, 1, -1, 2, 63, 64, 255, 1 << 12, 1 << 20, 1 << 22, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63))
 LITTLE = (-17, -3, -2, -1, -1, -1, -1, 1, 1, 1, 1, 2, 3, 17, 64, 1000, -1000, 1 << 12, 1 << 20, -(1 << 20))

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelfast.engines.base import Request, Result
 from pixelfast.engines.packing import pack
-from pixelfast.engines.request import Request, Result
-from pixelfast.program import Program
+from pixelfast.ir.program import Program
 
 CSRC = Path(__file__).parents[1] / "csrc"
 SOURCES = [CSRC / name for name in ("cuda/emulate.cpp", "cuda/plan.cpp", "program.cpp", "validate.cpp", "validate_wave.cpp")]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelfast.heads import Bernoulli, Categorical, Head
+from pixelfast.distributions.heads import Bernoulli, Categorical, Head
 
 GREY, COLOUR = (1, 7, 5), (3, 7, 5)
 

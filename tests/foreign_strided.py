@@ -12,7 +12,7 @@ from foreign import COLOUR, GREY, foreign
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelfast.heads import Bernoulli, Categorical
+from pixelfast.distributions.heads import Bernoulli, Categorical
 
 
 def down(x: Tensor, rows: int = 1) -> Tensor:

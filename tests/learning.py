@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from pixelfast import checkpoint
-from pixelfast.checkpoint import SHIPPED
-from pixelfast.train import TrainOptions, bits_per_dim, train
+from pixelfast.files import checkpoint
+from pixelfast.files.checkpoint import SHIPPED
+from pixelfast.training.train import TrainOptions, bits_per_dim, train
 
 
 def digits(height: int = 12, width: int = 8) -> tuple[Tensor, Tensor, int]:

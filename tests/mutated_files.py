@@ -32,12 +32,13 @@ from safetensors.torch import save as safetensors
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import checkpoint, data
-from pixelfast.cli_conditions import read_conditions
+from pixelfast.cli.conditions import read_conditions
+from pixelfast.data import dataset as data
 from pixelfast.errors import PixelfastError
+from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN, PixelCNN
 from pixelfast.pictures import read_given
-from pixelfast.train import TrainOptions, train
+from pixelfast.training.train import TrainOptions, train
 
 SECONDS = 20
 """A case that takes longer ends the worker."""

@@ -9,10 +9,10 @@ import pytest
 from tolerances import LOG_PROB
 
 from pixelfast.engines import cpu
+from pixelfast.engines.base import Request, Result
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.request import Request, Result
-from pixelfast.program import Program, Rect
+from pixelfast.ir.program import Program, Rect
 
 needs_engine = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
 """For the files whose tests need the engine."""

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 import pixelfast
-from pixelfast import noise
-from pixelfast.conditions import Conditions
+from pixelfast.distributions import noise
+from pixelfast.distributions.heads import Head
 from pixelfast.engines import cpu, reference, registry
+from pixelfast.engines.base import Request, Result, restored, turned
 from pixelfast.engines.naive import NaiveEngine
-from pixelfast.engines.request import Request, Result, restored, turned
-from pixelfast.heads import Head
-from pixelfast.order import RASTER, Order
+from pixelfast.inputs.conditions import Conditions
+from pixelfast.ir.scan_order import RASTER, Order
 from pixelfast.pipeline import Compiled, evaluate_fields
 from pixelfast.trace.capture import frozen_copy
 

@@ -8,8 +8,8 @@ from itertools import product
 
 import numpy as np
 
-from pixelfast.engines.request import Request
-from pixelfast.program import (
+from pixelfast.engines.base import Request
+from pixelfast.ir.program import (
     Buffer,
     Draw,
     Encode,

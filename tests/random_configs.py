@@ -7,8 +7,8 @@ from random import Random
 
 from random_parts import ACTIVATIONS, CONSTANTS, FILLS, PRODUCTS, SMOOTH
 
-from pixelfast.mixture import ORDERS as MIXTURE_ORDERS
-from pixelfast.order import ORDERS
+from pixelfast.distributions.mixture import ORDERS as MIXTURE_ORDERS
+from pixelfast.ir.scan_order import ORDERS
 
 __all__ = ["ACTIVATIONS", "SMOOTH", "Block", "Config", "Constant", "Groups", "Leak", "Window", "random_config", "spread"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelfast import lstm_scan
-from pixelfast.order import ORDERS, RASTER, Order
+from pixelfast.ir.scan_order import ORDERS, RASTER, Order
 
 
 def frame_of(config: Config) -> Order:

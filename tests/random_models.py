@@ -18,10 +18,10 @@ from random_parts import Given
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelfast.custom_head import CustomHead
-from pixelfast.heads import Bernoulli, Categorical, Head
-from pixelfast.mixture import MixtureOfLogistics
-from pixelfast.order import ORDERS, Order
+from pixelfast.distributions.custom import CustomHead
+from pixelfast.distributions.heads import Bernoulli, Categorical, Head
+from pixelfast.distributions.mixture import MixtureOfLogistics
+from pixelfast.ir.scan_order import ORDERS, Order
 
 __all__ = [
     "SMOOTH", "Config", "RandomModel", "arranged", "build", "conditions_of", "head_of", "influence", "random_config",

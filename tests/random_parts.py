@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelfast.order import Order
+from pixelfast.ir.scan_order import Order
 
 Given = Mapping[str, Tensor]
 """Conditions by name."""

@@ -15,7 +15,9 @@ import torch
 from scripts import BENCHMARKS, importable
 from torch import nn
 
-from pixelfast import checkpoint, cli, data
+from pixelfast import data
+from pixelfast.cli import main as cli
+from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 

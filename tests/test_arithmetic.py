@@ -13,7 +13,7 @@ from oracle import ENGINES
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast.arithmetic import plain
+from pixelfast.host.arithmetic import plain
 
 SHAPE = (1, 3, 4)
 HEAD = pixelfast.Categorical(4, encode="unit")

@@ -12,8 +12,8 @@ from tolerances import INSTRUCTION
 
 from pixelfast.engines import cpu, packing, reference
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.program import Attention, Buffer, Cache, Draw, Field, FieldSlot, Keys, Map, Program, Rect, Slot
-from pixelfast.wavefront import Wave, wavefront
+from pixelfast.ir.program import Attention, Buffer, Cache, Draw, Field, FieldSlot, Keys, Map, Program, Rect, Slot
+from pixelfast.lowering.wavefront import Wave, wavefront
 
 PIXELS = HEIGHT * WIDTH
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import pixelfast
 from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelCNNAutoencoder
-from pixelfast.train import TrainOptions, bits_per_dim, train
+from pixelfast.training.train import TrainOptions, bits_per_dim, train
 
 SIZE = (7, 5)
 

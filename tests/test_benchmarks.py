@@ -215,13 +215,13 @@ def test_the_usual_loop_draws_what_it_should(monkeypatch: pytest.MonkeyPatch, cr
     from usual_loop import UsualLoop
 
     import pixelfast
-    from pixelfast.conditions import Conditions
+    from pixelfast.inputs.conditions import Conditions
 
     tiny_model(monkeypatch)
     module, head = models.MODELS["tiny"].make((1, 7, 5))
     sampler = pixelfast.compile(module, (1, 7, 5), head, engine="reference")
     layout = sampler.prepare().analysis.layout
-    loop = UsualLoop(module, head, layout, Conditions(), pixelfast.noise.uniforms(3, 0, 2, (1, 7, 5)), crop)
+    loop = UsualLoop(module, head, layout, Conditions(), pixelfast.distributions.noise.uniforms(3, 0, 2, (1, 7, 5)), crop)
     for row in range(7):
         for col in range(5):
             loop.step(row, col, 0)
@@ -233,13 +233,13 @@ def test_the_usual_loop_of_a_mixture_depends_on_the_channels_before() -> None:
     from usual_loop import UsualLoop
 
     import pixelfast
-    from pixelfast.conditions import Conditions
+    from pixelfast.inputs.conditions import Conditions
 
     shape, head = (3, 7, 5), pixelfast.MixtureOfLogistics(9, 2, 3)
     module = Masked(head)
     sampler = pixelfast.compile(module, shape, engine="reference")
     layout = sampler.prepare().analysis.layout
-    loop = UsualLoop(module, head, layout, Conditions(), pixelfast.noise.uniforms(3, 0, 2, shape))
+    loop = UsualLoop(module, head, layout, Conditions(), pixelfast.distributions.noise.uniforms(3, 0, 2, shape))
     for place in np.ndindex(7, 5, 3):
         loop.step(*place)
     assert torch.equal(loop.values.byte(), sampler.sample(2, seed=3))
@@ -329,7 +329,7 @@ def test_the_fastest_batch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_forward_in_batches_sees_every_image_with_its_condition() -> None:
     from yardsticks import EagerForward
 
-    from pixelfast.conditions import Conditions
+    from pixelfast.inputs.conditions import Conditions
 
     class Recorder(nn.Module):
         def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

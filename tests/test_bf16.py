@@ -16,16 +16,16 @@ from tolerances import INSTRUCTION
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast.checkpoint import load, shipped
-from pixelfast.cli_conditions import held_out
-from pixelfast.conditions import Conditions
+from pixelfast.cli.conditions import held_out
 from pixelfast.engines import cpu
+from pixelfast.engines.base import Request
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.request import Request
 from pixelfast.errors import EngineUnavailable
+from pixelfast.files.checkpoint import load, shipped
+from pixelfast.inputs.conditions import Conditions
+from pixelfast.ir.program import Map, Op, Product, Program, Rect, Slot
 from pixelfast.models import GatedPixelCNN, PixelCNN
-from pixelfast.program import Map, Op, Product, Program, Rect, Slot
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
 

@@ -24,7 +24,7 @@ from pixelfast import (
     PixelfastError,
     errors,
 )
-from pixelfast.engines.request import Request, check
+from pixelfast.engines.base import Request, check
 
 SHAPE = (1, 3, 4)
 HEAD = Categorical(4, encode="unit")

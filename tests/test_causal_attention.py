@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 import pixelfast
 from pixelfast import Categorical, NumericalError, UnsupportedModel
-from pixelfast.conditions import Conditions
+from pixelfast.causality.receptive_field import receptive_field
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.graph import CausalAttention
+from pixelfast.inputs.conditions import Conditions
+from pixelfast.ir.graph import CausalAttention
 from pixelfast.pipeline import analyse
-from pixelfast.schedule.reach import receptive_field
 from pixelfast.trace.capture import frozen_copy
 
 GREY, HEAD = (1, 7, 5), Categorical(4)

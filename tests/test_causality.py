@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 import pixelfast
 from pixelfast import Categorical, NotAutoregressive, UnsupportedModel
-from pixelfast.conditions import Conditions
+from pixelfast.causality.receptive_field import receptive_field
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.models import GatedPixelCNN, PixelCNN
 from pixelfast.pipeline import Analysis, analyse
-from pixelfast.schedule.reach import receptive_field
 from pixelfast.trace.capture import frozen_copy
 
 GREY, COLOUR = (1, 7, 5), (3, 7, 5)

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pixelfast import checkpoint
+from pixelfast.distributions.heads import Categorical
+from pixelfast.distributions.mixture import MixtureOfLogistics
 from pixelfast.errors import CheckpointError
-from pixelfast.files import write_atomically
-from pixelfast.heads import Categorical
-from pixelfast.mixture import MixtureOfLogistics
+from pixelfast.files import checkpoint
+from pixelfast.files.access import write_atomically
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp
 
 ARGUMENTS = {"shape": (3, 7, 5), "levels": 4, "features": 17, "layers": 2, "classes": 3}

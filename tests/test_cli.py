@@ -15,11 +15,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import checkpoint, cli, cli_models, cli_train
-from pixelfast.cli_conditions import labels_for
-from pixelfast.cli_models import Opened, parse_encode, parse_shape
+from pixelfast.cli import main as cli
+from pixelfast.cli import models as cli_models
+from pixelfast.cli import train as cli_train
+from pixelfast.cli.conditions import labels_for
+from pixelfast.cli.models import Opened, parse_encode, parse_shape
+from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN, PixelCNN
-from pixelfast.train import TrainOptions, bits_per_dim
+from pixelfast.training.train import TrainOptions, bits_per_dim
 
 SHAPE = (1, 7, 5)
 NET = """

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pixelfast import checkpoint, cli
-from pixelfast.train import bits_per_dim
+from pixelfast.cli import main as cli
+from pixelfast.files import checkpoint
+from pixelfast.training.train import bits_per_dim
 
 COMMANDS = {
     "pixelcnnpp": ["--features", "6", "--blocks", "1", "--mixtures", "2", "--dropout", "0.1"],

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelfast import checkpoint, cli
-from pixelfast.data import load
+from pixelfast.cli import main as cli
+from pixelfast.data.dataset import load
+from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 SMALL = ["--checkpoint", "small"]

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from pixelfast import checkpoint, cli, cli_sample
-from pixelfast.cli_output import Output
+from pixelfast.cli import main as cli
+from pixelfast.cli import sample as cli_sample
+from pixelfast.cli.output import Output
 from pixelfast.errors import OutputError
+from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN
 
 STRANGERS = """

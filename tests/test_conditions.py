@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import pixelfast
 from pixelfast import Categorical, InvalidInput, NumericalError, Sampler, UnsupportedModel
-from pixelfast.conditions import Conditions
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.pipeline import evaluate_fields
 
 SHAPE = (1, 5, 4)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelfast import Categorical, UnsupportedModel
-from pixelfast.conditions import Conditions
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.trace import capture as capture_module
 
 IMAGES = 2

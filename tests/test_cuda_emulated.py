@@ -15,12 +15,12 @@ from oracle import Traced, trace
 from programs import Builder, normal, probe, recurrent, request, swept
 from tolerances import INSTRUCTION, LOG_PROB, PROGRAM
 
-from pixelfast import program as contract
+from pixelfast.engines.base import Request
 from pixelfast.engines.cuda import HEADS, MOST_VALUES, refuses, unsupported
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.request import Request
+from pixelfast.ir import program as contract
+from pixelfast.ir.program import Map, Norm, Op, Product, Program, Rect, Reduce, Slot
 from pixelfast.models import GatedPixelCNN, PixelCNN
-from pixelfast.program import Map, Norm, Op, Product, Program, Rect, Reduce, Slot
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 

@@ -14,9 +14,10 @@ from test_heads import chi_square
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import Categorical, CustomHead, EngineUnavailable, InvalidInput, MixtureOfLogistics, NumericalError, noise
+from pixelfast import Categorical, CustomHead, EngineUnavailable, InvalidInput, MixtureOfLogistics, NumericalError
+from pixelfast.distributions import noise
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.train import TrainOptions, bits_per_dim, train
+from pixelfast.training.train import TrainOptions, bits_per_dim, train
 
 SHAPE = (3, 7, 5)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelfast.data import load, quantise, read_idx
+from pixelfast.data.dataset import load, quantise, read_idx
 from pixelfast.errors import InvalidInput
 
 RNG = np.random.default_rng(0)

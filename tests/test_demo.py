@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelfast import checkpoint
+from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN
 
 

@@ -11,11 +11,11 @@ import torch
 from native import HEIGHT, IMAGE, ISAS, WIDTH, needs_engine
 from programs import normal, probe, request
 
+from pixelfast.engines.base import Request, Result
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.request import Request, Result
 from pixelfast.errors import NumericalError
-from pixelfast.program import Map, Program, Rect, Slot
+from pixelfast.ir.program import Map, Program, Rect, Slot
 
 pytestmark = needs_engine
 

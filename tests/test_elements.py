@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelfast import Categorical, UnsupportedModel
-from pixelfast.conditions import Conditions
-from pixelfast.graph import Node
+from pixelfast.inputs.conditions import Conditions
+from pixelfast.ir.graph import Node
+from pixelfast.ir.program import Rect
 from pixelfast.models import GatedPixelCNN
-from pixelfast.program import Rect
 from pixelfast.trace import capture as capture_module
 from pixelfast.trace.builder_base import both_images
 from pixelfast.trace.capture import Capture, capture, frozen_copy

@@ -11,10 +11,10 @@ import torch
 from oracle import Traced, agree, first, trace
 
 import pixelfast
+from pixelfast.distributions.mixture import MixtureOfLogistics
 from pixelfast.engines import cpu
+from pixelfast.engines.base import Request, Result
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.engines.request import Request, Result
-from pixelfast.mixture import MixtureOfLogistics
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))

@@ -13,10 +13,10 @@ import torch
 from oracle import ENGINES, NATIVE, compare, trace
 
 import pixelfast
+from pixelfast.distributions.heads import Categorical
 from pixelfast.engines import packing
-from pixelfast.heads import Categorical
+from pixelfast.ir.program import Program
 from pixelfast.models import GatedPixelCNN, PixelCNN
-from pixelfast.program import Program
 
 
 @pytest.mark.parametrize("colours", [1, 3])

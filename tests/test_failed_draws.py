@@ -14,11 +14,11 @@ import pytest
 from native import ARRANGEMENTS, needs_engine
 from programs import Builder, request
 
+from pixelfast.engines.base import Request
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.request import Request
 from pixelfast.errors import NumericalError
-from pixelfast.program import Instruction, Lookup, Pixel, Program
+from pixelfast.ir.program import Instruction, Lookup, Pixel, Program
 
 pytestmark = needs_engine
 

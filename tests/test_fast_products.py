@@ -8,10 +8,10 @@ from native import ISAS, needs_engine
 from programs import normal, request
 from tolerances import FAST_PRODUCT
 
+from pixelfast.engines.base import Request
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.request import Request
-from pixelfast.program import Buffer, Draw, Field, FieldSlot, Map, Product, Program, Rect, Slot
+from pixelfast.ir.program import Buffer, Draw, Field, FieldSlot, Map, Product, Program, Rect, Slot
 
 pytestmark = needs_engine
 

@@ -20,14 +20,15 @@ from PIL import Image
 from torch import nn
 
 import pixelfast
-from pixelfast import checkpoint, data, weight_files
-from pixelfast.array_files import read_npy
-from pixelfast.cli_conditions import read_conditions
+from pixelfast.cli.conditions import read_conditions
+from pixelfast.data import dataset as data
 from pixelfast.errors import CheckpointError, InvalidInput
-from pixelfast.files import MAX_BYTES
+from pixelfast.files import checkpoint, weight_files
+from pixelfast.files.access import MAX_BYTES
+from pixelfast.files.array_files import read_npy
+from pixelfast.files.weight_files import read_weights
 from pixelfast.models import GatedPixelCNN
 from pixelfast.pictures import read_given
-from pixelfast.weight_files import read_weights
 
 GREY = np.random.default_rng(0).integers(0, 256, (4, 7, 5)).astype(np.uint8)
 HUGE = 10**15

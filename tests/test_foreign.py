@@ -16,7 +16,7 @@ from oracle import Traced, agree, compare, snapshot, trace
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast.conditions import Conditions
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.trace.capture import call
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")

@@ -14,8 +14,8 @@ import torch
 from processes import run_script
 
 import pixelfast
-from pixelfast import locks
 from pixelfast.engines import cpu
+from pixelfast.host import locks
 from pixelfast.models import PixelCNN
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -25,7 +25,7 @@ SHAPE = (1, 5, 4)
 FORKS = """
     import os, sys, threading, time
     import torch, pixelfast
-    from pixelfast import locks
+    from pixelfast.host import locks
     from pixelfast.errors import PixelfastError
     from pixelfast.models import PixelCNN
     from pixelfast.trace import capture

@@ -11,9 +11,9 @@ from programs import normal, probe, request
 from tolerances import PROGRAM
 
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.engines.known_rows import known_order
 from pixelfast.engines.reference import run as reference
-from pixelfast.program import Buffer, Draw, Encode, Map, Op, Product, Program, Slot
+from pixelfast.ir.program import Buffer, Draw, Encode, Map, Op, Product, Program, Slot
+from pixelfast.lowering.given_rows import known_order
 
 pytestmark = needs_engine
 

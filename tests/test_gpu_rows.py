@@ -16,8 +16,8 @@ from scripts import importable
 from torch import nn
 
 import pixelfast
-from pixelfast import noise
-from pixelfast.conditions import Conditions
+from pixelfast.distributions import noise
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.models import GatedPixelCNN, PixelCNNpp, PixelSNAIL
 
 SHAPE = (3, 7, 5)

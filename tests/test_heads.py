@@ -14,8 +14,9 @@ from oracle import ENGINES
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import Bernoulli, Categorical, CustomHead, InvalidInput, MixtureOfLogistics, noise
-from pixelfast.heads import Head
+from pixelfast import Bernoulli, Categorical, CustomHead, InvalidInput, MixtureOfLogistics
+from pixelfast.distributions import noise
+from pixelfast.distributions.heads import Head
 
 DRAWS = 20_000
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import pixelfast
 from pixelfast import Bernoulli, Categorical, MixtureOfLogistics, NotAutoregressive
-from pixelfast.conditions import Conditions
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.trace.capture import call, capture, frozen_copy
 from pixelfast.trace.output import OutputLayout
 

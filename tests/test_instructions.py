@@ -13,12 +13,12 @@ from programs import normal, probe, request, swept
 from tolerances import INSTRUCTION, OPERATION, PROGRAM, ROUNDED
 
 from pixelfast import NumericalError
-from pixelfast import program as contract
+from pixelfast.distributions.mixture import ORDERS
 from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
-from pixelfast.mixture import ORDERS
-from pixelfast.program import BINARY, UNARY, Buffer, Leaf, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Reduce, Slot
+from pixelfast.ir import program as contract
+from pixelfast.ir.program import BINARY, UNARY, Buffer, Leaf, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Reduce, Slot
 
 pytestmark = needs_engine
 

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 
 import pixelfast
 from pixelfast import Categorical, CustomHead, api
-from pixelfast.contents import contents, module_contents
+from pixelfast.host.contents import contents, module_contents
 
 SHAPE = (1, 3, 4)
 HEAD = Categorical(3, encode="unit")

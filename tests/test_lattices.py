@@ -12,8 +12,8 @@ from tolerances import INSTRUCTION, PROGRAM
 
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
-from pixelfast.program import FieldSlot, Instruction, Lattice, Lookup, Map, Norm, Op, Pixel, Product, Rect, Reduce, Slot
-from pixelfast.wavefront import Wave, wavefront
+from pixelfast.ir.program import FieldSlot, Instruction, Lattice, Lookup, Map, Norm, Op, Pixel, Product, Rect, Reduce, Slot
+from pixelfast.lowering.wavefront import Wave, wavefront
 
 pytestmark = needs_engine
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from pixelfast import data
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNAutoencoder, PixelCNNpp, PixelRNN, PixelSNAIL
-from pixelfast.train import TrainOptions, train
+from pixelfast.training.train import TrainOptions, train
 
 SHAPE, LEVELS = (1, 8, 8), 17
 DIGITS = Path(__file__).parents[1] / "benchmarks" / "data" / "digits8.npz"

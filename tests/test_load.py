@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import CheckpointError, CheckpointWarning, checkpoint
+from pixelfast import CheckpointError, CheckpointWarning
+from pixelfast.files import checkpoint
 
 State = dict[str, Tensor]
 weight_norm = nn.utils.parametrizations.weight_norm

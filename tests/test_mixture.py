@@ -12,7 +12,8 @@ from test_heads import chi_square
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import InvalidInput, MixtureOfLogistics, noise
+from pixelfast import InvalidInput, MixtureOfLogistics
+from pixelfast.distributions import noise
 
 DRAWS = 20_000
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 import pixelfast
 from pixelfast import MixtureOfLogistics, NotAutoregressive, NumericalError
+from pixelfast.distributions.mixture import ORDERS
 from pixelfast.engines import reference
+from pixelfast.engines.base import Request
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.engines.request import Request
-from pixelfast.mixture import ORDERS
-from pixelfast.program import Buffer, Draw, Field, FieldSlot, Map, Mixture, Program, Rect, Slot
+from pixelfast.ir.program import Buffer, Draw, Field, FieldSlot, Map, Mixture, Program, Rect, Slot
 
 
 class Masked(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pixelfast import InvalidInput
-from pixelfast.noise import resolve_seed, uniforms
+from pixelfast.distributions.noise import resolve_seed, uniforms
 
 SHAPE = (3, 5, 7)
 

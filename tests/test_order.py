@@ -14,12 +14,13 @@ from oracle import ENGINES, NATIVE, compare, trace
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import Categorical, InvalidInput, NotAutoregressive, NumericalError, noise
-from pixelfast.cli import main
+from pixelfast import Categorical, InvalidInput, NotAutoregressive, NumericalError
+from pixelfast.cli.main import main
+from pixelfast.distributions import noise
+from pixelfast.ir.scan_order import ORDERS, RASTER, Order
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelRNN, PixelSNAIL
-from pixelfast.order import ORDERS, RASTER, Order
+from pixelfast.passes.reorder import turned
 from pixelfast.pictures import Drawing
-from pixelfast.turn import turned
 
 OTHERS = [name for name in ORDERS if name != "raster"]
 HEAD = Categorical(4)

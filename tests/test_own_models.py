@@ -9,7 +9,7 @@ import torch
 from oracle import ENGINES, Traced, agree, first, images_of, trace
 from torch import nn
 
-from pixelfast.conditions import Conditions
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 GREY, RGB = (1, 7, 5), (3, 7, 5)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pixelfast import DataWarning
-from pixelfast.data import load
+from pixelfast.data.dataset import load
 from pixelfast.errors import InvalidInput
 from pixelfast.pictures import read_given
 

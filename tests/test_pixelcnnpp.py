@@ -15,7 +15,7 @@ from oracle import compare, trace
 import pixelfast
 from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelCNNpp
-from pixelfast.train import TrainOptions, bits_per_dim, train
+from pixelfast.training.train import TrainOptions, bits_per_dim, train
 
 SIZE = (8, 12)
 

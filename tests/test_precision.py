@@ -17,9 +17,9 @@ from pixelfast.engines import cpu, registry
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.errors import EngineUnavailable, InvalidInput, VerificationError
+from pixelfast.ir.program import Buffer, Draw, Encode, Product, Program, Rect, Slot
 from pixelfast.models import PixelCNN
 from pixelfast.precision import NATIVE, PRECISIONS
-from pixelfast.program import Buffer, Draw, Encode, Product, Program, Rect, Slot
 
 pytestmark = needs_engine
 

@@ -10,9 +10,9 @@ from native import close, compare, needs_engine
 from programs import Builder, recurrent, request
 from tolerances import PROGRAM
 
-from pixelfast import program as contract
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.engines.known_rows import known_order
+from pixelfast.ir import program as contract
+from pixelfast.lowering.given_rows import known_order
 
 pytestmark = needs_engine
 

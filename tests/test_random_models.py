@@ -15,12 +15,13 @@ from random_cases import CHANGES, Call, Case, random_case, reason_of
 from random_models import Config, arranged, build, conditions_of, head_of, random_config, sees_too_much
 
 import pixelfast
-from pixelfast import InvalidInput, NotAutoregressive, UnsupportedModel, noise
-from pixelfast.conditions import Conditions
+from pixelfast import InvalidInput, NotAutoregressive, UnsupportedModel
+from pixelfast.distributions import noise
 from pixelfast.engines import reference, registry
+from pixelfast.engines.base import Request, restored, turned
 from pixelfast.engines.naive import NaiveEngine
-from pixelfast.engines.request import Request, restored, turned
-from pixelfast.order import ORDERS
+from pixelfast.inputs.conditions import Conditions
+from pixelfast.ir.scan_order import ORDERS
 from pixelfast.pipeline import evaluate_fields
 from pixelfast.trace.capture import frozen_copy
 from pixelfast.trace.output import OutputLayout

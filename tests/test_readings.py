@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import Bernoulli, Categorical, CustomHead, EncodingWarning, InvalidInput, MixtureOfLogistics, cli
-from pixelfast.announce import _said
+from pixelfast import Bernoulli, Categorical, CustomHead, EncodingWarning, InvalidInput, MixtureOfLogistics
+from pixelfast.cli import main as cli
+from pixelfast.inputs.announce import _said
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelRNN, PixelSNAIL
 
 LEVELS = 16

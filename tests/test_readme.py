@@ -17,9 +17,12 @@ import torch
 from PIL import Image
 
 import pixelfast
-from pixelfast import api, checkpoint, cli, cli_sample
-from pixelfast.announce import _said
+from pixelfast import api
+from pixelfast.cli import main as cli
+from pixelfast.cli import sample as cli_sample
 from pixelfast.engines.cpu import usable_threads
+from pixelfast.files import checkpoint
+from pixelfast.inputs.announce import _said
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(

@@ -14,15 +14,15 @@ from torch.nn import functional as F
 
 import pixelfast
 from pixelfast import InvalidInput, NotAutoregressive, UnsupportedModel, lstm_scan
+from pixelfast.causality.availability import availability
+from pixelfast.causality.receptive_field import receptive_field
+from pixelfast.distributions.heads import Categorical
 from pixelfast.engines import reference
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.heads import Categorical
+from pixelfast.lowering.wavefront import Wave, wavefront
 from pixelfast.models import PixelRNN
 from pixelfast.models.pixelrnn import DiagonalBiLSTM, RowLSTM, taps_of
 from pixelfast.models.shifted import down_shift
-from pixelfast.schedule.availability import availability
-from pixelfast.schedule.reach import receptive_field
-from pixelfast.wavefront import Wave, wavefront
 
 SIZE = (7, 5)
 KINDS = ["row", "diagonal"]

@@ -15,9 +15,9 @@ import pytest
 from native import needs_engine
 from programs import Builder, request
 
+from pixelfast.engines.base import Request
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.request import Request
 from pixelfast.errors import EngineUnavailable, InvalidInput
 
 pytestmark = needs_engine

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 import pixelfast
 from pixelfast import VerificationError, sampler
+from pixelfast.distributions.heads import Head
 from pixelfast.engines import registry
+from pixelfast.engines.base import Request, Result
 from pixelfast.engines.naive import NaiveEngine
-from pixelfast.engines.request import Request, Result
-from pixelfast.heads import Head
+from pixelfast.ir.program import Product, Program
 from pixelfast.models import GatedPixelCNN, PixelCNN
 from pixelfast.precision import PRECISIONS
-from pixelfast.program import Product, Program
 from pixelfast.verify import EDGE_TOLERANCE, RARE, agreement, compare, distances
 
 SHAPE = (1, 7, 5)

@@ -12,8 +12,8 @@ from programs import Builder, request, swept
 from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.errors import EngineUnavailable
-from pixelfast.program import Lattice, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Slot
-from pixelfast.wavefront import wavefront
+from pixelfast.ir.program import Lattice, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Slot
+from pixelfast.lowering.wavefront import wavefront
 
 pytestmark = needs_engine
 

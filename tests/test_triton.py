@@ -13,15 +13,17 @@ from test_attention import Case, program_of
 from torch import Tensor
 
 import pixelfast
-from pixelfast.engines import registry, triton, triton_arrangement
+from pixelfast.distributions.heads import Bernoulli, Categorical, Head
+from pixelfast.distributions.mixture import MixtureOfLogistics
+from pixelfast.engines import registry
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.triton_arrangement import Arrangement, arrange, wish
-from pixelfast.engines.triton_stages import Stage, stages
+from pixelfast.engines.triton import arrangement as triton_arrangement
+from pixelfast.engines.triton import engine as triton
+from pixelfast.engines.triton.arrangement import Arrangement, arrange, wish
+from pixelfast.engines.triton.stages import Stage, stages
 from pixelfast.errors import EngineUnavailable, InvalidInput
-from pixelfast.heads import Bernoulli, Categorical, Head
-from pixelfast.mixture import MixtureOfLogistics
+from pixelfast.ir.program import Buffer, Draw, Lattice, Lookup, Map, Mixture, Norm, Op, Product, Program, Rect, Reduce, Slot
 from pixelfast.models import PixelCNN
-from pixelfast.program import Buffer, Draw, Lattice, Lookup, Map, Mixture, Norm, Op, Product, Program, Rect, Reduce, Slot
 
 HERE = triton.available() is None
 
@@ -101,11 +103,11 @@ def test_what_attention_reads_is_stored() -> None:
     image, cache = Rect(0, 2, 0, 2), Slot(2, 0, 8)
     buffers = tuple(Buffer(f"b{i}", 10, 2, (0, 3), image) for i in range(4))
     copy = Map(cache, (WHOLE,), (), image)
-    seen = pixelfast.program.Keys.of(np.tri(4, k=-1, dtype=bool))
-    caches = pixelfast.program.Cache(2, 0, 4, 0, 0), pixelfast.program.Cache(2, 4, 4, 0, 0)
+    seen = pixelfast.ir.program.Keys.of(np.tri(4, k=-1, dtype=bool))
+    caches = pixelfast.ir.program.Cache(2, 0, 4, 0, 0), pixelfast.ir.program.Cache(2, 4, 4, 0, 0)
     step = (
         product(WHOLE, OTHER), copy,
-        pixelfast.program.Attention(Slot(3, 0, 4), HALF, *caches, 1, 1.0, seen, None, image),
+        pixelfast.ir.program.Attention(Slot(3, 0, 4), HALF, *caches, 1, 1.0, seen, None, image),
     )  # fmt: skip
     program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(3, 0, 4)),))
     stage, *_ = stages(program, step)

@@ -24,7 +24,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 import triton.language as tl
 
-from pixelfast.engines.triton_session import Session
+from pixelfast.engines.triton.session import Session
 from pixelfast.kernels.attention import attention_kernel
 from pixelfast.kernels.launch import Launch
 from pixelfast.kernels.operand import move_kernel

@@ -13,12 +13,12 @@ from oracle import Traced, agree, first, spread_error, trace
 from torch import nn
 
 import pixelfast
-from pixelfast.conditions import Conditions
 from pixelfast.engines import cpu
-from pixelfast.engines.request import Result
-from pixelfast.engines.triton import TritonEngine, available, lacks
-from pixelfast.engines.triton_arrangement import OWNED, refuses
+from pixelfast.engines.base import Result
+from pixelfast.engines.triton.arrangement import OWNED, refuses
+from pixelfast.engines.triton.engine import TritonEngine, available, lacks
 from pixelfast.errors import NumericalError
+from pixelfast.inputs.conditions import Conditions
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelSNAIL
 from pixelfast.precision import PRECISIONS
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 import pixelfast
 from pixelfast import Categorical, UnsupportedModel
-from pixelfast.contents import module_contents
-from pixelfast.trace.copying import independent_copy
+from pixelfast.host.contents import module_contents
+from pixelfast.host.copying import independent_copy
 
 SHAPE = (1, 3, 4)
 HEAD = Categorical(3, encode="unit")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pixelfast import DataWarning
-from pixelfast.data import load, read_idx
+from pixelfast.data.dataset import load, read_idx
 from pixelfast.errors import InvalidInput
 
 RNG = np.random.default_rng(0)

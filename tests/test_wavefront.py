@@ -13,10 +13,10 @@ from oracle import Traced, trace
 from random_models import conditions_of, random_config
 from test_random_models import traced_model
 
+from pixelfast.distributions.heads import Categorical
 from pixelfast.engines import reference
-from pixelfast.heads import Categorical
+from pixelfast.lowering.wavefront import Wave, Work, wavefront
 from pixelfast.models import GatedPixelCNN, PixelCNN
-from pixelfast.wavefront import Wave, Work, wavefront
 
 IMAGES = 2
 

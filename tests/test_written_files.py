@@ -19,12 +19,15 @@ from PIL import Image
 from torch import nn
 
 import pixelfast
-from pixelfast import checkpoint, data, files, pictures
+from pixelfast import pictures
+from pixelfast.data import dataset as data
 from pixelfast.errors import CheckpointError, InvalidInput, OutputError, UnsupportedModel
-from pixelfast.files import locked, write_atomically, write_together
+from pixelfast.files import access as files
+from pixelfast.files import checkpoint
+from pixelfast.files.access import locked, write_atomically, write_together
 from pixelfast.models import GatedPixelCNN
 from pixelfast.pictures import read_given
-from pixelfast.train import TrainOptions, bits_per_dim, train
+from pixelfast.training.train import TrainOptions, bits_per_dim, train
 
 GREY = np.random.default_rng(0).integers(0, 256, (4, 7, 5)).astype(np.uint8)
 IMAGES = torch.from_numpy(GREY.astype(np.int64) // 64).unsqueeze(1)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelfast.engines.request import Request
-from pixelfast.program import Buffer, Draw, Instruction, Map, Norm, Op, Product, Program, Rect, Slot
+from pixelfast.engines.base import Request
+from pixelfast.ir.program import Buffer, Draw, Instruction, Map, Norm, Op, Product, Program, Rect, Slot
 
 HEIGHT, WIDTH = 8, 16
 PADDING = 4

@@ -1,5 +1,5 @@
 // How a call is spread over threads: which images form a tile, and whether a tile's rows run one after another on one
-// thread, or as a wave (pixelfast/wavefront.py) on a team of threads. Every arrangement computes the same, bit by bit.
+// thread, or as a wave (pixelfast/lowering/wavefront.py) on a team of threads. Every arrangement computes the same, bit by bit.
 #pragma once
 
 #include "plan.h"
@@ -19,7 +19,7 @@ struct Arrangement {
   int team = 1;         // threads of a tile
   bool wave = false;
   Split split = Split::none;
-  int chunk = 1, advance = 0, lag = 1, skew = 1;  // see pixelfast/wavefront.py
+  int chunk = 1, advance = 0, lag = 1, skew = 1;  // see pixelfast/lowering/wavefront.py
   int rows_in_flight = 0;
 
   // Whether a tile is run by several threads, or by several rows.

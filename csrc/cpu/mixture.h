@@ -1,4 +1,4 @@
-// One draw from a discretized mixture of logistics, given the pixel's channels before; formulas in pixelfast/mixture.py.
+// One draw from a discretized mixture of logistics, given the pixel's channels before; formulas in pixelfast/distributions/mixture.py.
 #pragma once
 
 #include <stddef.h>

@@ -1,4 +1,4 @@
-// Rows that overlap: step by step through the wave of pixelfast/wavefront.py, alone or as one of a team.
+// Rows that overlap: step by step through the wave of pixelfast/lowering/wavefront.py, alone or as one of a team.
 #include <algorithm>
 
 #include "worker.h"

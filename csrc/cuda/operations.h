@@ -1,4 +1,4 @@
-// The operations of a Map, number by number, as pixelfast/expression.py has them in PyTorch.
+// The operations of a Map, number by number, as pixelfast/ir/expression.py has them in PyTorch.
 #pragma once
 
 #include "../names.h"

@@ -1,6 +1,6 @@
 // The cluster kernel: samples N images per cluster of blocks, from the first row to the last, in one launch.
 //
-// Each thread runs `Sampler<N>::run`, reading the tables' instructions in the order of pixelfast/program.py. After every
+// Each thread runs `Sampler<N>::run`, reading the tables' instructions in the order of pixelfast/ir/program.py. After every
 // instruction the block meets, after every product the cluster: see tables.h for who computes and keeps what. A sum is
 // made by the 32 lanes of one warp, each with every 32nd input, so it is the same to the last bit in any cluster.
 #pragma once

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineUnavailable
-from ..program import CUSTOM, Program
+from ..ir.program import CUSTOM, Program
+from .base import OnRow, Request, Result, check, compiled_call, numerical_error
 from .packing import pack
-from .request import OnRow, Request, Result, check, compiled_call, numerical_error
 
 
 def available() -> str | None:

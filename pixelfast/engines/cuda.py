@@ -11,9 +11,9 @@ import importlib
 from typing import Any
 
 from ..errors import EngineUnavailable
-from ..program import CUSTOM, Attention, Map, Program
+from ..ir.program import CUSTOM, Attention, Map, Program
+from .base import Request, Result, check, compiled_call, numerical_error
 from .packing import pack
-from .request import Request, Result, check, compiled_call, numerical_error
 
 
 def unavailable() -> str | None:

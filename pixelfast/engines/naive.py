@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..conditions import Conditions
-from ..heads import Head
-from ..order import RASTER, Order
+from ..distributions.heads import Head
+from ..inputs.conditions import Conditions
+from ..ir.scan_order import RASTER, Order
 from ..trace.capture import call
 from ..trace.output import OutputLayout
-from .request import Request, Result, numerical_error
+from .base import Request, Result, numerical_error
 
 
 class NaiveEngine:

@@ -1,6 +1,6 @@
 """A `Program` as two flat arrays, which the native engines parse: int64 words and float32 numbers.
 
-Instructions, operations, reductions and heads are numbered by their position in ``pixelfast.program``; an array is
+Instructions, operations, reductions and heads are numbered by their position in ``pixelfast.ir.program``; an array is
 written as (offset, count) into the floats. csrc/program.cpp reads the same order and refuses what does not fit.
 """
 
@@ -11,8 +11,8 @@ from typing import get_args
 
 import numpy as np
 
-from ..mixture import ORDERS
-from ..program import (
+from ..distributions.mixture import ORDERS
+from ..ir.program import (
     HEADS,
     OPERATIONS,
     REDUCTIONS,
@@ -33,8 +33,8 @@ from ..program import (
     Reduce,
     Slot,
 )
-from ..wavefront import wavefront
-from .known_rows import known_order
+from ..lowering.given_rows import known_order
+from ..lowering.wavefront import wavefront
 
 MAGIC = int.from_bytes(b"PIXFAST1", "big")
 VERSION = 3

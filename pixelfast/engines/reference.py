@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..expression import evaluate
-from ..heads import Bernoulli, Categorical, Head
-from ..mixture import MixtureOfLogistics
-from ..program import (
+from ..distributions.heads import Bernoulli, Categorical, Head
+from ..distributions.mixture import MixtureOfLogistics
+from ..ir.expression import evaluate
+from ..ir.program import (
     CUSTOM,
     Attention,
     Cache,
@@ -34,10 +34,10 @@ from ..program import (
     Reduce,
     Slot,
 )
-from ..storage import with_rows
-from ..wavefront import Wave, Work
-from .known_rows import Item, known_order
-from .request import Request, Result, check, numerical_error
+from ..lowering.given_rows import Item, known_order
+from ..lowering.ring_buffers import with_rows
+from ..lowering.wavefront import Wave, Work
+from .base import Request, Result, check, numerical_error
 
 Columns = tuple[int, int] | tuple[int, int, int]
 """Columns [first, last), or every step-th of them."""

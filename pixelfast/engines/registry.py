@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..distributions.heads import Head
 from ..errors import EngineUnavailable, like
-from ..heads import Head
-from ..lower import head_name
+from ..ir.program import CUSTOM, Program
+from ..lowering.lower import head_name
 from ..precision import NATIVE, check_precision
-from ..program import CUSTOM, Program
-from . import cpu, cuda, reference, triton
-from .request import Request, Result
+from . import cpu, cuda, reference
+from .base import Request, Result
+from .triton import engine as triton
 
 
 class Engine(Protocol):

@@ -46,7 +46,7 @@ class PixelCNNAutoencoder(nn.Module):
 
     ``forward(x, h)`` is the decoder, which is what is sampled: ``sample(model, n, cond=model.encode(images))`` draws images
     that share the code of those given (encoded as the head does). ``reconstruct(x)`` encodes the image first; it is what
-    `pixelfast.train` trains. Its bits/dim are -log2 p(image | its code), no likelihood of images by themselves.
+    `pixelfast.training.train` trains. Its bits/dim are -log2 p(image | its code), no likelihood of images by themselves.
 
     Args:
         shape: the image's (C, H, W) of training and of default sampling; other H and W work too.

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..distributions.heads import Categorical
 from ..errors import InvalidInput
-from ..heads import Categorical
 from ..kernels.gated_conv import Taps
 from .condition import Condition, Wanted, check_integer
 from .fused import fused_layer, fused_single_layer, runs_fused

@@ -13,8 +13,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..distributions.heads import Categorical
 from ..errors import InvalidInput
-from ..heads import Categorical
 from .condition import check_integer
 from .masked import ChannelNorm, MaskedConv2d
 

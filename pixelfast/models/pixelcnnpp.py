@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..distributions.mixture import MixtureOfLogistics
 from ..errors import InvalidInput
-from ..mixture import MixtureOfLogistics
 from .condition import Wanted, check_fraction, check_integer
 from .pixelcnn import check_shape
 from .shifted import (
@@ -171,7 +171,7 @@ class PixelCNNpp(nn.Module):
         """Data-dependent initialisation by a first batch, as in `forward`: outputs of all layers get mean 0, variance 1.
 
         The second convolutions of the residual nets get variance 0.01, so that each starts near the identity.
-        `pixelfast.train` calls this.
+        `pixelfast.training.train` calls this.
         """
         initialise_by_data(self, lambda: self(x, h))
 

@@ -10,7 +10,7 @@ above and to the left, c_before to the left; a second LSTM runs from right to le
 
 Training runs the recurrences here, a row or a diagonal at a time. Traced, these loops would come to thousands of operations,
 and flips and skews would hide in which order the pixels come; so while a module is exported, and only then, a layer says what
-its recurrence is, by `pixelfast.recurrence.lstm_scan`, and gives the same numbers.
+its recurrence is, by `pixelfast.ops.recurrence.lstm_scan`, and gives the same numbers.
 
 Paper: van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel recurrent neural networks", ICML 2016. Letters: N images, C colours,
 F features (2h in the paper), K levels, H rows, W columns.
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..distributions.heads import Categorical
 from ..errors import InvalidInput
-from ..heads import Categorical
-from ..recurrence import lstm_scan
+from ..ops.recurrence import lstm_scan
 from .condition import check_integer
 from .masked import HorizontalConv2d, MaskedConv2d, check_kernel
 from .pixelcnn import check_shape, split_logits

@@ -16,20 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..distributions.heads import Categorical, Head
+from ..distributions.mixture import MixtureOfLogistics
 from ..errors import InvalidInput
-from ..heads import Categorical, Head
-from ..mixture import MixtureOfLogistics
 from .condition import Wanted, check_fraction, check_integer, check_range
 from .pixelcnn import check_shape, split_logits
-from .shifted import (
-    GatedResidual,
-    ShiftedConv2d,
-    down_shift,
-    initialise_by_data,
-    network_in_network,
-    right_shift,
-    with_ones,
-)
+from .shifted import GatedResidual, ShiftedConv2d, down_shift, initialise_by_data, network_in_network, right_shift, with_ones
 
 
 class CausalAttention(nn.Module):
@@ -206,7 +198,7 @@ class PixelSNAIL(nn.Module):
         return y if self.head.shared else split_logits(y, self.shape[0])
 
     def initialise(self, x: Tensor, h: Tensor | None = None, s: Tensor | None = None) -> None:
-        """Data-dependent initialisation by a first batch, as in `forward`; `pixelfast.train` calls it."""
+        """Data-dependent initialisation by a first batch, as in `forward`; `pixelfast.training.train` calls it."""
         initialise_by_data(self, lambda: self(x, h, s))
 
     def _look_up(self, x: Tensor) -> Tensor:

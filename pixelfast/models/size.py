@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..distributions.heads import Head
 from ..errors import InvalidInput, PixelfastError, described
-from ..heads import Head
 
 OPERATIONS = 20_000
 """So many steps may build a model without a file of weights. With default arguments, each of our models takes under 5,000."""

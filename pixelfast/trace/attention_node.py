@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from ..program import Keys
+from ..ir.program import Keys
 from .builder_base import both_images
 from .elements import IMAGES, NEXT_IMAGE, Value, all_elements, written_out
 from .layout_types import PlainLayout

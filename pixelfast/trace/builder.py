@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from ..graph import CausalAttention, ChannelNorm, ChannelReduce, Edge, Gather, Input, Scan, StateTap
-from ..program import Keys, Lattice
+from ..ir.graph import CausalAttention, ChannelNorm, ChannelReduce, Edge, Gather, Input, Scan, StateTap
+from ..ir.program import Keys, Lattice
 from .builder_base import Origin, both_images
 from .builder_pointwise import PointwiseBuilder
 from .builder_products import ProductBuilder

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
-from ..graph import Edge, FieldSpec, Node
-from ..program import Rect
+from ..ir.graph import Edge, FieldSpec, Node
+from ..ir.program import Rect
 from .elements import IMAGES, NEXT_IMAGE, ElementTable, Rectangle, live_channels, stepped, written_out
 from .phases import brought_together
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
-from ..expression import evaluate
-from ..graph import Edge, FieldEdge, FieldSpec, Input, Leaf, Pointwise
-from ..program import Lattice, Op, Rect
+from ..ir.expression import evaluate
+from ..ir.graph import Edge, FieldEdge, FieldSpec, Input, Leaf, Pointwise
+from ..ir.program import Lattice, Op, Rect
 from .builder_base import Origin, ReadingBuilder, Reads, both_images, equal_rows, hull_of, of_group, placed
 from .elements import Value, written_out
 from .layout_types import Layout

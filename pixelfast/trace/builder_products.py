@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..graph import Edge, Pointwise, Tap, TapConv
-from ..program import Lattice, Rect
+from ..ir.graph import Edge, Pointwise, Tap, TapConv
+from ..ir.program import Lattice, Rect
 from .builder_base import Origin, ReadingBuilder, Reads, both_images, equal_rows, placed
 from .elements import written_out
 

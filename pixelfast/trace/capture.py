@@ -25,17 +25,17 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 
-from ..arguments import unreadable
-from ..arithmetic import as_made, plain
-from ..conditions import Conditions
+from ..distributions.heads import Head
 from ..errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel, described
-from ..heads import Head
-from ..locks import Lock
-from ..recurrence import OPERATOR
-from .copying import independent_copy
+from ..host.arithmetic import as_made, plain
+from ..host.copying import independent_copy
+from ..host.locks import Lock
+from ..host.surroundings import Surroundings, same_randomness
+from ..inputs.arguments import unreadable
+from ..inputs.conditions import Conditions
+from ..ops.recurrence import OPERATOR
 from .elements import IMAGES
 from .shims import TracingShims, bake_weight_norm
-from .surroundings import Surroundings, same_randomness
 
 _TRACING = Lock(forks_wait=True)
 """torch.export keeps what it does in globals, even calls of modules are patched meanwhile: one thread at a time may trace."""

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..distributions.heads import Head
 from ..errors import NotAutoregressive, UnsupportedModel
-from ..heads import Head
-from ..order import RASTER, Order
-from ..program import Op
-from . import attention, rules_channels, rules_pointwise, rules_pools, rules_products, rules_scans
+from ..ir.program import Op
+from ..ir.scan_order import RASTER, Order
+from . import attention
 from .builder import GraphBuilder
 from .builder_base import Origin
 from .capture import Capture
@@ -26,6 +26,11 @@ from .constants import constant_part, constants
 from .elements import IMAGES, Value, all_elements, reshaped, written_out
 from .layout_types import Layout
 from .pointwise import EXPRESSIONS, Expression, expression, linearise
+from .rules import channels as rules_channels
+from .rules import pointwise as rules_pointwise
+from .rules import pools as rules_pools
+from .rules import products as rules_products
+from .rules import scans as rules_scans
 from .values import mixed, replace_values, shape_of, values_in
 
 aten = torch.ops.aten

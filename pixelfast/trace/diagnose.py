@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..conditions import Conditions
-from ..heads import Head
+from ..distributions.heads import Head
+from ..inputs.conditions import Conditions
 from .capture import output_of
 from .elements import IMAGES
 

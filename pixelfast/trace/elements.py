@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from ..graph import Node
+from ..ir.graph import Node
 
 IMAGES = 2
 """Images in the traced batch: two, so that anything that mixes images shows."""

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..distributions.heads import Head
 from ..errors import AmbiguousLayout, InvalidInput, UnsupportedModel
-from ..graph import Graph
-from ..heads import Head
-from ..order import RASTER
+from ..ir.graph import Graph
+from ..ir.scan_order import RASTER
 from .builder_base import Origin
 from .constants import constants
 from .convert import Converted

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..graph import Edge, Pointwise
-from ..program import Lattice, Op, Rect
+from ..ir.graph import Edge, Pointwise
+from ..ir.program import Lattice, Op, Rect
 from .elements import NEXT_IMAGE, written_out
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""ATen pointwise operations as expressions over `pixelfast.program.OPERATIONS`.
+"""ATen pointwise operations as expressions over `pixelfast.ir.program.OPERATIONS`.
 
 An expression is a nested tuple: ("leaf", i), a number, or (operation, argument, ...). The table maps an ATen operation to
 a function from its arguments (leaves or numbers) to such an expression.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import UnsupportedModel
-from ..program import UNARY, Op
+from ..ir.program import UNARY, Op
 
 Expression = Any
 

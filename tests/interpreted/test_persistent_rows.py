@@ -14,14 +14,14 @@ from programs import Builder, normal, probe, request
 from test_triton_programs import compare
 from tolerances import PROGRAM
 
+from pixelfast.distributions.heads import Categorical
+from pixelfast.engines.base import Result
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.request import Result
-from pixelfast.engines.triton import TritonEngine
-from pixelfast.engines.triton_arrangement import OWNED
-from pixelfast.engines.triton_session import Session
-from pixelfast.heads import Categorical
+from pixelfast.engines.triton.arrangement import OWNED
+from pixelfast.engines.triton.engine import TritonEngine
+from pixelfast.engines.triton.session import Session
+from pixelfast.ir.program import Map, Norm, Op, Product, Rect, Reduce, Slot
 from pixelfast.models import GatedPixelCNN, PixelCNN
-from pixelfast.program import Map, Norm, Op, Product, Rect, Reduce, Slot
 
 IMAGES = OWNED[0] + 1
 """Two programs, the last of which owns one image."""

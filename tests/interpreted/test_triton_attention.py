@@ -12,9 +12,9 @@ from test_attention import CASES, Case, fields_of, program_of
 from tolerances import INSTRUCTION, LOG_PROB
 
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.triton import TritonEngine
-from pixelfast.engines.triton_memory import halves
-from pixelfast.program import Attention, Map, Op, Program, Slot
+from pixelfast.engines.triton.engine import TritonEngine
+from pixelfast.engines.triton.memory import halves
+from pixelfast.ir.program import Attention, Map, Op, Program, Slot
 
 
 def check(program: Program, known: float, scale: float = 1.0, precision: str = "fp32") -> np.ndarray:

@@ -13,12 +13,12 @@ from programs import request
 from test_mixture_draws import extremes, pixel_program, some_parameters
 
 from pixelfast import MixtureOfLogistics, NumericalError
+from pixelfast.distributions.mixture import ORDERS
+from pixelfast.engines.base import Request
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.request import Request
-from pixelfast.engines.triton import TritonEngine
+from pixelfast.engines.triton.engine import TritonEngine
 from pixelfast.errors import EngineUnavailable
-from pixelfast.mixture import ORDERS
-from pixelfast.program import Buffer, Draw, Encode, Field, FieldSlot, Map, Program, Rect, Slot
+from pixelfast.ir.program import Buffer, Draw, Encode, Field, FieldSlot, Map, Program, Rect, Slot
 
 PIXELS = 9
 

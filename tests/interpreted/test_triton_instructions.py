@@ -12,13 +12,13 @@ from programs import normal, probe, request
 from test_instructions import FUSED, exact, numbers, random_map
 from tolerances import INSTRUCTION, OPERATION, PROGRAM, ROUNDED, TRITON_OPERATION
 
-from pixelfast import program as contract
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.triton import TritonEngine
-from pixelfast.engines.triton_arrangement import NAMES
-from pixelfast.engines.triton_stages import Stage, stages
+from pixelfast.engines.triton.arrangement import NAMES
+from pixelfast.engines.triton.engine import TritonEngine
+from pixelfast.engines.triton.stages import Stage, stages
+from pixelfast.ir import program as contract
+from pixelfast.ir.program import BINARY, UNARY, Buffer, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Reduce, Slot
 from pixelfast.kernels import expressions
-from pixelfast.program import BINARY, UNARY, Buffer, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Reduce, Slot
 
 # Few enough that a test whose pixels are drawn one by one takes seconds: each launch takes milliseconds.
 HEIGHT, WIDTH, IMAGES = 4, 3, 3

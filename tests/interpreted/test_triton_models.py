@@ -12,10 +12,10 @@ from oracle import PARAMETERS, agree, spread_error, trace
 from torch import nn
 
 import pixelfast
-from pixelfast.engines.triton import TritonEngine
-from pixelfast.engines.triton_arrangement import NAMES, refuses
+from pixelfast.distributions.heads import Bernoulli
+from pixelfast.engines.triton.arrangement import NAMES, refuses
+from pixelfast.engines.triton.engine import TritonEngine
 from pixelfast.errors import EngineUnavailable
-from pixelfast.heads import Bernoulli
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelRNN, PixelSNAIL
 from pixelfast.precision import PRECISIONS
 
@@ -54,7 +54,7 @@ def test_what_the_naive_loop_draws(model: tuple[nn.Module, Any], arrangement: st
     # In float16, judged against one forward in float32.
     low = TritonEngine(traced.compiled.program, "fp16", poison=True, arrangement=arrangement).run(call)
     values = torch.from_numpy(low.values).long()
-    forced = traced.oracle.parameters(values, pixelfast.conditions.Conditions.parse(cond)).numpy()
+    forced = traced.oracle.parameters(values, pixelfast.inputs.conditions.Conditions.parse(cond)).numpy()
     error = spread_error(low.parameters, forced)
     assert PARAMETERS < error <= PRECISIONS["fp16"].tolerance
 

@@ -10,14 +10,14 @@ from native import close
 from programs import Builder, by_phases, recurrent, request, swept
 from tolerances import LOG_PROB, PROGRAM
 
-from pixelfast.engines.known_rows import known_order
+from pixelfast.engines.base import Request, Result
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.request import Request, Result
-from pixelfast.engines.triton import HEADS, TritonEngine
-from pixelfast.engines.triton_arrangement import HEADS as WALKED
-from pixelfast.engines.triton_arrangement import NAMES
+from pixelfast.engines.triton.arrangement import HEADS as WALKED
+from pixelfast.engines.triton.arrangement import NAMES
+from pixelfast.engines.triton.engine import HEADS, TritonEngine
 from pixelfast.errors import NumericalError
-from pixelfast.program import Mixture
+from pixelfast.ir.program import Mixture
+from pixelfast.lowering.given_rows import known_order
 
 RUNS = [*((head, "graph") for head in HEADS), *((head, "persistent") for head in WALKED)]
 

@@ -1,0 +1,1 @@
+"""Causality: what every element depends on, the proof that a model is autoregressive, and receptive fields."""

@@ -1,0 +1,157 @@
+"""Reach: which sub-pixels a prediction depends on, its receptive field and its blind spot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..ir.graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    Gather,
+    Graph,
+    Input,
+    Pointwise,
+    Scan,
+    TapConv,
+    edges_of,
+)
+from ..ir.scan_order import RASTER, Order
+from .attention import marks_seen
+from .availability import elements
+from .recurrences import gate_channels, scan_marks
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """What the predictions of one pixel see.
+
+    Attributes:
+        row, col: the predicted pixel.
+        seen: bool (C, C, H, W): does the prediction of channel [0] see channel [1] at (row, col)?
+        order: of generation.
+    """
+
+    row: int
+    col: int
+    seen: np.ndarray
+    order: Order = RASTER
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """Pixels that any channel sees in any channel: bool (H, W)."""
+        return np.asarray(self.seen.any((0, 1)))
+
+    @property
+    def extent(self) -> tuple[int, int, int]:
+        """How far it reaches: rows up, columns to the left, columns to the right."""
+        rows, cols = np.nonzero(self.pixels)
+        if not len(rows):
+            return 0, 0, 0
+        return max(0, self.row - int(rows.min())), max(0, self.col - int(cols.min())), max(0, int(cols.max()) - self.col)
+
+    @property
+    def down(self) -> int:
+        """How many rows it reaches down; 0 where rows come from the top."""
+        return max(0, int(np.nonzero(self.pixels)[0].max(initial=0)) - self.row)
+
+    @property
+    def blind_spot(self) -> np.ndarray:
+        """Earlier pixels within the extent that are not seen: bool (H, W)."""
+        height, width = self.pixels.shape
+        up, left, right = self.extent
+        row, col = np.arange(height)[:, None], np.arange(width)[None, :]
+        ranks = self.order.ranks(height, width)
+        earlier = ranks < ranks[self.row, self.col]
+        within = (row >= self.row - up) & (row <= self.row + self.down) & (col >= self.col - left) & (col <= self.col + right)
+        return earlier & within & ~self.pixels
+
+    def picture(self) -> str:
+        """The grid as text: `@` the pixel, `#` seen, `o` blind spot, `.` the rest."""
+        pixels, blind = self.pixels, self.blind_spot
+        lines = []
+        for row in range(pixels.shape[0]):
+            marks = np.where(pixels[row], "#", np.where(blind[row], "o", "."))
+            if row == self.row:
+                marks[self.col] = "@"
+            lines.append("".join(marks))
+        return "\n".join(lines)
+
+
+def receptive_field(graph: Graph, row: int, col: int, order: Order = RASTER) -> ReceptiveField:
+    """The receptive field of the predictions at one pixel of the user's image, over nonzero weights; the graph is turned."""
+    channels, height, width = graph.shape
+    line, pixel = divmod(int(order.ranks(*order.shape(graph.shape)[1:])[row, col]), width)
+    seen = np.zeros((channels, channels, height, width), dtype=bool)
+    for channel, edges in enumerate(graph.outputs):
+        needed: list[np.ndarray | None] = [None] * len(graph.nodes)
+        for edge in edges:
+            start = np.ones((len(edge.channels), 1, 1), dtype=bool)
+            _mark(graph, needed, edge, start, line, pixel)
+        _walk_back(graph, needed)
+        for index, node in enumerate(graph.nodes):
+            marks = needed[index]
+            if isinstance(node, Input) and marks is not None:
+                d = node.domain
+                for feature, source in enumerate(node.channels):
+                    seen[channel, source, d.row0 : d.row1, d.col0 : d.col1] |= marks[feature]
+    return ReceptiveField(row, col, order.restored(seen, 2), order)
+
+
+def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
+    for index in reversed(range(len(graph.nodes))):
+        node, marks = graph.nodes[index], needed[index]
+        if marks is None:
+            continue
+        if not node.lattice.everywhere:
+            marks &= elements(node)
+        row0, col0 = node.domain.row0, node.domain.col0
+        match node:
+            case TapConv():
+                flat = marks.reshape(len(marks), -1).astype(np.float32)
+                for tap in node.taps:
+                    reached = ((tap.weights != 0).astype(np.float32) @ flat > 0).reshape(-1, *marks.shape[1:])
+                    _mark(graph, needed, tap.edge, reached, row0, col0)
+            case Pointwise():
+                for edge in edges_of(node):
+                    aligned = marks if len(edge.channels) == len(marks) else np.asarray(marks.any(0, keepdims=True))
+                    _mark(graph, needed, edge, aligned, row0, col0)
+            case Scan():
+                marks = scan_marks(node, marks)
+                for edge, states in gate_channels(node):
+                    _mark(graph, needed, edge, marks[states], row0, col0)
+            case ChannelReduce() | ChannelNorm():
+                for edge in edges_of(node):
+                    whole = np.broadcast_to(marks.any(0), (len(edge.channels), *marks.shape[1:]))
+                    _mark(graph, needed, edge, whole, row0, col0)
+            case Gather():
+                first = 0
+                for edge in node.edges:
+                    _mark(graph, needed, edge, marks[first : first + len(edge.channels)], row0, col0)
+                    first += len(edge.channels)
+            case CausalAttention():
+                asked, seen = marks_seen(node, graph.image, marks)
+                _mark(graph, needed, node.query, asked, row0, col0)
+                _mark(graph, needed, replace(node.cache, row=0, col=0), seen, 0, 0)
+            case _:
+                pass
+
+
+def _mark(graph: Graph, needed: list[np.ndarray | None], edge: Edge, marks: np.ndarray, row0: int, col0: int) -> None:
+    """Mark what an edge reads when its reader's marks (channels, rows, cols) start at pixel (row0, col0)."""
+    domain = graph.nodes[edge.source].domain
+    found = needed[edge.source]
+    if found is None:
+        found = np.zeros((graph.nodes[edge.source].features, domain.row1 - domain.row0, domain.col1 - domain.col0), dtype=bool)
+        needed[edge.source] = found
+    top, left = row0 + edge.row, col0 + edge.col
+    r0, r1 = max(top, edge.rect.row0), min(top + marks.shape[1], edge.rect.row1)
+    c0, c1 = max(left, edge.rect.col0), min(left + marks.shape[2], edge.rect.col1)
+    if r0 >= r1 or c0 >= c1:
+        return
+    part = marks[:, r0 - top : r1 - top, c0 - left : c1 - left]
+    window = found[:, r0 - domain.row0 : r1 - domain.row0, c0 - domain.col0 : c1 - domain.col0]
+    np.logical_or.at(window, edge.channels, part)

@@ -1,0 +1,92 @@
+"""A head of one's own, as a pair of functions: what K values are probable, and what the log-probability of one is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ..errors import InvalidInput
+from .heads import SYMMETRIC, Encode, Head
+
+SUM_TOLERANCE = 1e-4
+"""How far from 1 the sum of probabilities may be: float32 sums of many values."""
+
+
+class CustomHead(Head):
+    """A distribution over K values that a function gives.
+
+    Args:
+        levels: K, at least 2.
+        parameters: P, how many numbers of the model's output describe a sub-pixel.
+        probabilities: float64 parameters (..., P) -> probabilities (..., K), which are at least 0 and sum to 1.
+        log_prob: parameters (..., P), int64 values (...) -> natural logarithm of their probability (...). It is what is
+            trained and scored with, for distributions whose probabilities underflow; None takes the logarithm of
+            ``probabilities``.
+        conditional: parameters (..., P) of a whole pixel and the int64 values (..., c) of its first c channels -> the
+            parameters (..., P') of the next channel, which both other functions then get. None: each sub-pixel has P parameters
+            of its own.
+        encode, layout: see `Head`.
+
+    A temperature T replaces p by p^(1/T), normalised, as it does for a softmax.
+
+    Raises:
+        InvalidInput: fewer than 2 levels, no parameters, or something that is no function; later, when a function's result
+            has the wrong shape or is no distribution.
+    """
+
+    rounding = 2.0**-16  # of a mean or a width around 1, whose last bits may decide between values
+
+    def __init__(
+        self,
+        levels: int,
+        parameters: int,
+        probabilities: Callable[[Tensor], Tensor],
+        log_prob: Callable[[Tensor, Tensor], Tensor] | None = None,
+        conditional: Callable[[Tensor, Tensor], Tensor] | None = None,
+        encode: Encode = SYMMETRIC,
+        layout: str | None = None,
+    ) -> None:
+        for name, value, least in (("levels", levels, 2), ("parameters", parameters, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidInput(f"a custom head needs {name} of at least {least}, got {value!r}")
+        functions = {"probabilities": probabilities, "log_prob": log_prob, "conditional": conditional}
+        for name, function in functions.items():
+            if not callable(function) and (function is not None or name == "probabilities"):
+                raise InvalidInput(f"{name}= must be a function, got {type(function).__name__}")
+        super().__init__(levels, parameters, encode, layout)
+        self._probabilities, self._log_prob, self._conditional = probabilities, log_prob, conditional
+        self.shared = conditional is not None
+
+    def conditional(self, parameters: Tensor, earlier: Tensor) -> Tensor:
+        if self._conditional is None:
+            return parameters
+        found = self._conditional(parameters.double(), earlier)
+        if not isinstance(found, Tensor) or found.shape[:-1] != parameters.shape[:-1]:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InvalidInput(f"conditional= gave {shape} for parameters {tuple(parameters.shape)}: (..., P') is needed")
+        return found
+
+    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
+        found = self._probabilities(parameters.double())
+        wanted = (*parameters.shape[:-1], self.levels)
+        if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InvalidInput(f"probabilities= gave {shape} for parameters {tuple(parameters.shape)}: {wanted} is needed")
+        found = found.double()
+        total = found.sum(-1, keepdim=True)
+        if not bool((found >= 0).all() & ((total - 1).abs() <= SUM_TOLERANCE).all()):
+            raise InvalidInput(
+                f"probabilities= gave no distribution: the least number is {float(found.min()):g}, and sums over the "
+                f"{self.levels} values lie within {float(total.min()):g} .. {float(total.max()):g}"
+            )
+        return found / total if temperature == 1.0 else (found.log() / temperature).softmax(-1)
+
+    def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
+        if self._log_prob is None or temperature != 1.0:
+            return super().log_prob(parameters, values, temperature)
+        found = self._log_prob(parameters.double(), values.long())
+        if not isinstance(found, Tensor) or found.shape != values.shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InvalidInput(f"log_prob= gave {shape} for values {tuple(values.shape)}: one number each is needed")
+        return found.double()

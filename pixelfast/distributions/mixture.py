@@ -1,0 +1,175 @@
+"""The discretized mixture of logistics: M components for a whole pixel, with colours that depend linearly on each other.
+
+Each component i has a weight pi_i, and for each colour a mean and a scale of a logistic distribution. The values
+0 .. K-1 lie on the axis at x = 2k/(K-1) - 1, and a value has the probability of the bin around it, which is 2/(K-1) wide;
+the first and the last bin reach to infinity:
+
+    P(k | i) = sigmoid((x + 1/(K-1) - m_i) / s_i) - sigmoid((x - 1/(K-1) - m_i) / s_i)
+    m_i(R) = mu_i(R),   m_i(G) = mu_i(G) + a_i R,   m_i(B) = mu_i(B) + b_i R + c_i G     (a, b, c within -1 .. 1)
+
+Paper: Salimans, Karpathy, Chen, Kingma, "PixelCNN++: improving the PixelCNN with discretized logistic mixture likelihood and
+other modifications", ICLR 2017. Letters: C colours, K levels, M components, P parameters of a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InvalidInput
+from .heads import SYMMETRIC, Encode, Head
+
+Order = Literal["colour-major", "mixture-major"]
+ORDERS: tuple[Order, ...] = ("colour-major", "mixture-major")
+
+
+class MixtureOfLogistics(Head):
+    """A discretized mixture of M logistic distributions over K values, with linear colour conditioning where C = 3.
+
+    The model gives P parameters for each *pixel*: 3M for one channel, 10M for three. Channels are drawn one after the other.
+    Given those before it, a channel is again a mixture, whose weights are the posterior pi_i * prod P(earlier value | i):
+    a distribution over K values, drawn from by one uniform number. Together they are exactly the distribution of the
+    published sampler (choose a component, draw R, then G given R, then B given both) with each channel clipped and rounded
+    to its grid before the next one is drawn.
+
+    Args:
+        levels: K, at least 2.
+        mixtures: M, how many components.
+        channels: C, 1 or 3.
+        order: of the P parameters. ``"colour-major"`` (openai/pixel-cnn, pclucas14/pixel-cnn-pp): M logits of the weights,
+            then for each colour M means, M log-scales and, with three colours, M coefficients: a in the place of R, b of G,
+            c of B. ``"mixture-major"``: for each component its logit, C means, C log-scales, then a, b, c. Coefficients
+            pass through tanh.
+        log_scale_min: log-scales below are raised to it, as published.
+        encode, layout: see `Head`; whatever the encoding, the axis of the distribution is the symmetric one.
+
+    Raises:
+        InvalidInput: an argument is out of range.
+    """
+
+    shared = True
+    rounding = 2.0**-16  # of means among terms around 1: a narrow component turns their last bits into other probabilities
+
+    def __init__(
+        self,
+        levels: int = 256,
+        mixtures: int = 10,
+        channels: int = 3,
+        order: Order = "colour-major",
+        log_scale_min: float = -7.0,
+        encode: Encode = SYMMETRIC,
+        layout: str | None = None,
+    ) -> None:
+        for name, value, least in (("levels", levels, 2), ("mixtures", mixtures, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidInput(f"a mixture of logistics needs {name} of at least {least}, got {value!r}")
+        if channels not in (1, 3):
+            raise InvalidInput(f"a mixture of logistics describes pixels of 1 or 3 channels, got channels={channels!r}")
+        if not isinstance(order, str) or order not in ORDERS:
+            raise InvalidInput(f"order must be one of {', '.join(map(repr, ORDERS))}, got {order!r}")
+        if isinstance(log_scale_min, bool) or not isinstance(log_scale_min, (int, float)) or not math.isfinite(log_scale_min):
+            raise InvalidInput(f"log_scale_min must be a finite number, got {log_scale_min!r}")
+        super().__init__(levels, mixtures * (3 if channels == 1 else 10), encode, layout)
+        self.mixtures, self.channels, self.order, self.log_scale_min = mixtures, channels, order, float(log_scale_min)
+
+    def __repr__(self) -> str:
+        layout = "" if self.layout is None else f", layout={self.layout!r}"
+        return (
+            f"MixtureOfLogistics({self.levels} levels, {self.mixtures} mixtures, {self.channels} channels, {self.order}, "
+            f"encode={self.encode!r}{layout})"
+        )
+
+    def table(self, shape: Sequence[int]) -> Tensor:
+        if shape[0] != self.channels:
+            raise InvalidInput(f"{self} describes pixels of {self.channels} channels, but the images have {shape[0]}")
+        return super().table(shape)
+
+    def describes_distribution(self, parameters: Tensor) -> Tensor:
+        return parameters.isfinite().all(-1)
+
+    @property
+    def needs(self) -> str:
+        return "finite numbers: look for NaN or very large numbers in the weights and conditions"
+
+    def split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(..., P) as logits (..., M), means (..., C, M), log-scales (..., C, M), coefficients (..., 3 or 0, M)."""
+        count, channels = self.mixtures, self.channels
+        if self.order == "mixture-major":
+            columns = parameters.unflatten(-1, (count, -1)).transpose(-1, -2)  # (..., 3 or 10, M)
+            logits, means, log_scales, coefficients = columns.split([1, channels, channels, 3 if channels == 3 else 0], -2)
+            logits = logits.squeeze(-2)
+        else:
+            logits, rest = parameters[..., :count], parameters[..., count:]
+            colours = rest.unflatten(-1, (channels, -1, count))  # (..., C, 2 or 3, M)
+            means, log_scales = colours[..., 0, :], colours[..., 1, :]
+            coefficients = colours[..., 2, :] if channels == 3 else colours[..., :0, 0, :]
+        return logits, means, log_scales.clamp_min(self.log_scale_min), coefficients.tanh()
+
+    def conditional(self, parameters: Tensor, earlier: Tensor) -> Tensor:
+        """The mixture of the next channel, (..., P) and int64 (..., c) -> log-weights, means, log-scales (..., 3M), float64."""
+        logits, means, log_scales, coefficients = self.split(parameters.double())
+        weights = logits.log_softmax(-1)
+        axis = self._axis(earlier)
+        mean = means[..., 0, :]
+        for channel in range(earlier.shape[-1]):
+            weights = weights + self._log_bin(mean, log_scales[..., channel, :], earlier[..., channel, None])
+            # R -> G: a; R, G -> B: b, c, which follow each other in the order of the coefficients.
+            mean = means[..., channel + 1, :]
+            for before in range(channel + 1):
+                mean = mean + coefficients[..., channel + before, :] * axis[..., before, None]
+        return torch.cat([weights.log_softmax(-1), mean, log_scales[..., earlier.shape[-1], :]], -1)
+
+    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
+        """Probabilities of the K values: (..., 3M), as `conditional` gives them, -> (..., K), in float64."""
+        weights, means, log_scales = parameters.double().unflatten(-1, (3, self.mixtures)).unbind(-2)
+        values = torch.arange(self.levels, device=parameters.device)
+        # One component at a time: K values for each sub-pixel fit into memory, K x M for a batch of images may not.
+        parts = (
+            torch.exp(weights[..., i, None] + self._log_bin(means[..., i, None], log_scales[..., i, None], values))
+            for i in range(self.mixtures)
+        )
+        found = sum(parts, torch.zeros((), dtype=torch.float64, device=parameters.device))
+        return found if temperature == 1.0 else (found.log() / temperature).softmax(-1)
+
+    def edges(self, parameters: Tensor) -> Tensor:
+        """The distribution function in closed form, a tenth of the work of `probabilities`: (..., 3M) -> (..., K-1)."""
+        weights, means, log_scales = parameters.double().unflatten(-1, (3, self.mixtures)).unbind(-2)
+        upper = self._axis(torch.arange(self.levels - 1, device=parameters.device)) + 1 / (self.levels - 1)
+        # A scale of next to nothing has an infinite inverse, and 0 * infinity is NaN.
+        sharpness = torch.exp(-log_scales).clamp_max(torch.finfo(torch.float64).max)
+        parts = (
+            weights[..., i, None].exp() * torch.sigmoid((upper - means[..., i, None]) * sharpness[..., i, None])
+            for i in range(self.mixtures)
+        )
+        return sum(parts, torch.zeros((), dtype=torch.float64, device=parameters.device))
+
+    def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
+        """Natural logarithm of the probability of ``values``: (..., 3M), (...) -> (...), float64, differentiable."""
+        if temperature != 1.0:
+            return super().log_prob(parameters, values, temperature)
+        weights, means, log_scales = parameters.double().unflatten(-1, (3, self.mixtures)).unbind(-2)
+        return (weights + self._log_bin(means, log_scales, values.long().unsqueeze(-1))).logsumexp(-1)
+
+    def _axis(self, values: Tensor) -> Tensor:
+        return 2 * values.double() / (self.levels - 1) - 1
+
+    def _log_bin(self, mean: Tensor, log_scale: Tensor, values: Tensor) -> Tensor:
+        """log P(value | component), from logarithms only: far from the mean the two sigmoids differ by less than they can say.
+
+        sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), and a - b is the bin's width over the scale.
+        """
+        half = 1 / (self.levels - 1)
+        centred, sharpness = self._axis(values) - mean, torch.exp(-log_scale)
+        below = F.logsigmoid((centred + half) * sharpness)
+        above = F.logsigmoid((half - centred) * sharpness)
+        width = 2 * half * sharpness
+        # A width of next to nothing, exp(-log_scale) may even be 0: 1 - exp(-w) = w - w^2/2.
+        small = width < 1e-6
+        wide = torch.where(small, 1.0, width).neg().expm1().neg().log()
+        gap = torch.where(small, math.log(2 * half) - log_scale - width / 2, wide)
+        return torch.where(values == 0, below, torch.where(values == self.levels - 1, above, below + above + gap))

@@ -1,0 +1,1 @@
+"""The Triton engine: programs on NVIDIA GPUs."""

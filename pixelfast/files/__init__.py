@@ -1,0 +1,1 @@
+"""Files: checkpoints, weight files and arrays, read within limits and written whole."""

@@ -1,0 +1,1 @@
+"""Intermediate representations: plain data that the stages hand to each other, and how they print."""

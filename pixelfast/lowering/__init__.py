@@ -1,0 +1,1 @@
+"""Lowering: from a schedule to a program, and what follows from a program alone."""

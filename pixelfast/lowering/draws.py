@@ -1,0 +1,56 @@
+"""Lower the draws: where the parameters of each channel stand, and which distribution they describe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..distributions.heads import Bernoulli, Categorical, Head
+from ..distributions.mixture import MixtureOfLogistics
+from ..ir.graph import Edge
+from ..ir.program import CUSTOM, Buffer, Draw, Map, Mixture, Slot
+
+if TYPE_CHECKING:
+    from .lower import Lowering
+
+
+def lower_draws(lowering: Lowering) -> list[Draw]:
+    """One for each channel. Where channels share their parameters, all draw from what stands there at the first one's."""
+    if lowering.head.shared:
+        first = _draw(lowering, 0, lowering.graph.outputs[0])
+        return [Draw(channel, first.source) for channel in range(lowering.channels)]
+    return [_draw(lowering, channel, edges) for channel, edges in enumerate(lowering.graph.outputs)]
+
+
+def _draw(lowering: Lowering, channel: int, edges: tuple[Edge, ...]) -> Draw:
+    """Draw from parameters that stand side by side; copy them into a buffer of their own if they do not."""
+    runs = [run for edge in edges for run in lowering.ordered_runs(edge)]
+    if len(runs) == 1:
+        return Draw(channel, runs[0])
+    image = lowering.graph.image
+    number = len(lowering.buffers)
+    lowering.buffers.append(Buffer(f"parameters_{channel}", lowering.head.parameters, 1, (0, image.col1), image))
+    first = 0
+    for slot in runs:
+        out = Slot(number, first, slot.count)
+        lowering.steps[channel].append(Map(out, (slot,), (), image, "output"))
+        first += slot.count
+    return Draw(channel, Slot(number, 0, first))
+
+
+def head_name(head: Head) -> str:
+    """One of `pixelfast.ir.program.HEADS`, or `CUSTOM` for what is no data."""
+    for kind in (Bernoulli, Categorical, MixtureOfLogistics):
+        # A subclass with probabilities of its own is another distribution.
+        if isinstance(head, kind) and type(head).probabilities is kind.probabilities:
+            if isinstance(head, Bernoulli):
+                return "bernoulli_probability" if head.probability else "bernoulli_logit"
+            return "categorical" if isinstance(head, Categorical) else "mixture_of_logistics"
+    return CUSTOM
+
+
+def mixture_of(head: Head) -> Mixture | None:
+    """How to read the parameters of a mixture; None for other heads."""
+    if head_name(head) != "mixture_of_logistics":
+        return None
+    assert isinstance(head, MixtureOfLogistics)
+    return Mixture(head.mixtures, head.order, head.log_scale_min)

@@ -1,0 +1,131 @@
+"""Turn: a graph over the user's image becomes one that is drawn in raster order.
+
+Rectangles, offsets, lattices, fields and the lists of attention are flipped, and transposed where lines are columns; weights
+and channels stay as they are. What the graph computes is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import NotAutoregressive
+from ..ir.geometry import Lattice, Rect
+from ..ir.graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    FieldSpec,
+    Gather,
+    Graph,
+    Input,
+    Node,
+    Pointwise,
+    Scan,
+    TapConv,
+)
+from ..ir.pixel_runs import Keys
+from ..ir.scan_order import RASTER, Order
+from ..ops.recurrence import direction
+
+
+def turned(graph: Graph, order: Order) -> Graph:
+    """The graph in the order of drawing.
+
+    Raises:
+        NotAutoregressive: a recurrence runs against the order.
+    """
+    if order == RASTER:
+        return graph
+    turn = _Turn(order, *graph.shape[1:])
+    return replace(
+        graph,
+        shape=order.shape(graph.shape),
+        nodes=tuple(map(turn.node, graph.nodes)),
+        fields=tuple(map(turn.field, graph.fields)),
+        outputs=tuple(tuple(map(turn.edge, edges)) for edges in graph.outputs),
+    )
+
+
+class _Turn:
+    """Takes the parts of a graph over H x W pixels to lines and their pixels."""
+
+    def __init__(self, order: Order, height: int, width: int) -> None:
+        self.order, self.height, self.width = order, height, width
+
+    def rect(self, rect: Rect) -> Rect:
+        rows, cols = (rect.row0, rect.row1), (rect.col0, rect.col1)
+        rows = (self.height - rows[1], self.height - rows[0]) if self.order.up else rows
+        cols = (self.width - cols[1], self.width - cols[0]) if self.order.left else cols
+        return Rect(*cols, *rows) if self.order.columns else Rect(*rows, *cols)
+
+    def lattice(self, lattice: Lattice) -> Lattice:
+        row, col = lattice.row_phase, lattice.col_phase
+        corner = self.rect(Rect(row, row + 1, col, col + 1))
+        rows, cols = lattice.steps
+        return Lattice.through(corner.row0, corner.col0, (cols, rows) if self.order.columns else (rows, cols))
+
+    def edge(self, edge: Edge) -> Edge:
+        row, col = self.order.offset(edge.row, edge.col)
+        return replace(edge, row=row, col=col, rect=self.rect(edge.rect))
+
+    def field(self, spec: FieldSpec) -> FieldSpec:
+        _, rows, cols, _ = spec.shape
+        where = self.rect(Rect(spec.row0, spec.row0 + rows, spec.col0, spec.col0 + cols))
+        value, index = (
+            None if array is None else np.ascontiguousarray(self.order.turned(array, 1)) for array in (spec.value, spec.index)
+        )
+        return replace(spec, row0=where.row0, col0=where.col0, value=value, index=index)
+
+    def node(self, node: Node) -> Node:
+        match node:
+            case TapConv():
+                node = replace(node, taps=tuple(replace(tap, edge=self.edge(tap.edge)) for tap in node.taps))
+            case Pointwise():
+                leaves = tuple(self.edge(leaf) if isinstance(leaf, Edge) else leaf for leaf in node.leaves)
+                node = replace(node, leaves=leaves)
+            case ChannelReduce() | ChannelNorm() | Gather():
+                node = replace(node, edges=tuple(map(self.edge, node.edges)))
+            case CausalAttention():
+                node = self._attention(node)
+            case Scan():
+                node = self._scan(node)
+            case Input():
+                pass
+            case _:
+                raise AssertionError(f"unknown node {type(node).__name__}")
+        return replace(node, domain=self.rect(node.domain), lattice=self.lattice(node.lattice))
+
+    def _attention(self, node: CausalAttention) -> CausalAttention:
+        pixels = self.order.pixels(self.height, self.width)  # (lines, pixels)
+        numbers, count = pixels.reshape(-1), pixels.size
+        mask = node.seen.mask(count).reshape(-1, count, count)
+        seen = Keys.of(mask[:, numbers][:, :, numbers].reshape(-1, count))
+        bias = node.bias
+        if bias is not None:
+            listed = np.zeros(mask.shape, dtype=np.int64)  # each key's place in the lists
+            listed[mask] = np.arange(bias.shape[1])
+            bias = np.ascontiguousarray(bias[:, listed[:, numbers][:, :, numbers][mask[:, numbers][:, :, numbers]]])
+        row, col = seen.latest_offset(*pixels.shape)
+        cache = replace(self.edge(node.cache), row=row, col=col)
+        return replace(node, query=self.edge(node.query), cache=cache, seen=seen, bias=bias)
+
+    def _scan(self, node: Scan) -> Scan:
+        taps = tuple(
+            replace(tap, row=row, col=col) for tap in node.taps for row, col in [self.order.offset(tap.row, tap.col)]
+        )
+        cell = self.order.offset(*node.cell)
+        sweep = direction([*((tap.row, tap.col) for tap in taps), cell])
+        if sweep is None:
+            raise NotAutoregressive(
+                f"not autoregressive in the order {self.order.name!r}: the recurrence of layer {node.layer!r} ({node.name}) "
+                f"reads its own states at the offsets {[(tap.row, tap.col) for tap in node.taps]} and its cell at {node.cell} "
+                "(rows, columns), of which some are not there yet. Check order=; a module that runs over its image in another "
+                "order flips or transposes it before the recurrence, and the states back after it",
+                layer=node.layer,
+                node=node.name,
+                offset=node.cell,
+            )
+        return replace(node, edges=tuple(map(self.edge, node.edges)), taps=taps, cell=cell, sweep=sweep)

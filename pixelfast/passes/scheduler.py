@@ -1,0 +1,267 @@
+"""Cadence: who is computed when, derived from the graph.
+
+Each feature has a lag: the earliest running position (row, column, channel step) at which all that it depends on is drawn,
+relative to its own place. Lags are compared in raster order and follow from the edges: a reader at offset (dr, dc) of its
+source has at least the source's lag plus (dr, dc). Shifting every node by its lag gives one picture of time for all:
+the element at (row, col) is computed when the sampler stands at (row, col), and reads only what lies behind.
+
+The states of a recurrence share one lag, that of its gates, since each depends on all before. From the right, a state depends
+on all of its row: its lag ends before the next row starts.
+
+A node that nobody needs in the row where its lag ends can wait for that row to be finished: it is computed once per row,
+for all columns at once. Everything else is computed pixel by pixel, in the step of the channel that allows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import UnsupportedModel
+from ..ir.graph import (
+    CausalAttention,
+    ChannelNorm,
+    ChannelReduce,
+    Edge,
+    Gather,
+    Graph,
+    Input,
+    Node,
+    Pointwise,
+    Scan,
+    TapConv,
+    edges_of,
+)
+from ..ir.program import Rect
+
+ROW = 1 << 24
+"""Weight of a row in a lag that is written as one number, (row * ROW + column) * C + step: far wider than any image."""
+START = -(ROW // 4)
+"""Column of a lag that ends before its row starts: of what depends on all of the row above, as from the right it does."""
+NEVER = np.iinfo(np.int64).min // 4
+"""Lag of what depends on no sub-pixel."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Features of one node that share a shift: element (r, c) of the node is computed at (r + row, c + col).
+
+    Attributes:
+        phase: "encode" (written when a value is drawn), "row" or "pixel"; "always" while a piece that depends on no
+            sub-pixel has not found its place.
+        steps: for each feature, the channel step in which a pixel's element is computed.
+        domain: the rectangle at which it is computed.
+    """
+
+    node: int
+    features: np.ndarray
+    phase: str
+    steps: np.ndarray
+    row: int
+    col: int
+    domain: Rect
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Pieces in the order of computation; `piece_of[node]` gives the piece of each of a node's features."""
+
+    graph: Graph
+    pieces: tuple[Piece, ...]
+    piece_of: tuple[np.ndarray, ...]
+
+    def offset(self, edge: Edge, source: Piece, reader: Piece | None) -> tuple[int, int]:
+        """Where `reader` (None: a draw) reads `source`, relative to the running position."""
+        row, col = (reader.row, reader.col) if reader is not None else (0, 0)
+        return edge.row + source.row - row, edge.col + source.col - col
+
+    def __str__(self) -> str:
+        lines = []
+        for piece in self.pieces:
+            node = self.graph.nodes[piece.node]
+            steps = ",".join(str(int(s)) for s in np.unique(piece.steps))
+            when = {"encode": "on each draw", "row": "once per row", "pixel": f"per pixel, step {steps}"}[piece.phase]
+            where = f"  # {node.layer}" if node.layer else ""
+            lines.append(f"  %{piece.node} {node.name}: {len(piece.features)} features {when}{where}")
+        return "\n".join(lines)
+
+
+def schedule(graph: Graph) -> Schedule:
+    """Find lags, split nodes whose features have different shifts, and choose phases.
+
+    Raises:
+        UnsupportedModel: the model is causal, but not by shifts that are the same all over the image.
+    """
+    lags = _settled_lags(graph)
+    pieces: list[Piece] = []
+    piece_of: list[np.ndarray] = []
+    channels = graph.shape[0]
+    for index, node in enumerate(graph.nodes):
+        numbers = np.zeros(node.features, dtype=np.int64)
+        if isinstance(node, Input):
+            numbers[:] = len(pieces)
+            steps = np.zeros(node.features, dtype=np.int64)
+            pieces.append(Piece(index, np.arange(node.features), "encode", steps, 0, 0, node.domain))
+        else:
+            positions = lags[index] // channels
+            for position in np.unique(positions):
+                members = np.flatnonzero(positions == position)
+                numbers[members] = len(pieces)
+                if position < NEVER // channels // 2:
+                    pieces.append(Piece(index, members, "always", members * 0, 0, 0, node.domain))
+                    continue
+                row, col = _decode(int(position))
+                if col <= START // 2:  # known with the end of the row above, like all that waits for a row
+                    row, col = row - 1, 0
+                steps = lags[index][members] % channels
+                pieces.append(Piece(index, members, "pixel", steps, row, col, node.domain.shifted(row, col)))
+        piece_of.append(numbers)
+    waiting = Schedule(graph, tuple(pieces), tuple(piece_of))
+    phased = Schedule(graph, tuple(_with_phases(waiting)), tuple(piece_of))
+    return Schedule(graph, tuple(_with_constants(phased)), tuple(piece_of))
+
+
+def is_regular(graph: Graph) -> bool:
+    """Whether a model that is autoregressive has shifts that are the same all over the image."""
+    return _causal(graph, lags_of(graph, frozenset()))
+
+
+def _decode(position: int) -> tuple[int, int]:
+    row = (position + ROW // 2) // ROW
+    return row, position - row * ROW
+
+
+def _settled_lags(graph: Graph) -> list[np.ndarray]:
+    """Lags of all features, with as few different shifts within a node as causality allows."""
+    free = lags_of(graph, frozenset())
+    if not _causal(graph, free):
+        raise UnsupportedModel(
+            "the model is autoregressive, but not by shifts that are the same all over the image (a wrap-around or a mask "
+            'that differs from pixel to pixel): no regular schedule exists. engine="naive" samples it, slowly'
+        )
+    channels = graph.shape[0]
+    mixed = [
+        index
+        for index, node in enumerate(graph.nodes)
+        if not isinstance(node, Input) and len(np.unique(free[index] // channels)) > 1
+    ]
+    if not mixed:
+        return free
+    together = lags_of(graph, frozenset(mixed))
+    if _causal(graph, together):
+        return together
+    merged: frozenset[int] = frozenset()
+    for index in mixed:
+        trial = lags_of(graph, merged | {index})
+        if _causal(graph, trial):
+            merged |= {index}
+    return lags_of(graph, merged)
+
+
+def lags_of(graph: Graph, merged: frozenset[int]) -> list[np.ndarray]:
+    """Lag of each feature of each node; nodes in `merged` wait until all of their features can be computed."""
+    channels = graph.shape[0]
+    lags: list[np.ndarray] = []
+    for index, node in enumerate(graph.nodes):
+        lag = _node_lags(node, channels, lags)
+        if index in merged:
+            position = int(lag.max()) // channels
+            lag = np.where(lag // channels < position, position * channels, lag)
+        lags.append(lag)
+    return lags
+
+
+def _node_lags(node: Node, channels: int, lags: list[np.ndarray]) -> np.ndarray:
+    lag = np.full(node.features, NEVER, dtype=np.int64)
+    match node:
+        case Input():
+            return node.channels.astype(np.int64) + 1
+        case TapConv():
+            for tap in node.taps:
+                seen = _through(tap.edge, lags, channels)
+                lag = np.maximum(lag, np.where(tap.weights != 0, seen[:, None], NEVER).max(0))
+        case Pointwise():
+            for edge in edges_of(node):
+                lag = np.maximum(lag, _through(edge, lags, channels))
+        case ChannelReduce() | ChannelNorm() | Gather() | CausalAttention():
+            for edge in edges_of(node):
+                lag = np.maximum(lag, _through(edge, lags, channels).max())
+        case Scan():
+            gates = np.concatenate([_through(edge, lags, channels) for edge in node.edges])
+            return _scan_lags(gates.reshape(4, node.features).max(0), node.sweep, channels)
+        case _:
+            raise AssertionError(f"unknown node {type(node).__name__}")
+    return lag
+
+
+def _scan_lags(gates: np.ndarray, sweep: int, channels: int) -> np.ndarray:
+    """Lags of a recurrence's states from those of their gates (F,): one place for all, where the last of them is known."""
+    position = int(gates.max()) // channels
+    if sweep < 0 and gates.max() > NEVER // 2:
+        row, col = _decode(position)
+        position = (row if col <= START // 2 else row + 1) * ROW + START
+    return np.where(gates // channels < position, position * channels, gates)
+
+
+def _through(edge: Edge, lags: list[np.ndarray], channels: int) -> np.ndarray:
+    lag = lags[edge.source][edge.channels]
+    return np.where(lag > NEVER // 2, lag + (edge.row * ROW + edge.col) * channels, NEVER)
+
+
+def _causal(graph: Graph, lags: list[np.ndarray]) -> bool:
+    """Whether the parameters of channel c are there in step c of their pixel."""
+    channels = graph.shape[0]
+    return all(
+        (_through(edge, lags, channels) <= channel).all() for channel, edges in enumerate(graph.outputs) for edge in edges
+    )
+
+
+def _with_phases(waiting: Schedule) -> list[Piece]:
+    """Decide backwards from the draws which pieces a pixel needs in its own row; the others are computed per row."""
+    graph, pieces = waiting.graph, list(waiting.pieces)
+    pixel = [False] * len(pieces)
+
+    def demand(edge: Edge, reader: Piece | None) -> None:
+        for number in np.unique(waiting.piece_of[edge.source][edge.channels]):
+            if waiting.offset(edge, pieces[number], reader)[0] >= 0:
+                pixel[number] = True
+
+    for edges in graph.outputs:
+        for edge in edges:
+            demand(edge, None)
+    for number in reversed(range(len(pieces))):
+        if pixel[number] and pieces[number].phase == "pixel":
+            for edge in edges_of(graph.nodes[pieces[number].node]):
+                demand(edge, pieces[number])
+    return [_per_row(piece, graph) if piece.phase == "pixel" and not pixel[i] else piece for i, piece in enumerate(pieces)]
+
+
+def _per_row(piece: Piece, graph: Graph) -> Piece:
+    """The piece computed when the row after its last dependence starts, in the columns of the image."""
+    domain = graph.nodes[piece.node].domain
+    width = domain.col1 - domain.col0
+    col = -domain.col0 if width <= graph.shape[2] else 0
+    row = piece.row + 1
+    return Piece(piece.node, piece.features, "row", piece.steps * 0, row, col, domain.shifted(row, col))
+
+
+def _with_constants(phased: Schedule) -> list[Piece]:
+    """Place pieces that depend on no sub-pixel: computed per row, as early as the earliest of their readers needs them."""
+    graph, pieces = phased.graph, list(phased.pieces)
+    earliest: dict[int, int] = {}
+
+    def demand(edge: Edge, row: int) -> None:
+        for number in np.unique(phased.piece_of[edge.source][edge.channels]):
+            earliest[number] = min(earliest.get(number, row - edge.row), row - edge.row)
+
+    for edges in graph.outputs:
+        for edge in edges:
+            demand(edge, 0)
+    for number in reversed(range(len(pieces))):
+        piece = pieces[number]
+        if piece.phase == "always":
+            pieces[number] = piece = _per_row(replace(piece, row=earliest.get(number, 0) - 1), graph)
+        for edge in edges_of(graph.nodes[piece.node]):
+            demand(edge, piece.row)
+    return pieces

@@ -1,0 +1,1 @@
+"""Rules: how ATen operations become nodes of the graph."""

@@ -1,0 +1,1 @@
+"""Training by maximum likelihood, and bits/dim."""
