@@ -1,9 +1,17 @@
 """pixelfast: exact, fast sampling from any trained PixelCNN-family `nn.Module`.
 
     images = pixelfast.sample(model, n=64)
+
+`pixelfast.data` reads images, `pixelfast.pictures` shows them, `pixelfast.models` are the architectures.
 """
 
-from . import data
+from pathlib import Path as _Path
+
+if not (_Path(__file__).parent / "kernels").is_dir():
+    # In a checkout the kernels lie beside the package; an installation has them inside it.
+    __path__.append(str(_Path(__file__).parents[1]))
+
+from . import data, models, pictures
 from .api import compile, sample
 from .check import Report, check
 from .distributions.custom import CustomHead
@@ -58,6 +66,13 @@ __all__ = [
     "data",
     "load",
     "lstm_scan",
+    "models",
+    "pictures",
     "sample",
     "save",
 ]
+
+
+def __dir__() -> list[str]:
+    """What is public, for completion and `dir`."""
+    return [*__all__, "__version__"]

@@ -26,6 +26,7 @@ from .inputs.arguments import (
     first_of,
     given_of,
     images_of,
+    resolve_seed,
     seed_of,
     temperature_of,
     threads_of,
@@ -217,7 +218,7 @@ class Sampler:
         """
         count = count_of("n", n)
         start = first_of(first, count)
-        key = noise_module.resolve_seed(seed, generator)
+        key = resolve_seed(seed, generator)
         conditions = self._understood(cond, count)
         conditions.check(count)
         heat = temperature_of(temperature)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pixelfast import InvalidInput
-from pixelfast.distributions.noise import resolve_seed, uniforms
+from pixelfast.distributions.noise import uniforms
+from pixelfast.inputs.arguments import resolve_seed
 
 SHAPE = (3, 5, 7)
 

@@ -7,10 +7,6 @@ Image ``i`` of seed ``s`` gets the same numbers in any batch, on any machine and
 from __future__ import annotations
 
 import numpy as np
-import torch
-
-from ..errors import InvalidInput
-from ..inputs.arguments import generator_of, seed_of
 
 # A Philox counter tick of NumPy gives four 64-bit words, and a float32 takes half a word.
 FLOATS_PER_TICK = 8
@@ -27,14 +23,3 @@ def uniforms(seed: int, first: int, count: int, shape: tuple[int, int, int]) -> 
     stream = np.random.Philox(key=seed).advance(first * ticks)
     numbers = np.random.Generator(stream).random((count, ticks * FLOATS_PER_TICK), dtype=np.float32)
     return np.ascontiguousarray(numbers[:, :subpixels]).reshape(count, height, width, channels)
-
-
-def resolve_seed(seed: int | None, generator: torch.Generator | None) -> int:
-    """The 64-bit key of a call: ``seed`` itself, or one draw from ``generator``, or one from PyTorch's global generator."""
-    generator = generator_of(generator)
-    if seed is not None and generator is not None:
-        raise InvalidInput("both seed= and generator= were given: pass one of them")
-    if seed is not None:
-        return seed_of(seed)
-    device = generator.device if generator is not None else torch.device("cpu")
-    return int(torch.randint(2**63 - 1, (1,), generator=generator, device=device))

@@ -188,6 +188,17 @@ def generator_of(value: Any) -> torch.Generator | None:
     return value
 
 
+def resolve_seed(seed: int | None, generator: torch.Generator | None) -> int:
+    """The 64-bit key of a call: ``seed`` itself, or one draw from ``generator``, or one from PyTorch's global generator."""
+    generator = generator_of(generator)
+    if seed is not None and generator is not None:
+        raise InvalidInput("both seed= and generator= were given: pass one of them")
+    if seed is not None:
+        return seed_of(seed)
+    device = generator.device if generator is not None else torch.device("cpu")
+    return int(torch.randint(2**63 - 1, (1,), generator=generator, device=device))
+
+
 def option_of(options: Iterable[str], known: Iterable[str], whose: str) -> None:
     """Refuse options that do not exist, and name those that look like them."""
     known = list(known)
