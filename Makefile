@@ -24,8 +24,8 @@ NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h cs
 PACKAGE := $(shell find pixelfast kernels -name '*.py')
 SIMDE ?= /usr/include
 OLDEST_TRITON := 3.6.0
-ENGINE_TESTS := $(patsubst %,tests/test_%.py,instructions programs arrangements draws mixture_draws attention lattices running \
-	streams fuzz_programs failed_draws fast_products fusing)
+PRECISION_TESTS := $(patsubst %,tests/engines/native/test_%.py,precision bf16)
+ENGINE_TESTS := $(filter-out $(PRECISION_TESTS),$(wildcard tests/engines/native/test_*.py))
 comma := ,
 RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)
 
@@ -52,13 +52,13 @@ pytest: $(STAMP)
 	$(BIN)/python -m pytest
 
 fuzz: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz_models.py --cases $(FUZZ_CASES) $(if $(FUZZ_JOBS),--jobs $(FUZZ_JOBS))
+	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/fuzz_models.py --cases $(FUZZ_CASES) $(if $(FUZZ_JOBS),--jobs $(FUZZ_JOBS))
 
 fuzz-programs: $(STAMP)
-	$(BIN)/python tests/fuzz_programs.py --cases $(PROGRAM_CASES)
+	$(BIN)/python tests/helpers/fuzz_programs.py --cases $(PROGRAM_CASES)
 
 fuzz-files: $(STAMP)
-	PIXELFAST_FUZZ_FILES=$(FUZZ_FILES) $(BIN)/python -m pytest tests/test_mutated_files.py
+	PIXELFAST_FUZZ_FILES=$(FUZZ_FILES) $(BIN)/python -m pytest tests/files/test_mutated_files.py
 
 # A package of its own, so that the fast build stays. pytest by its own name: by `python -m` it would import the one here.
 build/asan/.installed build/tsan/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
@@ -80,11 +80,11 @@ tsan: build/tsan/.installed
 	$(WITH_TSAN) $(BIN)/pytest $(ENGINE_TESTS)
 
 fuzz-programs-asan: build/asan/.installed
-	$(WITH_ASAN) $(BIN)/python tests/fuzz_programs.py --cases $(PROGRAM_CASES) --limit 300
+	$(WITH_ASAN) $(BIN)/python tests/helpers/fuzz_programs.py --cases $(PROGRAM_CASES) --limit 300
 
 # Where threads share a tile; a tenth of the programs, since ten times as slow.
 fuzz-programs-tsan: build/tsan/.installed
-	$(WITH_TSAN) $(BIN)/python tests/fuzz_programs.py --shared --cases $$(($(PROGRAM_CASES) / 10)) --limit 300
+	$(WITH_TSAN) $(BIN)/python tests/helpers/fuzz_programs.py --shared --cases $$(($(PROGRAM_CASES) / 10)) --limit 300
 
 build/emulated/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
 	rm -rf $(@D)
@@ -93,7 +93,7 @@ build/emulated/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
 	@touch $@
 
 emulated: build/emulated/.installed
-	PYTHONPATH=build/emulated $(BIN)/pytest $(ENGINE_TESTS) tests/test_precision.py tests/test_bf16.py
+	PYTHONPATH=build/emulated $(BIN)/pytest $(ENGINE_TESTS) $(PRECISION_TESTS)
 
 # Beside the newest Triton that .venv has, and before it on the path. Its compiler alone: its interpreter wants an older NumPy.
 build/triton-$(OLDEST_TRITON)/.installed: $(STAMP)
@@ -106,7 +106,7 @@ build/triton-$(OLDEST_TRITON)/.installed: $(STAMP)
 triton36: build/triton-$(OLDEST_TRITON)/.installed
 	@PYTHONPATH=$(<D) $(BIN)/python -c "import triton; found = triton.__version__; \
 		assert found == '$(OLDEST_TRITON)', f'Triton {found} is found instead of $(OLDEST_TRITON)'; print('Triton', found)"
-	PYTHONPATH=$(<D) $(BIN)/pytest $(wildcard tests/test_*_compiled.py)
+	PYTHONPATH=$(<D) $(BIN)/pytest $(shell find tests -name 'test_*_compiled.py')
 
 gpu-check: $(STAMP)
 	PYTHON=$(BIN)/python benchmarks/gpu_check.sh build/gpu-check

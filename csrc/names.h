@@ -1,4 +1,4 @@
-// The names of program.py, in its order: their positions are the codes in the stream (tests/test_instructions.py).
+// The names of program.py, in its order: their positions are the codes in the stream (test_instructions.py).
 // Needs no other header, so that the inner loops can include it (see cpu/ops_impl.h).
 #pragma once
 

@@ -31,7 +31,7 @@ class Blocks:
     stages: int = 2
 
 
-# The largest that need no more registers than there are, when compiled for sm_90 (tests/test_gated_compiled.py); both halves of
+# The largest that need no more registers than there are, when compiled for sm_90 (test_gated_compiled.py); both halves of
 # the gate are summed at once. Which are fastest is not measured yet.
 FORWARD = {
     torch.float64: Blocks(16, 32, 16),

@@ -14,7 +14,7 @@ columns. `spans` (columns, 2) says which works a column has: those at the border
 What a body stores, other threads of the program load next: hence the barrier. Loads must not be made ahead of it
 (`num_stages=1`, and the tests find no asynchronous copy).
 
-Tried, compiled for sm_90 with 8 warps by Triton 3.6 and 3.9, as tests/test_triton_compiled.py does:
+Tried, compiled for sm_90 with 8 warps by Triton 3.6 and 3.9, as tests/engines/triton/test_triton_compiled.py does:
 - Branches instead of functions that are called: the compiler moves what does not change from work to work, as the place of each
   thread in each tile, out of the loop, of all kinds together. Model a in float16 takes 255 registers and spills 21 times;
   called, its stages take up to 60 and its draw 190. Either way, a kind is chosen through a table of addresses.

@@ -13,7 +13,7 @@ import torch
 logging.getLogger("torch.__trace").setLevel(logging.CRITICAL)
 
 # Triton must know before it is imported whether to interpret: test_interpreted.py runs these in a process of their own.
-collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted"]
+collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["engines/interpreted"]
 
 # A trace makes many small objects, most of which live on: looking for garbage among them so often takes a fifth of the time.
 gc.set_threshold(100_000, 20, 20)

@@ -1,4 +1,4 @@
-// Runs the cluster kernel on a processor, by the shim, for tests: emulate REQUEST RESULT (tests/emulated_cuda.py).
+// Runs the cluster kernel on a processor, by the shim, for tests: emulate REQUEST RESULT (tests/helpers/emulated_cuda.py).
 //
 // The request is 64-bit numbers and arrays one after another; the order is that of `Request` below. The result is the
 // failure's place, what the plan came to, and the arrays of engines/request.py. Exit status 3: refused, with the reason.

@@ -1,0 +1,246 @@
+"""What the Triton engine refuses, and how it is chosen; what it computes: tests/engines/interpreted and test_triton_gpu.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import torch
+from attention_cases import Case, program_of
+from programs import Builder, normal, probe
+from torch import Tensor
+
+import pixelfast
+from pixelfast.distributions.heads import Bernoulli, Categorical, Head
+from pixelfast.distributions.mixture import MixtureOfLogistics
+from pixelfast.engines import registry
+from pixelfast.engines.reference import run as reference
+from pixelfast.engines.triton import arrangement as triton_arrangement
+from pixelfast.engines.triton import engine as triton
+from pixelfast.engines.triton.arrangement import Arrangement, arrange, wish
+from pixelfast.engines.triton.stages import Stage, stages
+from pixelfast.errors import EngineUnavailable, InvalidInput
+from pixelfast.ir.program import Buffer, Draw, Lattice, Lookup, Map, Mixture, Norm, Op, Product, Program, Rect, Reduce, Slot
+from pixelfast.models import PixelCNN
+
+HERE = triton.available() is None
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+
+
+class Other(Categorical):
+    """Probabilities of its own: no data that a kernel could read."""
+
+    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
+        return super().probabilities(parameters.square(), temperature)
+
+
+def small() -> Program:
+    return Builder(np.random.default_rng(0), (1, 2, 2), features=5).build()
+
+
+def test_what_it_runs() -> None:
+    assert triton.reasons(small()) == []
+    for head in (Categorical(7), Bernoulli(), Bernoulli(probability=True), MixtureOfLogistics(7)):
+        assert triton.refuses(head) is None
+
+
+def test_what_it_refuses_is_named() -> None:
+    program = small()
+    mixture = Mixture(65, "colour-major", -7.0)
+    (reason,) = triton.reasons(dataclasses.replace(program, head="mixture_of_logistics", mixture=mixture))
+    assert reason == "a draw holds at most 64 logistics, the head has 65"
+    wide, image = 8193, Rect(0, 1, 0, 1)
+    ones = np.ones(wide, np.float32)
+    norm = Norm(Slot(0, 0, wide), Slot(1, 0, wide), ones, ones, 1e-5, image, "norms.0")
+    (*_, reason) = triton.reasons(probe([normal(np.random.default_rng(0), 1, 1, 1, wide)], [norm], 3)[0])
+    assert reason == "a layer norm holds at most 8192 features, norms.0 has 8193"
+    program = program_of(Case(heads=1, size=1025), np.random.default_rng(0))
+    (reason,) = triton.reasons(program)
+    assert reason == "a head of attention holds at most 1024 channels, attention has 1025"
+    assert triton.refuses(Other(7)) == "it has no kernel that draws from a Other head"
+
+
+def test_instructions_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "RUNS", (Map,))
+    assert "it has no kernel for Product" in " ".join(triton.reasons(small()))
+
+
+def product(out: Slot, *taps: Slot) -> Product:
+    rows = sum(tap.count for tap in taps)
+    return Product(out, taps, np.zeros((rows, out.count), np.float32), np.zeros(out.count, np.float32), Rect(0, 2, 0, 2))
+
+
+WHOLE, OTHER, HALF = Slot(0, 0, 8), Slot(1, 0, 8), Slot(0, 0, 4)
+APART: dict[str, tuple[Product, Map | Norm]] = {
+    "a leaf is a part of the product": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (Slot(0, 3, 1),), (), Rect(0, 2, 0, 2))),
+    "a leaf is moved by a channel": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (Slot(0, 1, 8),), (), Rect(0, 2, 0, 2))),
+    "another rectangle": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE,), (), Rect(0, 2, 0, 1))),
+    "written over what the product reads": (product(WHOLE, OTHER), Map(OTHER, (WHOLE,), (), Rect(0, 2, 0, 2))),
+    "written over a part of the product": (product(WHOLE, OTHER), Map(Slot(0, 2, 8), (WHOLE,), (), Rect(0, 2, 0, 2))),
+    "another lattice": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE,), (), Rect(0, 2, 0, 2), "", Lattice(2, 0, 1, 0))),
+    "written elsewhere": (product(WHOLE, OTHER), Map(Slot(2, 0, 8, 0, 1), (WHOLE,), (), Rect(0, 2, 0, 2))),
+    "a norm of a half": (product(WHOLE, OTHER), Norm(Slot(2, 0, 4), HALF, np.ones(4), np.ones(4), 1e-5, Rect(0, 2, 0, 2))),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_is_a_launch_of_its_own(name: str) -> None:
+    """Whatever another program of the same launch may not have computed, or not read yet."""
+    image = Rect(0, 2, 0, 2)
+    step = APART[name]
+    buffers = tuple(Buffer(f"b{i}", 10, 1, (0, 3), image) for i in range(3))
+    program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(2, 0, 5)),))
+    assert [type(work) for work in stages(program, step)] == [Stage, type(step[1])]
+
+
+def test_what_attention_reads_is_stored() -> None:
+    image, cache = Rect(0, 2, 0, 2), Slot(2, 0, 8)
+    buffers = tuple(Buffer(f"b{i}", 10, 2, (0, 3), image) for i in range(4))
+    copy = Map(cache, (WHOLE,), (), image)
+    seen = pixelfast.ir.program.Keys.of(np.tri(4, k=-1, dtype=bool))
+    caches = pixelfast.ir.program.Cache(2, 0, 4, 0, 0), pixelfast.ir.program.Cache(2, 4, 4, 0, 0)
+    step = (
+        product(WHOLE, OTHER), copy,
+        pixelfast.ir.program.Attention(Slot(3, 0, 4), HALF, *caches, 1, 1.0, seen, None, image),
+    )  # fmt: skip
+    program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(3, 0, 4)),))
+    stage, *_ = stages(program, step)
+    assert isinstance(stage, Stage)
+    assert stage.stored == ("y0", "z0")
+    stage, *rest = stages(program, step, alone={2})
+    assert isinstance(stage, Stage)
+    assert (stage.stored, rest) == (("y0",), list(step[1:]))
+
+
+def test_what_a_launch_need_not_store() -> None:
+    image = Rect(0, 2, 0, 2)
+    buffers = tuple(Buffer(f"b{i}", 10, 1, (0, 3), image) for i in range(3))
+    step = (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE, OTHER), (Op("add", (0, 1)),), image))
+    program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(2, 0, 5)),))
+    (stage,) = stages(program, step)
+    assert isinstance(stage, Stage)
+    assert (stage.registers, stage.stored) == ((("y0", None),), ("z0",))
+    (stage,) = stages(dataclasses.replace(program, draws=(Draw(0, Slot(0, 7, 1)),)), step)
+    assert isinstance(stage, Stage)
+    assert stage.stored == ("y0",)
+
+
+HOST = torch.device("cpu")
+
+
+def test_small_nets_are_for_the_persistent_kernel_and_large_ones_for_graphs() -> None:
+    """By the estimates: weights of a step up to about a megabyte; images as long as each program has a processor of its own."""
+    builder = Builder(np.random.default_rng(0), (1, 2, 2), features=64)
+    program = builder.build()
+    for images, own in ((1, 8), (64, 8), (1000, 16), (2000, 16)):
+        found = arrange(program, images, "fp32", None, HOST)
+        assert (found.name, found.own) == ("persistent", own)
+        assert "us in a persistent kernel" in found.reason
+    assert arrange(program, 100_000, "fp32", None, HOST).name == "graph"
+    (step,) = program.steps
+    wide = tuple(
+        dataclasses.replace(work, weights=np.broadcast_to(np.float32(0), (20_000, 64))) if isinstance(work, Product) else work
+        for work in step
+    )
+    large = dataclasses.replace(program, steps=(wide,))
+    assert arrange(large, 1, "fp16", None, HOST).name == "graph"
+    assert arrange(large, 1, "fp16", "persistent", HOST) == Arrangement(8, "asked for")
+    assert arrange(program, 1, "fp32", "graph", HOST) == Arrangement(0, "asked for")
+
+
+def test_what_no_persistent_kernel_runs_is_a_graph_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = small()
+    monkeypatch.setattr(triton_arrangement, "WALKED", (Map, Lookup, Norm, Product))
+    reduce = Reduce(Slot(0, 0, 1), "mean", (Slot(0, 0, 1),), 0.0, Rect(0, 1, 0, 1), "means.0")
+    program = dataclasses.replace(program, steps=(tuple(i for i in program.steps[0] if not isinstance(i, Reduce)),))
+    refused = {
+        "the persistent kernel has no body for Reduce (means.0)": dataclasses.replace(program, steps=((reduce,),)),
+        "the persistent kernel has no body for draws from a custom head": dataclasses.replace(program, head="custom"),
+        "a draw in the persistent kernel holds at most 2048 logits, the head has 2049": dataclasses.replace(
+            program, parameters=2049
+        ),
+    }
+    for reason, other in refused.items():
+        assert arrange(other, 1, "fp32", None, HOST) == Arrangement(0, reason)
+        with pytest.raises(EngineUnavailable, match="cannot run this model persistently: " + re.escape(reason)):
+            arrange(other, 1, "fp32", "persistent", HOST)
+
+
+def test_an_arrangement_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wish(None) is None
+    assert wish("graph") == "graph"
+    monkeypatch.setenv("PIXELFAST_ARRANGEMENT", "persistent")
+    assert wish(None) == "persistent"
+    assert wish("graph") == "graph"
+    with pytest.raises(InvalidInput, match="there is no arrangement 'wave'"):
+        wish("wave")
+
+
+@pytest.mark.skipif(HERE, reason="it runs here")
+def test_without_a_gpu() -> None:
+    model = PixelCNN((1, 3, 2), levels=3, features=4, blocks=1).eval()
+    with pytest.raises(EngineUnavailable, match="the engine 'triton' cannot run here: PyTorch finds no CUDA device"):
+        pixelfast.sample(model, engine="triton")
+    with pytest.raises(EngineUnavailable, match="cannot run here"):
+        triton.TritonEngine(small())
+    assert registry.choose("auto", "fp32", Categorical(3), on_cuda=True) != "triton"
+    with pytest.raises(EngineUnavailable, match="the precision 'fp16' can run here: triton: PyTorch finds no CUDA device"):
+        pixelfast.compile(model, precision="fp16")
+
+
+class Reference:
+    """Stands for the engine on a GPU."""
+
+    def __init__(self, program: Program, precision: str) -> None:
+        self.program = program
+
+    def run(self, request: registry.Request) -> registry.Result:
+        return reference(self.program, request)
+
+
+class Refusing:
+    def __init__(self, program: Program, precision: str) -> None:
+        raise EngineUnavailable("the engine 'triton' cannot run this model: it has no kernel for that")
+
+
+@pytest.mark.parametrize("made", [Reference, Refusing])
+def test_auto_takes_it_for_modules_on_a_gpu_and_falls_back(made: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = dataclasses.replace(registry.ENGINES["triton"], unavailable=lambda: None, make=made)
+    monkeypatch.setitem(registry.ENGINES, "triton", entry)
+    head = Categorical(3)
+    assert registry.choose("auto", "fp32", head, on_cuda=True) == "triton"
+    other = registry.choose("auto", "fp32", head)
+    model = PixelCNN((1, 3, 2), levels=3, features=4, blocks=1).eval()
+    sampler = pixelfast.compile(model)
+    assert sampler.engine == other
+    chosen = registry.choose
+
+    def choose_on_a_gpu(name: str, precision: str, head: Head, _: bool = False, but: str = "") -> str:
+        return chosen(name, precision, head, True, but)
+
+    monkeypatch.setattr(registry, "choose", choose_on_a_gpu)
+    sampler = pixelfast.compile(model)
+    assert sampler.engine == ("triton" if made is Reference else other)
+    assert (sampler.sample(2, seed=1) == pixelfast.sample(model, 2, seed=1, engine="reference")).all()
+    if made is Refusing:
+        with pytest.raises(EngineUnavailable, match="it has no kernel for that"):
+            pixelfast.compile(model, engine="triton")
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
+def test_bfloat16_where_the_gpu_multiplies_it(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "available", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "T4")
+    if capability < (8, 0):
+        with pytest.raises(EngineUnavailable, match=r"T4, of compute capability 7.5, .* Use precision='fp16' or 'fp32'"):
+            triton.TritonEngine(small(), "bf16")
+    else:
+        assert triton.TritonEngine(small(), "bf16").precision == "bf16"
+    assert triton.TritonEngine(small(), "fp16").precision == "fp16"
