@@ -108,24 +108,30 @@ def found_by_digits(weights, mean, sharpness, levels, step, uniform):
 
 @triton.jit
 def found_tempered(weights, mean, log_scale, sharpness, levels, step, uniform, rate, BLOCK_V: tl.constexpr):
-    """The same of probabilities to the power 1 / temperature, and the logarithm of their sum."""
+    """The same of probabilities to the power 1 / temperature, and the logarithm of the value's.
+
+    The largest is subtracted before the power: a low temperature makes something of every digit, and of a product that a
+    multiply-add rounds in one place only.
+    """
     k = tl.arange(0, BLOCK_V)
     top, total = tl.full([], float("-inf"), tl.float64), tl.full([], 0.0, tl.float64)
     for start in range(0, levels, BLOCK_V):
-        x = log_mixture(start + k, weights, mean, log_scale, sharpness, levels, step) * rate
+        x = log_mixture(start + k, weights, mean, log_scale, sharpness, levels, step)
         x = tl.where(start + k < levels, x, float("-inf"))
         more = tl.maximum(top, tl.max(x, 0))
         shift = tl.where(more == float("-inf"), 0.0, more)
-        total = total * tl.exp(top - shift) + tl.sum(tl.exp(x - shift), 0)
+        total = total * tl.exp((top - shift) * rate) + tl.sum(tl.exp((x - shift) * rate), 0)
         top = more
-    below, drawn, share = tl.full([], 0.0, tl.float64), 0, 1.0 / total
+    below, drawn, share, own = tl.full([], 0.0, tl.float64), 0, 1.0 / total, tl.full([], 0.0, tl.float64)
     for start in range(0, levels, BLOCK_V):
-        x = log_mixture(start + k, weights, mean, log_scale, sharpness, levels, step) * rate
-        p = tl.where(start + k < levels, tl.exp(x - top) * share, 0.0)
+        x = (log_mixture(start + k, weights, mean, log_scale, sharpness, levels, step) - top) * rate
+        p = tl.where(start + k < levels, tl.exp(x) * share, 0.0)
         edges = below + tl.cumsum(p, 0)
         drawn += tl.sum(((edges <= uniform) & (start + k < levels - 1)).to(tl.int32), 0)
         below += tl.sum(p, 0)
-    return drawn, top + tl.log(total)
+        # Of the last block that the value is not before: where it is beyond, another one follows.
+        own = tl.where(drawn >= start, tl.sum(tl.where(start + k == drawn, x, 0.0), 0), own)
+    return drawn, own - tl.log(total)
 
 
 @triton.jit
@@ -148,10 +154,10 @@ def mixture_draw(
     whole = top + tl.log(tl.sum(tl.exp(weights - top), 0))
     weights -= whole
     if heat == 1.0:
-        drawn, norm = found_by_digits(weights, mean, sharpness, levels, step, uniform), tl.full([], 0.0, tl.float64)
+        drawn = found_by_digits(weights, mean, sharpness, levels, step, uniform)
+        own = log_mixture(drawn + tl.zeros([1], tl.int32), weights, mean, log_scale, sharpness, levels, step)
+        logarithm = tl.sum(own, 0)
     else:
-        drawn, norm = found_tempered(weights, mean, log_scale, sharpness, levels, step, uniform, rate, TILE // BLOCK_M)
-    own = log_mixture(drawn + tl.zeros([1], tl.int32), weights, mean, log_scale, sharpness, levels, step)
-    logarithm = tl.sum(own, 0) * rate - norm
+        drawn, logarithm = found_tempered(weights, mean, log_scale, sharpness, levels, step, uniform, rate, TILE // BLOCK_M)
     bad = ((tl.abs(whole) < float("inf")) & (logarithm == logarithm)).to(tl.int32) == 0
     return drawn, logarithm, bad.to(tl.int32)

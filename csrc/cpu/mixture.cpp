@@ -13,6 +13,9 @@ namespace {
 constexpr double kUnseen = 1e-9;
 // Narrower bins than this many scales have a probability of next to nothing, whose logarithm needs that of the scale.
 constexpr double kNarrow = 1e-6;
+// Logarithms. Of components' shares in a probability, one above `kFaint` is far from where a float64 loses digits, and those
+// below `kLost` of the largest are nothing to it, even 65536 of them.
+constexpr double kFaint = -600.0, kLost = -60.0;
 
 double log_sigmoid(double t) { return std::min(t, 0.0) - std::log1p(std::exp(-std::fabs(t))); }
 
@@ -44,8 +47,11 @@ MixtureDraw::MixtureDraw(const Mixture& mixture, int channels, int levels, doubl
       components_(mixture.components),
       log_weights_(mixture.components),
       shares_(mixture.components),
-      probabilities_(mixture.components > 0 && temperature != 1.0 ? levels : 0) {
+      bins_(mixture.components) {
   heavy_.reserve(mixture.components);
+  if (mixture.components == 0 || temperature == 1.0) return;
+  logs_.resize(levels), probabilities_.resize(levels);
+  for (int k = 0; k < levels; k++) axis_.push_back(axis(k));
 }
 
 bool MixtureDraw::draw(const float* parameters, const int32_t* pixel, int channel, double noise, int& value,
@@ -110,9 +116,13 @@ double MixtureDraw::log_bin(const Component& c, int value) const {
   if (value == 0) return log_sigmoid(z + c.half);
   if (value == levels_ - 1) return log_sigmoid(c.half - z);
   const Bin found = bin(z, c.half, std::exp(-c.half));
+  return found.log_factor + log_gap(c) - std::log(found.denominator);
+}
+
+// log(1 - exp(-width)) of a bin.
+double MixtureDraw::log_gap(const Component& c) const {
   const double width = 2.0 * c.half;
-  const double gap = width < kNarrow ? std::log(2.0 / (levels_ - 1)) - c.log_scale - c.half : std::log(-std::expm1(-width));
-  return found.log_factor + gap - std::log(found.denominator);
+  return width < kNarrow ? std::log(2.0 / (levels_ - 1)) - c.log_scale - c.half : std::log(-std::expm1(-width));
 }
 
 // The number of values below the last whose cumulative probability is at most the noise.
@@ -139,29 +149,72 @@ double MixtureDraw::log_prob_of(int value) {
   return most + std::log(total);
 }
 
-void MixtureDraw::add_bins(const Component& c) {
-  const double q = std::exp(-c.half), weight = c.weight * -std::expm1(-2.0 * c.half);
-  const int last = levels_ - 1;
-  probabilities_[0] += c.weight * sigmoid((axis(0) - c.mean) * c.sharpness + c.half);
-  probabilities_[last] += c.weight * sigmoid(c.half - (axis(last) - c.mean) * c.sharpness);
-  for (int k = 1; k < last; k++) {
-    const Bin found = bin((axis(k) - c.mean) * c.sharpness, c.half, q);
-    probabilities_[k] += weight * found.factor / found.denominator;
+// What the bins of each component share, in `bins_`.
+void MixtureDraw::prepare_bins() {
+  for (int i = 0; i < mixture_.components; i++) {
+    const Component& c = components_[i];
+    bins_[i] = {c.mean, c.sharpness, c.half, std::exp(-c.half), log_weights_[i], log_weights_[i] + log_gap(c),
+                c.weight, c.weight * -std::expm1(-2.0 * c.half)};
   }
+}
+
+// A component's share in P(value) is exp(exponent) / denominator, with a denominator within 1 .. 4.
+double MixtureDraw::exponent(const Bins& c, int value) const {
+  const double z = (axis_[value] - c.mean) * c.sharpness;
+  if (value == 0) return c.log_weight + std::min(z + c.half, 0.0);
+  if (value == levels_ - 1) return c.log_weight + std::min(c.half - z, 0.0);
+  return c.log_inner - std::max(std::fabs(z) - c.half, 0.0);
+}
+
+double MixtureDraw::denominator(const Bins& c, int value) const {
+  const double z = (axis_[value] - c.mean) * c.sharpness;
+  if (value == 0) return 1.0 + std::exp(-std::fabs(z + c.half));
+  if (value == levels_ - 1) return 1.0 + std::exp(-std::fabs(c.half - z));
+  return bin(z, c.half, c.q).denominator;
+}
+
+double MixtureDraw::share(const Bins& c, int value) const {
+  const double z = (axis_[value] - c.mean) * c.sharpness;
+  if (value == 0) return c.weight * sigmoid(z + c.half);
+  if (value == levels_ - 1) return c.weight * sigmoid(c.half - z);
+  const Bin found = bin(z, c.half, c.q);
+  return c.inner * found.factor / found.denominator;
+}
+
+// log P(value). Shares are summed as they are if one of them is above `kFaint`, which spares an exponential each; else over the
+// largest, since a high temperature makes something of probabilities that a float64 cannot hold.
+double MixtureDraw::log_mixture(int value) const {
+  double most = -INFINITY, total = 0.0;
+  for (const Bins& c : bins_) {
+    most = std::max(most, exponent(c, value));
+    if (most > kFaint) break;
+  }
+  if (most > kFaint) {
+    for (const Bins& c : bins_) total += share(c, value);
+    return std::log(total);
+  }
+  for (const Bins& c : bins_) {
+    const double less = exponent(c, value) - most;
+    if (less > kLost) total += std::exp(less) / denominator(c, value);
+  }
+  return most + std::log(total);
 }
 
 // All K probabilities to the power 1 / temperature, normalised.
 bool MixtureDraw::draw_tempered(double noise, int& value, double* log_prob) {
-  std::fill(probabilities_.begin(), probabilities_.end(), 0.0);
-  for (const Component& c : components_) add_bins(c);
-  const double most = std::log(*std::max_element(probabilities_.begin(), probabilities_.end()));
+  prepare_bins();
+  for (int k = 0; k < levels_; k++) logs_[k] = log_mixture(k);
+  const double most = *std::max_element(logs_.begin(), logs_.end());
   double total = 0.0;
-  for (double& p : probabilities_) total += p = std::exp((std::log(p) - most) / temperature_);
+  for (int k = 0; k < levels_; k++) {
+    logs_[k] = (logs_[k] - most) / temperature_;
+    total += probabilities_[k] = std::exp(logs_[k]);
+  }
   if (!(total > 0.0 && std::isfinite(total))) return false;
   double below = 0.0;
   value = 0;
   while (value < levels_ - 1 && below + probabilities_[value] <= noise * total) below += probabilities_[value++];
-  if (log_prob) *log_prob = std::log(probabilities_[value] / total);
+  if (log_prob) *log_prob = logs_[value] - std::log(total);
   return true;
 }
 

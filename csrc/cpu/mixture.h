@@ -24,15 +24,24 @@ class MixtureDraw {
   struct Component {
     double weight, mean, log_scale, sharpness, half;
   };
+  // What all its bins share, for temperatures other than 1: q = exp(-half), and `inner` is the weight times 1 - q^2.
+  struct Bins {
+    double mean, sharpness, half, q, log_weight, log_inner, weight, inner;
+  };
 
   double parameter(const float* parameters, int component, int kind, int colour) const;
   Component component(const float* parameters, int i, const int32_t* pixel, int channel) const;
   bool condition(const float* parameters, const int32_t* pixel, int channel);
   double log_bin(const Component& component, int value) const;
-  void add_bins(const Component& component);
+  double log_gap(const Component& component) const;
   int search(double noise) const;
   bool draw_tempered(double noise, int& value, double* log_prob);
   double log_prob_of(int value);
+  void prepare_bins();
+  double exponent(const Bins& component, int value) const;
+  double denominator(const Bins& component, int value) const;
+  double share(const Bins& component, int value) const;
+  double log_mixture(int value) const;
 
   double axis(int value) const { return 2.0 * value / (levels_ - 1) - 1.0; }
 
@@ -41,7 +50,9 @@ class MixtureDraw {
   const double temperature_;
   std::vector<Component> components_, heavy_;  // all, and those that a draw can see
   std::vector<double> log_weights_, shares_;  // shares in the probability of a value
-  std::vector<double> probabilities_;  // of the K values, for temperatures other than 1
+  // For temperatures other than 1: logarithms of the K probabilities, then both with the temperature.
+  std::vector<Bins> bins_;
+  std::vector<double> axis_, logs_, probabilities_;
 };
 
 }  // namespace pixelfast

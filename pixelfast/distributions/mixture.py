@@ -13,8 +13,9 @@ other modifications", ICLR 2017. Letters: C colours, K levels, M components, P p
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -126,15 +127,10 @@ class MixtureOfLogistics(Head):
 
     def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
         """Probabilities of the K values: (..., 3M), as `conditional` gives them, -> (..., K), in float64."""
-        weights, means, log_scales = parameters.double().unflatten(-1, (3, self.mixtures)).unbind(-2)
-        values = torch.arange(self.levels, device=parameters.device)
-        # One component at a time: K values for each sub-pixel fit into memory, K x M for a batch of images may not.
-        parts = (
-            torch.exp(weights[..., i, None] + self._log_bin(means[..., i, None], log_scales[..., i, None], values))
-            for i in range(self.mixtures)
-        )
-        found = sum(parts, torch.zeros((), dtype=torch.float64, device=parameters.device))
-        return found if temperature == 1.0 else (found.log() / temperature).softmax(-1)
+        if temperature != 1.0:
+            return self._tempered(parameters, temperature).exp()
+        shares = (share.exp() for share in self._log_shares(parameters))
+        return sum(shares, torch.zeros((), dtype=torch.float64, device=parameters.device))
 
     def edges(self, parameters: Tensor) -> Tensor:
         """The distribution function in closed form, a tenth of the work of `probabilities`: (..., 3M) -> (..., K-1)."""
@@ -151,9 +147,28 @@ class MixtureOfLogistics(Head):
     def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
         """Natural logarithm of the probability of ``values``: (..., 3M), (...) -> (...), float64, differentiable."""
         if temperature != 1.0:
-            return super().log_prob(parameters, values, temperature)
+            return self._tempered(parameters, temperature).gather(-1, values.long().unsqueeze(-1)).squeeze(-1)
         weights, means, log_scales = parameters.double().unflatten(-1, (3, self.mixtures)).unbind(-2)
         return (weights + self._log_bin(means, log_scales, values.long().unsqueeze(-1))).logsumexp(-1)
+
+    def _log_shares(self, parameters: Tensor) -> Iterator[Tensor]:
+        """log(weight * P(k | component)) of the K values, (..., K) for each component.
+
+        One component at a time: K values for each sub-pixel fit into memory, K x M for a batch of images may not.
+        """
+        weights, means, log_scales = parameters.double().unflatten(-1, (3, self.mixtures)).unbind(-2)
+        values = torch.arange(self.levels, device=parameters.device)
+        for i in range(self.mixtures):
+            yield weights[..., i, None] + self._log_bin(means[..., i, None], log_scales[..., i, None], values)
+
+    def _tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        """log P(k)^(1 / temperature), normalised: (..., 3M) -> (..., K).
+
+        From logarithms only: a high temperature makes something of probabilities that a float64 cannot hold. The largest is
+        subtracted first, since a low temperature makes something of every digit.
+        """
+        found = functools.reduce(torch.logaddexp, self._log_shares(parameters))
+        return ((found - found.amax(-1, keepdim=True)) / temperature).log_softmax(-1)
 
     def _axis(self, values: Tensor) -> Tensor:
         return 2 * values.double() / (self.levels - 1) - 1

@@ -11,6 +11,7 @@ import torch
 from native import close
 from programs import request
 from test_mixture_draws import extremes, pixel_program, some_parameters
+from test_mixture_temperatures import TEMPERATURES, agrees, far_out
 
 from pixelfast import MixtureOfLogistics, NumericalError
 from pixelfast.distributions.mixture import ORDERS
@@ -62,6 +63,16 @@ def test_extremes(mean: float, log_scale: float) -> None:
         found, expected = TritonEngine(program).run(call), reference(program, call)
         np.testing.assert_array_equal(found.values, expected.values)
         np.testing.assert_allclose(found.log_prob, expected.log_prob, rtol=1e-9)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize(
+    ("channels", "levels", "mixtures", "order"),
+    [(1, 256, 10, "colour-major"), (3, 256, 3, "mixture-major"), (3, 2, 3, "colour-major"), (3, 17, 1, "mixture-major")],
+)
+def test_temperatures(channels: int, levels: int, mixtures: int, order: str, temperature: float) -> None:
+    head = MixtureOfLogistics(levels, mixtures, channels, order)  # type: ignore[arg-type]
+    agrees(lambda program, call: TritonEngine(program).run(call), head, far_out(head, PIXELS), temperature)
 
 
 @pytest.mark.parametrize("order", ORDERS)

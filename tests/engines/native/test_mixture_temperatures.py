@@ -1,0 +1,157 @@
+"""Mixtures of logistics at extreme temperatures: far values, whose probabilities no float64 can hold, still count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+
+import numpy as np
+import pytest
+import torch
+from native import ISAS, needs_engine
+from oracle import compare, trace
+from test_mixture_draws import Masked, pixel_program
+from torch import Tensor
+
+from pixelfast import MixtureOfLogistics
+from pixelfast.distributions.mixture import ORDERS
+from pixelfast.engines import reference
+from pixelfast.engines.base import Request, Result
+from pixelfast.engines.cpu import CpuEngine
+from pixelfast.ir.program import Program
+
+TEMPERATURES = [1e-30, 0.05, 1.0, 3.0, 43.0, 50.0, 1e3, 1e30]
+HEADS = [(1, 256, 10), (3, 256, 3), (3, 2, 3), (3, 17, 1)]
+"""Channels, levels, mixtures."""
+IMAGES = 40
+HOT = 1e30
+"""A temperature that makes all values equally probable, whatever the parameters."""
+
+# -------------------------------------------------------------------- formulas
+
+
+def exact(own: list[list[float]], levels: int, temperature: float) -> np.ndarray:
+    """log P(k)^(1 / temperature), normalised, in 60 digits: weights, means and log-scales -> (K,)."""
+    with localcontext() as context:
+        context.prec = 60
+
+        def sigmoid(t: Decimal) -> Decimal:
+            return 1 / (1 + (-t).exp())
+
+        def share(weight: Decimal, mean: Decimal, log_scale: Decimal, k: int) -> Decimal:
+            scale, x, half = log_scale.exp(), Decimal(2 * k) / (levels - 1) - 1, Decimal(1) / (levels - 1)
+            low, high = (x - half - mean) / scale, (x + half - mean) / scale
+            if k == 0:
+                return weight.exp() * sigmoid(high)
+            if k == levels - 1:
+                return weight.exp() * sigmoid(-low)
+            # Mirrored below the mean, where a sigmoid keeps its digits.
+            low, high = (low, high) if high + low < 0 else (-high, -low)
+            return weight.exp() * (sigmoid(high) - sigmoid(low))
+
+        columns = [[Decimal(number) for number in column] for column in zip(*own, strict=True)]
+        found = [sum((share(*column, k) for column in columns), Decimal(0)).ln() for k in range(levels)]
+        powers = [((log - max(found)) / Decimal(temperature)).exp() for log in found]
+        total = sum(powers, Decimal(0)).ln()
+        return np.array([float((log - max(found)) / Decimal(temperature) - total) for log in found])
+
+
+def some_mixture(seed: int) -> tuple[MixtureOfLogistics, Tensor]:
+    """Of one channel: weights, means and log-scales as `conditional` gives them, near and far."""
+    rng = np.random.default_rng(seed)
+    head = MixtureOfLogistics(int(rng.choice([2, 3, 17])), int(rng.integers(1, 5)), 1)
+    weights = torch.from_numpy(rng.standard_normal(head.mixtures) * rng.choice([1, 300])).log_softmax(-1)
+    means = rng.standard_normal(head.mixtures) * rng.choice([1, 30, 1000], head.mixtures)
+    log_scales = rng.uniform(-7, rng.choice([0, 20, 40]), head.mixtures)
+    return head, torch.cat([weights, torch.from_numpy(np.concatenate([means, log_scales]))])
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("seed", range(12))
+def test_formulas_are_those_in_sixty_digits(seed: int, temperature: float) -> None:
+    head, own = some_mixture(seed)
+    expected = exact(own.view(3, -1).tolist(), head.levels, temperature)
+    found = head.log_prob(own.expand(head.levels, -1), torch.arange(head.levels), temperature)
+    # A low temperature multiplies the rounding of the logarithms of the probabilities.
+    untempered = head.log_prob(own.expand(head.levels, -1), torch.arange(head.levels)).abs().max()
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 + 1e-13 * float(untempered) / temperature)
+    if temperature >= 1:
+        np.testing.assert_allclose(head.probabilities(own, temperature), np.exp(expected), rtol=1e-6, atol=1e-300)
+
+
+@pytest.mark.parametrize("mean", [-1000.0, 0.3, 1e20])
+@pytest.mark.parametrize("log_scale", [-7.0, 0.0, 700.0, 1000.0])
+def test_the_greatest_temperature_makes_values_equally_probable(mean: float, log_scale: float) -> None:
+    head = MixtureOfLogistics(5, 1, 1)
+    found = head.probabilities(torch.tensor([0.0, mean, log_scale]), HOT)
+    torch.testing.assert_close(found, torch.full((5,), 0.2, dtype=torch.float64))
+
+
+# -------------------------------------------------------------------- engines
+
+
+def far_out(head: MixtureOfLogistics, images: int) -> np.ndarray:
+    """(N, 1, 1, P): logits, means and log-scales from ordinary to absurd, one kind of each to an image."""
+    rng, wide = np.random.default_rng(head.parameters), 1 if head.channels == 1 else 3
+    logits = rng.standard_normal((images, head.mixtures)) * rng.choice([1, 300], (images, 1))
+    kinds = []
+    for _ in range(head.channels):
+        means = rng.standard_normal((images, head.mixtures)) * rng.choice([0.5, 30, 1000], (images, 1))
+        log_scales = rng.standard_normal((images, head.mixtures)) + rng.choice([-7, -3, 2, 300, 800], (images, 1))
+        kinds.append([means, log_scales, rng.standard_normal((images, head.mixtures))][: 2 if wide == 1 else 3])
+    if head.order == "colour-major":
+        parts = [logits, *(part for colour in kinds for part in colour)]
+        found = np.concatenate(parts, -1)
+    else:
+        found = np.stack([logits, *(colour[kind] for kind in range(len(kinds[0])) for colour in kinds)], -1)
+    return found.reshape(images, 1, 1, head.parameters).astype(np.float32)
+
+
+def agrees(
+    run: Callable[[Program, Request], Result], head: MixtureOfLogistics, parameters: np.ndarray, temperature: float
+) -> None:
+    """Values and their log-probabilities, of each image one pixel, against the formulas that the naive loop draws from."""
+    rng = np.random.default_rng(1)
+    noise = rng.random((len(parameters), 1, 1, head.channels), dtype=np.float32)
+    noise[:2] = np.array([0.0, 1.0 - 2.0**-24], np.float32)[:, None, None, None]
+    found = run(pixel_program(head, 1), Request(noise, None, (parameters,), temperature, want_log_prob=True))
+    values, uniform = torch.from_numpy(found.values).long(), torch.from_numpy(noise).double()
+    own = head.conditionals(torch.from_numpy(parameters).unsqueeze(-2).expand(-1, -1, -1, head.channels, -1), values)
+    assert float(head.edge_distance(own, uniform, values, temperature).max()) <= 1e-7
+    expected = head.log_prob(own, values, temperature).flatten(1).sum(1)
+    assert found.log_prob is not None
+    np.testing.assert_allclose(found.log_prob, expected, rtol=1e-8, atol=1e-8)
+    if temperature == HOT:
+        np.testing.assert_array_equal(found.values, np.floor(noise.astype(np.float64) * head.levels))
+
+
+@needs_engine
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("channels", "levels", "mixtures"), HEADS)
+def test_native_engine(channels: int, levels: int, mixtures: int, order: str, temperature: float, isa: str) -> None:
+    head = MixtureOfLogistics(levels, mixtures, channels, order)  # type: ignore[arg-type]
+    agrees(lambda program, call: CpuEngine(program, isa=isa).run(call), head, far_out(head, IMAGES), temperature)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize(("channels", "levels", "mixtures"), HEADS)
+def test_reference(channels: int, levels: int, mixtures: int, temperature: float) -> None:
+    head = MixtureOfLogistics(levels, mixtures, channels)
+    agrees(reference.run, head, far_out(head, IMAGES), temperature)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("mean", [-1000.0, 3.0])
+def test_whole_models_draw_what_the_naive_loop_draws(mean: float, temperature: float) -> None:
+    """A narrow component far outside the image, and one whose weight is nothing to a float64."""
+    head = MixtureOfLogistics(256, 2, 3)
+    model = Masked(head)
+    with torch.no_grad():
+        assert model.out.bias is not None
+        model.out.bias[1] -= 900
+        for colour in range(3):
+            model.out.bias[2 + colour * 6] += mean
+            model.out.bias[4 + colour * 6] -= 6
+    assert compare(trace(model, (3, 7, 5), head), 2, temperature=temperature) == 0
