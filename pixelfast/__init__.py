@@ -2,7 +2,8 @@
 
     images = pixelfast.sample(model, n=64)
 
-`pixelfast.data` reads images, `pixelfast.pictures` shows them, `pixelfast.models` are the architectures.
+`pixelfast.data` reads images, `pixelfast.pictures` shows them, `pixelfast.models` are the architectures,
+`pixelfast.debug` finds where a wrong image comes from.
 """
 
 from pathlib import Path as _Path
@@ -11,7 +12,7 @@ if not (_Path(__file__).parent / "kernels").is_dir():
     # In a checkout the kernels lie beside the package; an installation has them inside it.
     __path__.append(str(_Path(__file__).parents[1]))
 
-from . import data, models, pictures
+from . import data, debug, models, pictures
 from .api import compile, sample
 from .check import Report, check
 from .distributions.custom import CustomHead
@@ -64,6 +65,7 @@ __all__ = [
     "check",
     "compile",
     "data",
+    "debug",
     "load",
     "lstm_scan",
     "models",

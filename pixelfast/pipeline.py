@@ -33,13 +33,18 @@ ALIKE = 1e-4
 
 @dataclass(frozen=True)
 class Analysis:
-    """A traced model whose output is read in one layout, and where it sees what it predicts, if it does."""
+    """A traced model whose output is read in one layout, and where it sees what it predicts, if it does.
+
+    Attributes:
+        frame: how the image was turned for the nodes that the trace made; the graph is turned to raster order.
+    """
 
     graph: Graph
     times: list[Times]
     layout: OutputLayout
     condition_graph: fx.GraphModule | None
     leak: NotAutoregressive | None = None
+    frame: Order = RASTER
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
             refused = error
             continue
         times = availability(graph)
-        found.append(Analysis(graph, times, layout, converted.conditions))
+        found.append(Analysis(graph, times, layout, converted.conditions, frame=converted.order))
     if not found:
         assert refused is not None
         raise refused

@@ -285,7 +285,8 @@ class Sampler:
             lower = "" if self.precision == "fp32" else ", or this model is too delicate for this precision"
             raise VerificationError(
                 f"self-check of the first {len(values)} images: {differs}. This is a bug of pixelfast's{lower}: please report "
-                'it with the model. engine="naive" samples the module as it is, slowly; self_check=False skips this check'
+                "it with the model, and with what pixelfast.debug.first_difference says of a sampler that was compiled with "
+                'self_check=False. engine="naive" samples the module as it is, slowly'
             )
 
     def _run(self, request: Request, conditions: Conditions) -> Result:

@@ -28,7 +28,7 @@ FLOORS = (
     {"engines", "models", "readings"},
     {"files", "verify"},
     {"data", "sampler"},
-    {"api", "check", "pictures", "training"},
+    {"api", "check", "debug", "pictures", "training"},
     {"__init__"},
     {"cli"},
 )
@@ -129,6 +129,7 @@ def test_what_is_public_is_shown_and_nothing_else() -> None:
     assert sorted(dir(pixelfast)) == sorted([*pixelfast.__all__, "__version__"])
     assert {name for name in pixelfast.__all__ if isinstance(getattr(pixelfast, name), ModuleType)} == {
         "data",
+        "debug",
         "models",
         "pictures",
     }

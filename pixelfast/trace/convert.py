@@ -88,6 +88,8 @@ RULES: dict[str, Callable[..., Any]] = {
 
 STATISTICS = {"native_group_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional"}
 
+Watch = Callable[[fx.Node, Any], None]
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -100,16 +102,18 @@ class Converted:
     order: Order = RASTER
 
 
-def convert(capture: Capture, shape: tuple[int, int, int], head: Head, order: Order = RASTER) -> Converted:
+def convert(
+    capture: Capture, shape: tuple[int, int, int], head: Head, order: Order = RASTER, watch: Watch | None = None
+) -> Converted:
     """Convert a captured graph. Its nodes stand over the image turned by `order`, of which the module gets the user's view.
 
-    The graph's constants are taken out of it.
+    The graph's constants are taken out of it. `watch` is shown each operation and what became of it.
 
     Raises:
         UnsupportedModel: an operation that no rule covers, named with its layer.
         NotAutoregressive: statistics over the whole image or batch.
     """
-    return Converter(capture, shape, head, order).run()
+    return Converter(capture, shape, head, order).run(watch)
 
 
 class Converter:
@@ -125,16 +129,18 @@ class Converter:
         self.condition_root = nn.Module()
         self.at = Origin("", "")
 
-    def run(self) -> Converted:
+    def run(self, watch: Watch | None = None) -> Converted:
         last = _last_reads(self.capture.graph)
         for node in self.capture.graph.nodes:
-            self.at = Origin(node.name, _layer(node), _is_wide(node))
+            self.at = Origin(node.name, layer_of(node), _is_wide(node))
             if node.op == "placeholder" and node.users:
                 self.env[node] = self.placeholder(node)
             elif node.op == "get_attr":
                 self.env[node] = Value(None, operator.attrgetter(node.target)(self.capture.root))
             elif node.op == "call_function":
                 self.env[node] = self.step(node)
+            if watch is not None and node in self.env:
+                watch(node, self.env[node])
             if node.name == self.capture.result:
                 output = self.env[node]
             for read in last[node]:  # element numbers of large models fill the memory otherwise
@@ -420,7 +426,7 @@ def _last_reads(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
     return last
 
 
-def _layer(node: fx.Node) -> str:
+def layer_of(node: fx.Node) -> str:
     """The user's submodule that an operation belongs to, as in `named_modules()`."""
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed(stack.values()), ("", ""))[0] if stack else ""

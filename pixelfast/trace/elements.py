@@ -163,6 +163,10 @@ class ElementTable:
         """Rows and columns of a node's elements."""
         return self._sizes[node][:2]
 
+    def corner(self, node: int) -> tuple[int, int]:
+        """The first row and column of a node's elements."""
+        return self._sizes[node][2:4]
+
     def steps(self, node: int) -> tuple[int, int]:
         """How many pixels lie from one row, and from one column, of a node's elements to the next."""
         return self._sizes[node][4:]

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from foreign import FOREIGN, Foreign
-from oracle import Traced, agree, compare, snapshot, trace
+from oracle import PARAMETERS, Traced, agree, compare, snapshot, spread_error, trace
 from torch import Tensor, nn
 
 import pixelfast
+from pixelfast.debug import graph_parameters
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.trace.capture import call
 
@@ -145,3 +146,13 @@ def test_the_output_of_the_module_itself_is_what_is_drawn_from() -> None:
     own = output.view(2, 4, *foreign.shape)  # output channel i is level i // 3 of colour i % 3
     read = traced.compiled.analysis.layout.read(output, 2)
     assert torch.equal(read, own.permute(0, 3, 4, 2, 1))
+
+
+def test_the_graph_itself_gives_the_module_s_parameters(case: tuple[Foreign, nn.Module, Traced]) -> None:
+    """Each kind of node by its definition in float64, before anything is scheduled."""
+    foreign, _, traced = case
+    cond = Conditions.parse(foreign.cond(2))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(traced.head.levels, (2, *foreign.shape), generator=generator).permute(0, 2, 3, 1)
+    found = graph_parameters(traced.compiled, cond, images, traced.order)
+    assert spread_error(found.numpy(), traced.oracle.parameters(images, cond).numpy()) <= PARAMETERS
