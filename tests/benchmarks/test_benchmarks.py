@@ -229,7 +229,7 @@ def test_the_usual_loop_draws_what_it_should(monkeypatch: pytest.MonkeyPatch, cr
 
 
 def test_the_usual_loop_of_a_mixture_depends_on_the_channels_before() -> None:
-    from test_mixture_draws import Masked
+    from mixture_cases import Masked
     from usual_loop import UsualLoop
 
     import pixelfast

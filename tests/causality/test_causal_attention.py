@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from causal import dependencies
+from foreign import GREY
 from foreign_attention import Snail, Stem, causal, flat, grid
+from leaks import HEAD, leak
 from oracle import NATIVE, compare, trace
-from test_causality import leak
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +25,6 @@ from pixelfast.ir.graph import CausalAttention
 from pixelfast.pipeline import analyse
 from pixelfast.trace.capture import frozen_copy
 
-GREY, HEAD = (1, 7, 5), Categorical(4)
 MASK = causal(7, 5)
 
 

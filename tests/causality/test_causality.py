@@ -9,7 +9,8 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from foreign import DataMasked, cached_mask, down_shift, right_shift
+from foreign import COLOUR, GREY, DataMasked, cached_mask, down_shift, right_shift
+from leaks import HEAD, leak
 from oracle import compare, trace
 from random_models import SMOOTH, Config, build, conditions_of, head_of, influence, random_config
 from torch import Tensor, nn
@@ -22,27 +23,6 @@ from pixelfast.inputs.conditions import Conditions
 from pixelfast.models import GatedPixelCNN, PixelCNN
 from pixelfast.pipeline import Analysis, analyse
 from pixelfast.trace.capture import frozen_copy
-
-GREY, COLOUR = (1, 7, 5), (3, 7, 5)
-HEAD = Categorical(4)
-
-
-def leak(module: nn.Module, shape: tuple[int, int, int] = GREY, head: pixelfast.Head = HEAD) -> NotAutoregressive:
-    """The error that sampling raises; `check` reports the same one."""
-    torch.manual_seed(0)
-    with pytest.raises(NotAutoregressive) as caught:
-        pixelfast.sample(module, 1, shape=shape, head=head)
-    error = caught.value
-    report = pixelfast.check(module, shape, head)
-    assert not report.autoregressive
-    assert report.leak is not None
-    assert (report.leak.layer, report.leak.offset) == (error.layer, error.offset)
-    assert "autoregressive: NO" in str(report)
-    assert error.layer in dict(module.named_modules())
-    assert error.layer in str(error)
-    assert error.node in str(error)
-    assert f"offset {error.offset[0]:+d} rows, {error.offset[1]:+d} columns" in str(error) or "whole image" in str(error)
-    return error
 
 
 class Plain(nn.Module):
@@ -479,5 +459,3 @@ def test_layouts_are_chosen_by_causality() -> None:
 
     for order in ("KC", "CK"):
         assert pixelfast.check(Planes(order), COLOUR, Categorical(3)).layout == f"N({order})HW"
-
-

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from goodness_of_fit import chi_square
 from native import needs_engine
 from oracle import compare, trace
-from test_heads import chi_square
 from torch import Tensor, nn
 
 import pixelfast

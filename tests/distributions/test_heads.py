@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from goodness_of_fit import chi_square
 from oracle import ENGINES
 from torch import Tensor, nn
 
@@ -19,13 +20,6 @@ from pixelfast.distributions import noise
 from pixelfast.distributions.heads import Head
 
 DRAWS = 20_000
-
-
-def chi_square(counts: np.ndarray, probabilities: np.ndarray) -> float:
-    """Pearson's statistic, and how many standard deviations it lies above its mean (degrees of freedom: K - 1)."""
-    expected = probabilities * counts.sum()
-    free = len(counts) - 1
-    return float((((counts - expected) ** 2 / expected).sum() - free) / math.sqrt(2 * free))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])

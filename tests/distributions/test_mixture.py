@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_heads import chi_square
-from torch import Tensor, nn
+from goodness_of_fit import chi_square
+from mixture_cases import Pixels
+from torch import Tensor
 
 import pixelfast
 from pixelfast import InvalidInput, MixtureOfLogistics
@@ -160,23 +161,6 @@ def test_draws_follow_the_joint_distribution(channels: int) -> None:
     place = (pixels * 3 ** torch.arange(channels).flip(0)).sum(-1)
     expected = joint_by_hand(head, parameters).reshape(-1)
     assert abs(chi_square(np.bincount(place, minlength=len(expected)), expected)) < 4
-
-
-class Pixels(nn.Module):
-    """Parameters of a pixel from the rows above: (N, P, H, W), or in another arrangement."""
-
-    def __init__(self, head: MixtureOfLogistics, arrange: str = "NKHW") -> None:
-        super().__init__()
-        self.head, self.arrange = head, arrange
-        self.conv = nn.Conv2d(head.channels, head.parameters, (1, 3), padding=(0, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        above = nn.functional.pad(x, (0, 0, 1, 0))[:, :, :-1]
-        y = self.conv(above)
-        rows = y.permute(0, 2, 3, 1)
-        return {"NKHW": y, "NHWK": rows, "(NHW)K": rows.flatten(0, 2), "NK(HW)": y.flatten(2), "N(HW)K": rows.flatten(1, 2)}[
-            self.arrange
-        ]
 
 
 @pytest.mark.parametrize("arrange", ["NKHW", "NHWK", "(NHW)K", "NK(HW)", "N(HW)K"])

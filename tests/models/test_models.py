@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from causal import dependencies
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,16 +23,6 @@ def build(name: str, channels: int, colour: bool = True, features: int = 17, **m
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
     return model.eval()
-
-
-def dependencies(model: nn.Module, image: Tensor, *conditions: Tensor) -> Tensor:
-    """Which sub-pixel (column) the logits of a sub-pixel (row) depend on, in drawing order: bool (S, S)."""
-    x = image.clone().requires_grad_()
-    logits = model(x, *conditions).movedim(1, -1)  # (1, C, H, W, K)
-    weights = torch.randn(logits.shape[-1], dtype=x.dtype, generator=torch.Generator().manual_seed(1))
-    outputs = (logits[0] @ weights).permute(1, 2, 0).reshape(-1)
-    rows = [torch.autograd.grad(y, x, retain_graph=True)[0][0].permute(1, 2, 0).reshape(-1) != 0 for y in outputs]
-    return torch.stack(rows)
 
 
 @pytest.mark.parametrize("colour", [True, False])

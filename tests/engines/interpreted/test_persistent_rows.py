@@ -11,11 +11,10 @@ import torch
 from native import close
 from oracle import agree, trace
 from programs import Builder, normal, probe, request
-from test_triton_programs import compare
 from tolerances import PROGRAM
+from triton_runs import compare, same_bits
 
 from pixelfast.distributions.heads import Categorical
-from pixelfast.engines.base import Result
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.triton.arrangement import OWNED
 from pixelfast.engines.triton.engine import TritonEngine
@@ -25,11 +24,6 @@ from pixelfast.models import GatedPixelCNN, PixelCNN
 
 IMAGES = OWNED[0] + 1
 """Two programs, the last of which owns one image."""
-
-
-def same_bits(found: Result, expected: Result) -> None:
-    for name in ("values", "parameters", "log_prob"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

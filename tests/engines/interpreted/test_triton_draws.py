@@ -8,10 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from mixture_cases import TEMPERATURES, agrees, extremes, far_out, pixel_program, some_parameters
 from native import close
 from programs import request
-from test_mixture_draws import extremes, pixel_program, some_parameters
-from test_mixture_temperatures import TEMPERATURES, agrees, far_out
 
 from pixelfast import MixtureOfLogistics, NumericalError
 from pixelfast.distributions.mixture import ORDERS

@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from expression_cases import FUSED, exact, numbers, random_map
 from native import close
 from programs import normal, probe, request
-from test_instructions import FUSED, exact, numbers, random_map
 from tolerances import INSTRUCTION, OPERATION, PROGRAM, ROUNDED, TRITON_OPERATION
 
 from pixelfast.engines.reference import run as reference

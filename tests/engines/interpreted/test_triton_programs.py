@@ -6,11 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native import close
 from programs import Builder, by_phases, recurrent, request, swept
-from tolerances import LOG_PROB, PROGRAM
+from triton_runs import compare
 
-from pixelfast.engines.base import Request, Result
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.triton.arrangement import HEADS as WALKED
 from pixelfast.engines.triton.arrangement import NAMES
@@ -28,16 +26,6 @@ def builder_of(head: str, seed: int, shape: tuple[int, int, int], **options: int
     mixture = Mixture(2, "mixture-major", -7.0) if head == "mixture_of_logistics" else None
     shape = (3, *shape[1:]) if mixture and shape[0] == 2 else shape
     return Builder(np.random.default_rng(seed), shape, head=head, levels=levels, mixture=mixture, **options)
-
-
-def compare(engine: TritonEngine, call: Request) -> Result:
-    expected = reference(engine.program, call, poison=True)
-    found = engine.run(call)
-    np.testing.assert_array_equal(found.values, expected.values)
-    if call.want_parameters:
-        close(found.parameters, expected.parameters, PROGRAM, "triton")
-    np.testing.assert_allclose(found.log_prob, expected.log_prob, rtol=LOG_PROB, atol=1e-4)
-    return found
 
 
 @pytest.mark.parametrize(("head", "arrangement"), RUNS)

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 from native import ARRANGEMENTS, ISAS, close
-from programs import Builder, normal, probe, request
-from test_precision import wide_rows
+from programs import Builder, normal, probe, request, wide_rows
 from tolerances import INSTRUCTION
 from torch import Tensor, nn
 

@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from mixture_cases import Masked, Pixels, extremes, pixel_program, some_parameters
 from native import ISAS, needs_engine
 from oracle import ENGINES, LOG_PROB, compare, trace
 from programs import request
-from test_mixture import Pixels
-from torch import Tensor, nn
+from torch import Tensor
 
 import pixelfast
 from pixelfast import MixtureOfLogistics, NotAutoregressive, NumericalError
@@ -20,28 +20,7 @@ from pixelfast.distributions.mixture import ORDERS
 from pixelfast.engines import reference
 from pixelfast.engines.base import Request
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.ir.program import Buffer, Draw, Field, FieldSlot, Map, Mixture, Program, Rect, Slot
-
-
-class Masked(nn.Module):
-    """A network whose first convolution sees the pixel itself as well, if it is told to: (N, P, H, W)."""
-
-    def __init__(self, head: MixtureOfLogistics, see_colours: int = 0) -> None:
-        super().__init__()
-        torch.manual_seed(1)
-        self.head, c = head, head.channels
-        self.first, self.middle = nn.Conv2d(c, 17, 3, padding=1), nn.Conv2d(17, 17, (1, 3), padding=(0, 1))
-        self.out = nn.Conv2d(17, head.parameters, 1)
-        with torch.no_grad():
-            self.first.weight[:, :, 2] = 0
-            self.first.weight[:, :, 1, 2] = 0
-            self.first.weight[:, see_colours:, 1, 1] = 0
-            self.middle.weight[..., 2] = 0
-            self.out.weight *= 4
-            self.out.bias.normal_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.relu(self.middle(torch.relu(self.first(x)))))
+from pixelfast.ir.program import Draw, Mixture, Slot
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -95,31 +74,6 @@ def test_parameters_may_see_no_colour_of_their_own_pixel(seen: int) -> None:
 # Single draws.
 
 
-def pixel_program(head: MixtureOfLogistics, pixels: int) -> Program:
-    """A program without a network: the parameters of a row of pixels come as a field."""
-    image, parameters = Rect(0, 1, 0, pixels), head.parameters
-    slot = Slot(0, 0, parameters)
-    return Program(
-        shape=(head.channels, 1, pixels),
-        levels=head.levels,
-        parameters=parameters,
-        head="mixture_of_logistics",
-        buffers=(Buffer("parameters", parameters, 1, (0, pixels), image),),
-        fields=(Field(parameters, 0, 0, 1, pixels, None),),
-        row=(),
-        steps=((Map(slot, (FieldSlot(0, 0, parameters),), (), image),), *[()] * (head.channels - 1)),
-        draws=tuple(Draw(channel, slot) for channel in range(head.channels)),
-        encodes=((),) * head.channels,
-        mixture=Mixture(head.mixtures, head.order, head.log_scale_min),
-    )
-
-
-def some_parameters(head: MixtureOfLogistics, pixels: int, width: float) -> np.ndarray:
-    """(1, 1, pixels, P): around 0, and as wide as asked for."""
-    rng = np.random.default_rng(head.parameters)
-    return (rng.standard_normal((1, 1, pixels, head.parameters)) * width).astype(np.float32)
-
-
 @needs_engine
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
@@ -148,23 +102,6 @@ def test_draws_of_the_native_engine(
         assert float(head.edge_distance(own, uniform, values, temperature).max()) <= 1e-7
         expected = head.log_prob(own, values, temperature).sum()
         np.testing.assert_allclose(found.log_prob[0], float(expected), rtol=1e-8, atol=1e-8)
-
-
-def extremes(mean: float, log_scale: float) -> tuple[Program, list[Request]]:
-    """Scales that underflow, means far beyond the image, and a red value that all components but exclude."""
-    head = MixtureOfLogistics(256, 2, 3)
-    parameters = torch.zeros(1, 1, 1, 20)
-    parameters[..., 2:4] = torch.tensor([mean, -mean])
-    parameters[..., 4:6] = log_scale
-    given = np.array([[[[200, -1, -1]]]], np.int32)
-    noise = np.array([[[[0.1, 0.3, 0.6]]]], np.float32)
-    program, fields = pixel_program(head, 1), (parameters.numpy(),)
-    calls = [
-        Request(noise, None, fields, want_log_prob=True),
-        Request(noise, given, fields, want_log_prob=True),
-        Request(noise, given, fields, 2.0, want_log_prob=True),
-    ]
-    return program, calls
 
 
 @needs_engine

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
 import torch
+from mixture_cases import HOT, TEMPERATURES, Masked, agrees, far_out
 from native import ISAS, needs_engine
 from oracle import compare, trace
-from test_mixture_draws import Masked, pixel_program
 from torch import Tensor
 
 from pixelfast import MixtureOfLogistics
 from pixelfast.distributions.mixture import ORDERS
 from pixelfast.engines import reference
-from pixelfast.engines.base import Request, Result
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.ir.program import Program
 
-TEMPERATURES = [1e-30, 0.05, 1.0, 3.0, 43.0, 50.0, 1e3, 1e30]
 HEADS = [(1, 256, 10), (3, 256, 3), (3, 2, 3), (3, 17, 1)]
 """Channels, levels, mixtures."""
 IMAGES = 40
-HOT = 1e30
-"""A temperature that makes all values equally probable, whatever the parameters."""
 
 # -------------------------------------------------------------------- formulas
 
@@ -88,41 +82,6 @@ def test_the_greatest_temperature_makes_values_equally_probable(mean: float, log
 
 
 # -------------------------------------------------------------------- engines
-
-
-def far_out(head: MixtureOfLogistics, images: int) -> np.ndarray:
-    """(N, 1, 1, P): logits, means and log-scales from ordinary to absurd, one kind of each to an image."""
-    rng, wide = np.random.default_rng(head.parameters), 1 if head.channels == 1 else 3
-    logits = rng.standard_normal((images, head.mixtures)) * rng.choice([1, 300], (images, 1))
-    kinds = []
-    for _ in range(head.channels):
-        means = rng.standard_normal((images, head.mixtures)) * rng.choice([0.5, 30, 1000], (images, 1))
-        log_scales = rng.standard_normal((images, head.mixtures)) + rng.choice([-7, -3, 2, 300, 800], (images, 1))
-        kinds.append([means, log_scales, rng.standard_normal((images, head.mixtures))][: 2 if wide == 1 else 3])
-    if head.order == "colour-major":
-        parts = [logits, *(part for colour in kinds for part in colour)]
-        found = np.concatenate(parts, -1)
-    else:
-        found = np.stack([logits, *(colour[kind] for kind in range(len(kinds[0])) for colour in kinds)], -1)
-    return found.reshape(images, 1, 1, head.parameters).astype(np.float32)
-
-
-def agrees(
-    run: Callable[[Program, Request], Result], head: MixtureOfLogistics, parameters: np.ndarray, temperature: float
-) -> None:
-    """Values and their log-probabilities, of each image one pixel, against the formulas that the naive loop draws from."""
-    rng = np.random.default_rng(1)
-    noise = rng.random((len(parameters), 1, 1, head.channels), dtype=np.float32)
-    noise[:2] = np.array([0.0, 1.0 - 2.0**-24], np.float32)[:, None, None, None]
-    found = run(pixel_program(head, 1), Request(noise, None, (parameters,), temperature, want_log_prob=True))
-    values, uniform = torch.from_numpy(found.values).long(), torch.from_numpy(noise).double()
-    own = head.conditionals(torch.from_numpy(parameters).unsqueeze(-2).expand(-1, -1, -1, head.channels, -1), values)
-    assert float(head.edge_distance(own, uniform, values, temperature).max()) <= 1e-7
-    expected = head.log_prob(own, values, temperature).flatten(1).sum(1)
-    assert found.log_prob is not None
-    np.testing.assert_allclose(found.log_prob, expected, rtol=1e-8, atol=1e-8)
-    if temperature == HOT:
-        np.testing.assert_array_equal(found.values, np.floor(noise.astype(np.float64) * head.levels))
 
 
 @needs_engine

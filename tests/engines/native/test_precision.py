@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from native import ARRANGEMENTS, ISAS, close, needs_engine
-from programs import Builder, normal, probe, request
+from programs import Builder, normal, probe, request, wide_rows
 from tolerances import INSTRUCTION, PROGRAM
 
 import pixelfast
@@ -17,7 +17,7 @@ from pixelfast.engines import cpu, registry
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.errors import EngineUnavailable, InvalidInput, VerificationError
-from pixelfast.ir.program import Buffer, Draw, Encode, Product, Program, Rect, Slot
+from pixelfast.ir.program import Product, Program, Rect, Slot
 from pixelfast.models import PixelCNN
 from pixelfast.precision import NATIVE, PRECISIONS
 
@@ -38,23 +38,6 @@ def with_halves(program: Program) -> Program:
         return tuple(products)
 
     return dataclasses.replace(program, row=rounded(program.row), steps=tuple(map(rounded, program.steps)))
-
-
-def wide_rows(rng: np.random.Generator, features: int = 50) -> Program:
-    """Two products over whole rows, the second of them wide enough to be computed with fewer multiplications."""
-    image, around, columns = Rect(0, 6, 0, 11), Rect(-1, 6, -3, 14), (-7, 18)
-    buffers = (Buffer("x", 1, 2, columns, image), Buffer("a", features, 3, columns, around))
-    buffers += (Buffer("b", features, 1, columns, around), Buffer("out", 5, 1, columns, image))
-    taps = tuple(Slot(1, 0, features, row, col) for row in (-2, -1, 0) for col in range(-3, 4))
-    above = tuple(Slot(0, 0, 1, -1, col) for col in range(-2, 3))
-    row = (
-        Product(Slot(1, 0, features), above, normal(rng, 5, features), normal(rng, features), around),
-        Product(Slot(2, 0, features), taps, normal(rng, 21 * features, features, scale=0.03), normal(rng, features), around),
-    )
-    seen = (Slot(2, 0, features), Slot(0, 0, 1, 0, -1))
-    step = (Product(Slot(3, 0, 5), seen, normal(rng, features + 1, 5, scale=0.1), normal(rng, 5), image),)
-    encodes = ((Encode(Slot(0, 0, 1), 0, normal(rng, 1, 5)),),)
-    return Program((1, 6, 11), 5, 5, "categorical", buffers, (), row, (step,), (Draw(0, Slot(3, 0, 5)),), encodes)
 
 
 def test_names_agree() -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from oracle import Traced, agree, first, spread_error, trace
 from torch import nn
+from triton_runs import same_bits
 
 import pixelfast
 from pixelfast.engines import cpu
-from pixelfast.engines.base import Result
 from pixelfast.engines.triton.arrangement import OWNED, refuses
 from pixelfast.engines.triton.engine import TritonEngine, available, lacks
 from pixelfast.errors import NumericalError
@@ -39,11 +39,6 @@ def case(request: pytest.FixtureRequest) -> tuple[Traced, Any]:
     torch.manual_seed(0)
     module, cond = MODELS[request.param]()
     return trace(module.eval(), module.config["shape"], module.head, cond), cond
-
-
-def same_bits(found: Result, expected: Result) -> None:
-    for name in ("values", "parameters", "log_prob"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 
 @pytest.mark.parametrize("n", [1, 5])
