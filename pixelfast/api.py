@@ -7,6 +7,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +18,9 @@ from .errors import AmbiguousLayout, InvalidInput
 from .host.boundary import public
 from .host.contents import Contents, module_contents
 from .inputs.announce import announce_encoding
-from .inputs.arguments import count_of, head_of, module_of, option_of, order_of, shape_of
+from .inputs.arguments import count_of, head_of, module_of, order_of, shape_of
 from .inputs.conditions import Conditions
-from .sampler import Sampler
+from .sampler import OnRow, Sampler
 from .trace.capture import frozen_copy
 from .trace.elements import IMAGES
 
@@ -124,13 +125,25 @@ def sample(
     *,
     shape: tuple[int, int, int] | None = None,
     head: Head | None = None,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    cond: Any = None,
+    temperature: float = 1.0,
+    given: Tensor | np.ndarray | None = None,
+    return_log_prob: bool = False,
+    progress: bool = False,
+    on_row: OnRow | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    first: int = 0,
     engine: str = "auto",
     precision: str = "fp32",
     self_check: bool = True,
     order: str | None = None,
-    **options: Any,
 ) -> Any:
-    """Draw n images from a trained model: `compile` and `Sampler.sample` in one; see there for all options.
+    """Draw n images from a trained model: `compile` and `Sampler.sample` in one.
+
+        images = pixelfast.sample(model, n=64, seed=0)
 
     The compiled sampler is kept for the next call with the same model, and used if nothing has changed: weights, buffers,
     attributes and what they hold, layers, hooks, the head, the code of the forward, and the functions and values that it closes
@@ -138,23 +151,47 @@ def sample(
     extensions), two fixed images decide: module and head must give for them what they gave when they were compiled. Neither
     sees a change in files, environment variables, the global state of installed packages, or PyTorch itself; use
     `compile` anew after such a change.
+
+    Args:
+        model: any autoregressive `nn.Module` over images; it is copied and stays as it is.
+        n: how many images, at least 1.
+        shape, head, engine, precision, self_check, order: as in `compile`.
+        seed, generator: the key of the noise, 0 .. 2**64 - 1, or what draws it. Image i of a seed is always the same.
+        cond: what the module takes after the image: one argument, a tuple of positional or a dict of keyword arguments, with
+            one entry for each image or one for all.
+        temperature: divides the logits; within 1e-30 .. 1e30.
+        given: known values, (n, C, H, W) or (C, H, W), integers 0 .. K-1, -1 where unknown.
+        return_log_prob: also return the natural logarithm of the probability of what was drawn, float64 (n,).
+        progress, on_row: a progress bar; a function that is called as on_row(row, images) for each finished row.
+        batch_size, threads, first: how many images are drawn together, by how many threads, and the index of the first one.
+            `Sampler.sample` says more of each of these.
+
+    Returns:
+        uint8 (n, C, H, W), int32 if there are more than 256 levels; with `return_log_prob`, also float64 (n,).
+
+    Raises:
+        InvalidInput, NotAutoregressive, UnsupportedModel, EngineUnavailable, NumericalError, VerificationError: each says what
+            was found and what to do.
     """
     module_of(model)
     count_of("n", n)
-    own = [name for function in (Sampler.sample, sample) for name in inspect.signature(function).parameters]
-    option_of(options, dict.fromkeys(name for name in own if name not in ("self", "model", "options")), "sample()")
     size, distribution = shape_of(model, shape), head_of(model, head)
     named = order_of(model, order).name
     key, found = (size, engine, precision, self_check, named), (module_contents(model), distribution.contents())
     kept = _kept.get(id(model))
+    options: dict[str, Any] = {
+        "seed": seed, "generator": generator, "cond": cond, "temperature": temperature, "given": given,
+        "return_log_prob": return_log_prob, "progress": progress, "on_row": on_row, "batch_size": batch_size,
+        "threads": threads, "first": first,
+    }  # fmt: skip
     if kept is not None and kept.serves(model, distribution, key, found):
         return kept.sampler.sample(n, **options)
     how: dict[str, Any] = {"engine": engine, "precision": precision, "self_check": self_check, "order": named}
-    sampler = compile(model, size, distribution, cond=options.get("cond"), **how)
+    sampler = compile(model, size, distribution, cond=cond, **how)
     images = sampler.sample(n, **options)
     outcome = None
     if not all(part.certain for part in found):
-        conditions = sampler._understood(options.get("cond"), n).rows(torch.tensor([0, n - 1]), n)
+        conditions = sampler._understood(cond, n).rows(torch.tensor([0, n - 1]), n)
         conditions = conditions.map(lambda tensor: tensor.detach().clone())
         outcome = conditions, _outcome(sampler, sampler._module, sampler.head, conditions)
     number = id(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -250,3 +252,12 @@ def test_programs_can_be_read(sampler: Sampler) -> None:
 def test_numpy_images_are_welcome(sampler: Sampler) -> None:
     images = sampler.sample(2, seed=0)
     assert torch.equal(sampler.log_prob(np.asarray(images)), sampler.log_prob(images))
+
+
+def test_sample_takes_every_option_of_a_sampler_and_of_compile() -> None:
+    own = inspect.signature(pixelfast.sample).parameters
+    for function, left_out in ((pixelfast.Sampler.sample, {"self"}), (pixelfast.compile, set())):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name not in left_out:
+                assert own[name].default == parameter.default, name
+                assert own[name].annotation == parameter.annotation, name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -197,15 +196,6 @@ def resolve_seed(seed: int | None, generator: torch.Generator | None) -> int:
         return seed_of(seed)
     device = generator.device if generator is not None else torch.device("cpu")
     return int(torch.randint(2**63 - 1, (1,), generator=generator, device=device))
-
-
-def option_of(options: Iterable[str], known: Iterable[str], whose: str) -> None:
-    """Refuse options that do not exist, and name those that look like them."""
-    known = list(known)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        near = "".join(like(name, known) for name in unknown)
-        raise InvalidInput(f"{whose} got unknown options {', '.join(unknown)}{near}; it takes {', '.join(known)}")
 
 
 def holds_masked(value: Any) -> bool:

@@ -177,7 +177,7 @@ def test_images_of_the_highest_indices(samplers: dict[str, pixelfast.Sampler]) -
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pixelfast.sample(Above(), 1, temprature=1), r"unknown options temprature \(did you mean 'temperature'\?\)"),
+        (lambda: pixelfast.sample(Above(), 1, temprature=1), r"keyword argument 'temprature' \(did you mean 'temperature'\?\)"),
         (lambda: pixelfast.compile(Above(), SHAPE, HEAD, engin="cpu"), r"did you mean 'engine'\?\); it takes model, shape"),
         (lambda: pixelfast.sample(Above(), 1, shape=SHAPE, head=HEAD, engine="naiv"), r"did you mean 'naive'\?"),
         (lambda: pixelfast.sample(Above(), 1, shape=SHAPE, head=HEAD, order="colums"), r"did you mean 'columns'\?"),
