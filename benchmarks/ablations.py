@@ -28,7 +28,8 @@ from surroundings import conditions
 
 from pixelfast import data
 from pixelfast.errors import InvalidInput, PixelfastError
-from pixelfast.training.train import TrainOptions, train
+from pixelfast.training.options import TrainOptions
+from pixelfast.training.train import train
 
 QUICK = 40
 """Images of a quick run."""

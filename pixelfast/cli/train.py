@@ -20,7 +20,8 @@ from ..errors import InvalidInput, described
 from ..inputs.arguments import head_of, shape_of
 from ..models import MODELS
 from ..models.size import build_bounded
-from ..training.train import Epoch, TrainOptions, train
+from ..training.options import TrainOptions
+from ..training.train import Epoch, train
 from .conditions import held_out
 from .models import (
     Opened,

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..distributions.heads import Categorical
 from ..errors import InvalidInput
-from ..kernels.gated_conv import Taps
+from ..kernels.gated_conv import Taps, gated_conv, interpreted
 from .condition import Condition, Wanted, check_integer
-from .fused import fused_layer, fused_single_layer, runs_fused
 from .masked import HorizontalConv2d, MaskedConv2d, VerticalConv2d
 from .pixelcnn import check_shape, split_logits
 
@@ -44,11 +44,23 @@ class GatedLayer(nn.Module):
 
     def forward(self, v: Tensor, h: Tensor, label: Tensor | None, field: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.fused is not None and runs_fused(v):
-            return fused_layer(self, self.fused, v, h, label, field)
+            return self._fused(self.fused, v, h, label, field)
         above = self.vertical(v)  # (N, 2F, H, W)
         left = self.horizontal(h) + self.link(above)  # (N, 2F, H, W)
         v = gate(self.vertical_condition(above, label, field))
         return v, h + self.out(gate(self.horizontal_condition(left, label, field)))
+
+    def _fused(
+        self, taps: tuple[Taps, ...], v: Tensor, h: Tensor, label: Tensor | None, field: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The same by fused kernels."""
+        vertical, horizontal = self.vertical, self.horizontal
+        vector, map = self.vertical_condition.parts(label, field)  # (N, 2F), (N, 2F, H, W)
+        v, above = gated_conv(v, vertical.weight * vertical.mask, taps[0], vertical.bias, vector, map)
+        vector, map = self.horizontal_condition.parts(label, field)
+        linked = self.link(above) if map is None else self.link(above) + map
+        gated, _ = gated_conv(h, horizontal.weight * horizontal.mask, taps[1], horizontal.bias, vector, linked)
+        return v, h + self.out(gated)
 
 
 class SingleLayer(nn.Module):
@@ -63,14 +75,25 @@ class SingleLayer(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor | None, field: Tensor | None) -> Tensor:
         if self.fused is not None and runs_fused(x):
-            return fused_single_layer(self, self.fused, x, label, field)
+            return self._fused(self.fused, x, label, field)
         return x + self.out(gate(self.condition(self.seen(x), label, field)))
+
+    def _fused(self, taps: tuple[Taps, ...], x: Tensor, label: Tensor | None, field: Tensor | None) -> Tensor:
+        """The same by a fused kernel."""
+        vector, map = self.condition.parts(label, field)
+        gated, _ = gated_conv(x, self.seen.weight * self.seen.mask, taps[0], self.seen.bias, vector, map)
+        return x + self.out(gated)
 
 
 def gate(x: Tensor) -> Tensor:
     """tanh of the first half of the channels times sigmoid of the second: (N, 2F, H, W) -> (N, F, H, W)."""
     signal, valve = x.chunk(2, 1)
     return signal.tanh() * valve.sigmoid()
+
+
+def runs_fused(x: Tensor) -> bool:
+    """Whether x is where the fused kernels run; a trace wants PyTorch's own operations."""
+    return (x.is_cuda or interpreted()) and not torch.compiler.is_compiling()
 
 
 class GatedPixelCNN(nn.Module):

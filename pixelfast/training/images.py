@@ -6,7 +6,6 @@ Letters: N images, C channels, H rows, W columns, M channels of a map.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InvalidInput
 from ..inputs.arguments import head_of, module_of, shape_of
-
-if TYPE_CHECKING:
-    from .train import TrainOptions
+from .options import TrainOptions
 
 
 def check_images(model: nn.Module, images: Tensor, labels: Tensor | None = None, maps: Tensor | None = None) -> None:

@@ -22,7 +22,8 @@ from pixelfast.cli.conditions import labels_for
 from pixelfast.cli.models import Opened, parse_encode, parse_shape
 from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN, PixelCNN
-from pixelfast.training.train import TrainOptions, bits_per_dim
+from pixelfast.training.options import TrainOptions
+from pixelfast.training.train import bits_per_dim
 
 SHAPE = (1, 7, 5)
 NET = """

@@ -17,7 +17,8 @@ import pixelfast
 from pixelfast import Categorical, CustomHead, EngineUnavailable, InvalidInput, MixtureOfLogistics, NumericalError
 from pixelfast.distributions import noise
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.training.train import TrainOptions, bits_per_dim, train
+from pixelfast.training.options import TrainOptions
+from pixelfast.training.train import bits_per_dim, train
 
 SHAPE = (3, 7, 5)
 

@@ -27,7 +27,8 @@ from pixelfast.files import checkpoint
 from pixelfast.files.access import locked, write_atomically, write_together
 from pixelfast.models import GatedPixelCNN
 from pixelfast.pictures import read_given
-from pixelfast.training.train import TrainOptions, bits_per_dim, train
+from pixelfast.training.options import TrainOptions
+from pixelfast.training.train import bits_per_dim, train
 
 GREY = np.random.default_rng(0).integers(0, 256, (4, 7, 5)).astype(np.uint8)
 IMAGES = torch.from_numpy(GREY.astype(np.int64) // 64).unsqueeze(1)

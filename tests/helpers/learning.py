@@ -11,7 +11,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from pixelfast.files import checkpoint
 from pixelfast.files.checkpoint import SHIPPED
-from pixelfast.training.train import TrainOptions, bits_per_dim, train
+from pixelfast.training.options import TrainOptions
+from pixelfast.training.train import bits_per_dim, train
 
 
 def digits(height: int = 12, width: int = 8) -> tuple[Tensor, Tensor, int]:

@@ -38,7 +38,8 @@ from pixelfast.errors import PixelfastError
 from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN, PixelCNN
 from pixelfast.pictures import read_given
-from pixelfast.training.train import TrainOptions, train
+from pixelfast.training.options import TrainOptions
+from pixelfast.training.train import train
 
 SECONDS = 20
 """A case that takes longer ends the worker."""

@@ -14,7 +14,8 @@ from torch import Tensor
 import pixelfast
 from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelCNNAutoencoder
-from pixelfast.training.train import TrainOptions, bits_per_dim, train
+from pixelfast.training.options import TrainOptions
+from pixelfast.training.train import bits_per_dim, train
 
 SIZE = (7, 5)
 

@@ -15,7 +15,8 @@ from oracle import compare, trace
 import pixelfast
 from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelCNNpp
-from pixelfast.training.train import TrainOptions, bits_per_dim, train
+from pixelfast.training.options import TrainOptions
+from pixelfast.training.train import bits_per_dim, train
 
 SIZE = (8, 12)
 

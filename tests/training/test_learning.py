@@ -15,7 +15,8 @@ from torch import nn
 
 from pixelfast import data
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNAutoencoder, PixelCNNpp, PixelRNN, PixelSNAIL
-from pixelfast.training.train import TrainOptions, train
+from pixelfast.training.options import TrainOptions
+from pixelfast.training.train import train
 
 SHAPE, LEVELS = (1, 8, 8), 17
 DIGITS = BENCHMARKS / "data" / "digits8.npz"

@@ -17,7 +17,8 @@ from pixelfast.errors import CheckpointError, InvalidInput, NumericalError
 from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN
 from pixelfast.training.images import augment
-from pixelfast.training.train import Epoch, TrainOptions, bits_per_dim, learning_rate, train
+from pixelfast.training.options import TrainOptions
+from pixelfast.training.train import Epoch, bits_per_dim, learning_rate, train
 
 OPTIONS = TrainOptions(epochs=3, batch_size=8, lr=3e-3, warmup=2, shift=1, flip=True, save_every=2)
 
