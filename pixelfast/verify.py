@@ -14,7 +14,7 @@ parameters would have changed is counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .distributions.heads import Categorical, Head
+from .engines.naive import NaiveEngine
+from .host.copying import independent_copy
+from .inputs.conditions import Conditions
 from .precision import PRECISIONS
 
 EDGE_TOLERANCE = 1e-5
@@ -37,6 +40,15 @@ A logit of 1e6 is rounded to 0.06: there, another order of the same sum is anoth
 
 LEAST_SPREAD = 1e-2
 """Predictions that hardly differ from each other still carry the rounding errors of what they were computed from."""
+
+OWN_ROUNDING = 4.0
+"""How many times as far an engine's distributions may lie from the module's as those of the module with other last bits do."""
+LAST_BITS = 2.0**-21
+"""How far weights are moved, relative to each, to see what a model makes of rounding: four times the precision of float32."""
+TRIALS = 3
+"""So often are they moved."""
+MOST_ROUNDING = 1e-2
+"""A model whose own rounding moves its distributions further than this, in units of `distances`, gets no more room for it."""
 
 PIECE = 1 << 22
 """Probabilities that are compared at a time."""
@@ -56,6 +68,8 @@ class Verification:
         parameter_error: largest of the `distances` between what the engine's parameters and the module's describe.
         precision: of the engine.
         moved: draws that float32 parameters would have given another value; 0 where that is wrong or a tie already.
+        rounding: how far the module's distributions move with the last bits of its weights, in units of `distances`; 0 where
+            nobody had to ask.
     """
 
     images: int
@@ -66,6 +80,7 @@ class Verification:
     parameter_error: float
     precision: str = "fp32"
     moved: int = 0
+    rounding: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -73,8 +88,8 @@ class Verification:
 
     @property
     def tolerance(self) -> float:
-        """The largest `parameter_error` that the precision allows."""
-        return PRECISIONS[self.precision].tolerance
+        """The largest `parameter_error` that the precision, and the module's own rounding, allow."""
+        return allowed(self.precision, self.rounding)
 
     def __add__(self, other: Verification) -> Verification:
         return Verification(
@@ -86,6 +101,7 @@ class Verification:
             max(self.parameter_error, other.parameter_error),
             self.precision,
             self.moved + other.moved,
+            max(self.rounding, other.rounding),
         )
 
     def __str__(self) -> str:
@@ -110,6 +126,7 @@ def compare(
     module_parameters: Tensor,
     temperature: float,
     precision: str = "fp32",
+    rounding: float = 0.0,
 ) -> Verification:
     """Compare images with the module's own draws.
 
@@ -120,6 +137,7 @@ def compare(
         drawn: bool (N, H, W, C), False where values were given.
         engine_parameters, module_parameters: float32 (N, H, W, C, P).
         precision: of the engine.
+        rounding: of the module itself, see `Verification`.
     """
     exact = precision == "fp32"
     away = distances(head, engine_parameters, module_parameters, values)
@@ -133,6 +151,10 @@ def compare(
         at = differs.any(-1)
         rounded = head.conditionals(_towards(head, module_parameters[at], engine_parameters[at]), values[at])
         near |= head.draw(rounded, noise[at], temperature)[differs[at]] == values[differs]
+        if rounding:  # what the engine drew from is as near to the module's as the module is to itself
+            engine_own = head.conditionals(engine_parameters[at], values[at])
+            drew = head.draw(engine_own, noise[at], temperature)[differs[at]] == values[differs]
+            near |= drew & (away[differs] <= allowed(precision, rounding))
     ties = int(near.sum())
     return Verification(
         images=len(values),
@@ -143,7 +165,37 @@ def compare(
         parameter_error=float(away.max()) if away.numel() else 0.0,
         precision=precision,
         moved=moved,
+        rounding=rounding,
     )
+
+
+def allowed(precision: str, rounding: float = 0.0) -> float:
+    """The largest of the `distances` that a precision allows for a module whose own rounding makes so large ones."""
+    return max(PRECISIONS[precision].tolerance, OWN_ROUNDING * min(rounding, MOST_ROUNDING))
+
+
+def own_rounding(oracle: NaiveEngine, images: Tensor, own: Tensor, conditions: Conditions) -> float:
+    """How far a module's distributions on finished images move with the last bits of its weights: the largest of `distances`.
+
+    Sums in another order differ in their last bits, and layers that divide by small numbers make much of that. An engine cannot
+    be nearer to the module than the module is to itself.
+
+    Args:
+        images: int64 (N, H, W, C).
+        own: the module's parameters there, float32 (N, H, W, C, P).
+    """
+    farthest, generator = 0.0, torch.Generator().manual_seed(0)
+    for _ in range(TRIALS):
+        module = independent_copy(oracle.module).cpu()
+        with torch.no_grad():
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.is_floating_point():
+                    noise = torch.rand(tensor.shape, generator=generator).to(tensor.dtype)
+                    tensor.mul_(1 + LAST_BITS * (2 * noise - 1))
+        with torch.random.fork_rng(devices=[]):
+            moved = NaiveEngine(module, oracle.head, oracle.layout).parameters(images, conditions)
+        farthest = max(farthest, float(distances(oracle.head, moved, own, images).max()))
+    return farthest
 
 
 def distances(head: Head, engine: Tensor, module: Tensor, values: Tensor) -> Tensor:
@@ -199,8 +251,9 @@ def _apart(engine: Tensor, module: Tensor) -> Tensor:
 
 
 def agreement(
-    engine: Tensor, module: Tensor, precision: str, name: str, head: Head | None = None, values: Tensor | None = None
-) -> str | None:
+    engine: Tensor, module: Tensor, precision: str, name: str, head: Head | None = None, values: Tensor | None = None,
+    rounding: Callable[[], float] = lambda: 0.0,
+) -> str | None:  # fmt: skip
     """None where an engine drew from the distributions that the module gives, or where and how much they differ.
 
     Args:
@@ -209,12 +262,16 @@ def agreement(
         name: of the engine, for the text.
         head: what the parameters mean; by default logits of a softmax.
         values: the images, int64 (N, H, W, C), for heads whose channels share parameters.
+        rounding: gives that of the module itself (see `Verification`), and is asked only where the precision allows less.
     """
     head = Categorical(max(engine.shape[-1], 2)) if head is None else head
     values = torch.zeros(engine.shape[:-1], dtype=torch.int64) if values is None else values
     away = distances(head, engine, module, values)
     tolerance = PRECISIONS[precision].tolerance
     if not away.numel() or float(away.max()) <= tolerance:
+        return None
+    tolerance = allowed(precision, rounding())
+    if float(away.max()) <= tolerance:
         return None
     wrong = away > tolerance
     image, row, col, channel = at = tuple(int(i) for i in wrong.nonzero()[0])

@@ -95,12 +95,15 @@ inline void norm_row(const NormCall& call, const float* x, float* out) {
   const ptrdiff_t count = call.source.count;
   const float n = static_cast<float>(count);
   const Vec least = Vec::set(call.relu ? 0.0f : -INFINITY);
-  const Vec mean = Vec::set(sum_of(x, count, [](Vec v) { return v; }) / n);
-  const float var = sum_of(x, count, [&](Vec v) { return (v - mean) * (v - mean); }) / n;
+  const Vec rounded = Vec::set(sum_of(x, count, [](Vec v) { return v; }) / n);
+  // Numbers that hardly differ from each other differ less from their mean than its last bit: what it lacks is a mean of its own.
+  const Vec rest = Vec::set(sum_of(x, count, [&](Vec v) { return v - rounded; }) / n);
+  const auto centred = [&](Vec v) { return (v - rounded) - rest; };
+  const float var = sum_of(x, count, [&](Vec v) { return centred(v) * centred(v); }) / n;
   const Vec rate = Vec::set(1.0f / ::sqrtf(var + call.eps));
   for (ptrdiff_t i = 0; i < count; i += Vec::width) {
     const ptrdiff_t left = count - i;
-    const Vec normal = (load_left(x + i, left) - mean) * rate;
+    const Vec normal = centred(load_left(x + i, left)) * rate;
     const Vec scaled = fma(normal, load_left(call.scale + i, left), load_left(call.shift + i, left));
     store_left(max(least, scaled), out + i, left);
   }
@@ -115,8 +118,12 @@ inline void norm_vectors(const NormCall& call, const float* x, float* out) {
 #pragma GCC unroll 8
   for (int i = 0; i < NV; i++) total = total + (v[i] = Vec::load(x + i * Vec::width));
   const Vec mean = Vec::set(sum(total) / n);
+  Vec rests = Vec::set(0.0f);
 #pragma GCC unroll 8
-  for (int i = 0; i < NV; i++) v[i] = v[i] - mean, squares = fma(v[i], v[i], squares);
+  for (int i = 0; i < NV; i++) rests = rests + (v[i] = v[i] - mean);
+  const Vec rest = Vec::set(sum(rests) / n);
+#pragma GCC unroll 8
+  for (int i = 0; i < NV; i++) v[i] = v[i] - rest, squares = fma(v[i], v[i], squares);
   const Vec rate = Vec::set(1.0f / ::sqrtf(sum(squares) / n + call.eps));
 #pragma GCC unroll 8
   for (int i = 0; i < NV; i++) {

@@ -266,15 +266,20 @@ class Sampler {
       const int b = item % N, col = first + item / N;
       const float* x = at(source, row, col) + b * t.buffers[source.buffer].features;
       float* out = at(p.out, row, col) + b * t.buffers[p.out.buffer].features;
-      float sum = 0.0f, squares = 0.0f;
+      float sum = 0.0f, rests = 0.0f, squares = 0.0f;
       for (int k = lane; k < count; k += kLanes) sum += x[k];
       for (int lanes = kLanes / 2; lanes; lanes /= 2) sum += shuffle_xor(sum, lanes);
       const float mean = sum / count;
-      for (int k = lane; k < count; k += kLanes) squares = fmaf(x[k] - mean, x[k] - mean, squares);
+      // Of numbers that hardly differ, the mean's last bit is much: what it lacks is a mean of its own.
+      for (int k = lane; k < count; k += kLanes) rests += x[k] - mean;
+      for (int lanes = kLanes / 2; lanes; lanes /= 2) rests += shuffle_xor(rests, lanes);
+      const float rest = rests / count;
+      const auto centred = [&](int k) { return (x[k] - mean) - rest; };
+      for (int k = lane; k < count; k += kLanes) squares = fmaf(centred(k), centred(k), squares);
       for (int lanes = kLanes / 2; lanes; lanes /= 2) squares += shuffle_xor(squares, lanes);
       const float scale = 1.0f / sqrtf(squares / count + p.number);
       for (int k = lane; k < count; k += kLanes)
-        out[k] = (x[k] - mean) * scale * t.floats[p.weights + k] + t.floats[p.bias + k];
+        out[k] = centred(k) * scale * t.floats[p.weights + k] + t.floats[p.bias + k];
     }
   }
 

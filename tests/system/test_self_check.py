@@ -393,3 +393,35 @@ def test_draws_that_rounding_moves_are_ties(
     assert draws(rounding).ties > 0
     assert draws(rounding).ok
     assert not draws(1e3 * rounding).ok
+
+
+class Delicate(nn.Module):
+    """A model whose logits lose most of their digits: rounding moves them by a step of float32 at `level`."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.level = PixelCNN(SHAPE, levels=4, features=9, blocks=1), level
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (8 * self.net(x) + self.level) - self.level
+
+
+@pytest.mark.skipif(not NATIVE, reason="the native engine is not built")
+def test_rounding_of_the_module_itself_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Delicate(3e4)
+    images = pixelfast.sample(model, 4, shape=SHAPE, head=pixelfast.Categorical(4), seed=0)
+    compiled = pixelfast.compile(model, SHAPE, pixelfast.Categorical(4))
+    found = compiled.verify(images, seed=0)
+    assert found.wrong == 0
+    assert found.parameter_error > PRECISIONS["fp32"].tolerance
+    assert found.rounding > 0
+    monkeypatch.setattr("pixelfast.verify.OWN_ROUNDING", 0.0)
+    with pytest.raises(VerificationError):
+        compiled.verify(images, seed=0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_delicate_model_with_a_wrong_weight_is_found_out(broken: None, engine: str) -> None:
+    with pytest.raises(VerificationError):
+        pixelfast.sample(Delicate(1e3), 4, shape=SHAPE, head=pixelfast.Categorical(4), seed=0, engine=engine)
