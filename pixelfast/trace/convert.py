@@ -299,10 +299,11 @@ class Converter:
             const = moved(constants, args)
             if any(value.dynamic is not None for value in moving):
                 dynamic = self.record(_anyhow(target), *replace_values((args, kwargs), constant_part))
+        kind = moving[0].dtype  # what has no constants would pass for float32 otherwise, within a rule
         if isinstance(ids, (tuple, list)):
             parts = const if const is not None else [None] * len(ids)
-            return [mixed(part, parts[i], self.item(dynamic, i)) for i, part in enumerate(ids)]
-        return mixed(ids, const, dynamic)
+            return [replace(mixed(part, parts[i], self.item(dynamic, i)), kind=kind) for i, part in enumerate(ids)]
+        return replace(mixed(ids, const, dynamic), kind=kind)
 
     # ---------------------------------------------------------------- pointwise
 

@@ -15,6 +15,8 @@ from pixelfast import NotAutoregressive
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 
 CASES = 60
+ONCE_WRONG = (20262099, 20263325, 20263663, 20265804, 20266592, 20266714, 20267012)
+"""Cases of long runs that failed: by rounding that a model magnifies, norms of nearly equal numbers, constants in float64."""
 
 
 @pytest.mark.parametrize("number", range(CASES))
@@ -31,6 +33,12 @@ def test_constants_orders_and_products_agree_with_the_naive_loop(number: int) ->
     assert ties == 0, "a draw lies at a CDF edge: change a seed"
     if refused is not None:
         pytest.skip(refused)
+
+
+@pytest.mark.parametrize("number", ONCE_WRONG)
+def test_what_long_runs_found_stays_right(number: int) -> None:
+    """A tie is no fault here: some of these models lose the digits that would decide."""
+    check(random_case(number))
 
 
 def test_one_open_weight_is_found() -> None:
