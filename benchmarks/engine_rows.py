@@ -18,7 +18,7 @@ from roofline import traffic
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast.distributions.heads import Head
+from pixelfast.distributions.base import Head
 from pixelfast.trace.output import OutputLayout
 
 SEED = 0

@@ -28,7 +28,7 @@ from usual_loop import CPU, UsualLoop
 
 from pixelfast import EngineUnavailable, UnsupportedModel
 from pixelfast.distributions import noise
-from pixelfast.distributions.heads import Head
+from pixelfast.distributions.base import Head
 from pixelfast.engines import reference, registry
 from pixelfast.engines.base import Request
 from pixelfast.engines.naive import NaiveEngine

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from usual_loop import UsualLoop
 
 from pixelfast.distributions import noise
-from pixelfast.distributions.heads import Head
+from pixelfast.distributions.base import Head
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.precision import PRECISIONS
 from pixelfast.trace.output import OutputLayout, candidates

@@ -17,7 +17,7 @@ from torch import nn
 
 import pixelfast
 from pixelfast import Bernoulli, Categorical
-from pixelfast.distributions.heads import Head
+from pixelfast.distributions.base import Head
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNAutoencoder, PixelCNNpp, PixelRNN, PixelSNAIL
 
 Shape = tuple[int, int, int]

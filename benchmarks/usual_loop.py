@@ -17,7 +17,7 @@ from measure import wait
 from results import extrapolate
 from torch import Tensor
 
-from pixelfast.distributions.heads import Head
+from pixelfast.distributions.base import Head
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.trace.output import OutputLayout
 

@@ -15,8 +15,10 @@ if not (_Path(__file__).parent / "kernels").is_dir():
 from . import data, debug, models, pictures
 from .api import compile, sample
 from .check import Report, check
+from .distributions.base import Head
+from .distributions.bernoulli import Bernoulli
+from .distributions.categorical import Categorical
 from .distributions.custom import CustomHead
-from .distributions.heads import Bernoulli, Categorical, Head
 from .distributions.mixture import MixtureOfLogistics
 from .errors import (
     CheckpointError,

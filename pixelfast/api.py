@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .distributions.heads import Head
+from .distributions.base import Head
 from .engines import registry
 from .engines.naive import NaiveEngine
 from .errors import AmbiguousLayout, InvalidInput

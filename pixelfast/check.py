@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .causality.receptive_field import ReceptiveField, receptive_field
-from .distributions.heads import Assumed, Head
+from .distributions.base import Head
+from .distributions.encoding import Assumed
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel
 from .host.boundary import public
 from .inputs.arguments import head_of, module_of, order_of, shape_of, values_of

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .causality.availability import Times, availability, find_leak, leaks
-from .distributions.heads import Head
+from .distributions.base import Head
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel, described
 from .host.surroundings import same_randomness
 from .inputs.conditions import Conditions

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .distributions.heads import Encode, Head
+from .distributions.base import Head
+from .distributions.encoding import Encode
 from .errors import AmbiguousLayout, PixelfastError, UnsupportedModel
 from .inputs.conditions import Conditions
 from .ir.scan_order import Order

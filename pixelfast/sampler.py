@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .distributions import noise as noise_module
-from .distributions.heads import Head
+from .distributions.base import Head
 from .engines import registry
 from .engines.base import Request, Result, located, numerical_error, restored, turned
 from .engines.naive import NaiveEngine

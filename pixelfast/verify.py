@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .distributions.heads import Categorical, Head
+from .distributions.base import Head
+from .distributions.categorical import Categorical
 from .engines.naive import NaiveEngine
 from .host.copying import independent_copy
 from .inputs.conditions import Conditions

@@ -20,7 +20,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..distributions.heads import Bernoulli, Categorical, Encode, Head
+from ..distributions.base import Head
+from ..distributions.bernoulli import Bernoulli
+from ..distributions.categorical import Categorical
+from ..distributions.encoding import Encode
 from ..engines import registry
 from ..errors import CheckpointError, InvalidInput, described, nearest, place_of
 from ..files import checkpoint

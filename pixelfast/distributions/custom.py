@@ -7,7 +7,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..errors import InvalidInput
-from .heads import SYMMETRIC, Encode, Head
+from .base import Head
+from .encoding import SYMMETRIC, Encode
 
 SUM_TOLERANCE = 1e-4
 """How far from 1 the sum of probabilities may be: float32 sums of many values."""

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InvalidInput
-from .heads import SYMMETRIC, Encode, Head
+from .base import Head
+from .encoding import SYMMETRIC, Encode
 
 Order = Literal["colour-major", "mixture-major"]
 ORDERS: tuple[Order, ...] = ("colour-major", "mixture-major")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..distributions.heads import Head
+from ..distributions.base import Head
 from ..errors import InvalidInput, NumericalError
 from ..inputs.arguments import temperature_of, threads_of
 from ..ir.program import CUSTOM, Program

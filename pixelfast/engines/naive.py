@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..distributions.heads import Head
+from ..distributions.base import Head
 from ..inputs.conditions import Conditions
 from ..ir.scan_order import RASTER, Order
 from ..trace.capture import call

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..distributions.heads import Bernoulli, Categorical, Head
+from ..distributions.base import Head
+from ..distributions.bernoulli import Bernoulli
+from ..distributions.categorical import Categorical
 from ..distributions.mixture import MixtureOfLogistics
 from ..ir.expression import evaluate
 from ..ir.program import (

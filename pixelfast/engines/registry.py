@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..distributions.heads import Head
+from ..distributions.base import Head
 from ..errors import EngineUnavailable, like
 from ..ir.program import CUSTOM, Program
 from ..lowering.lower import head_name

@@ -16,7 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..distributions.heads import Categorical, Head
+from ..distributions.base import Head
+from ..distributions.categorical import Categorical
 from ..distributions.mixture import MixtureOfLogistics
 from ..errors import CheckpointError, CheckpointWarning, PixelfastError, described, like, nearest, place_of
 from ..host.ending import leaves_at_exit

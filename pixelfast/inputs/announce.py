@@ -10,7 +10,8 @@ from typing import TextIO
 
 from torch import nn
 
-from ..distributions.heads import Assumed, Head
+from ..distributions.base import Head
+from ..distributions.encoding import Assumed
 from ..errors import PACKAGE, CheckpointWarning, DataWarning, EncodingWarning
 
 OURS = (CheckpointWarning, DataWarning, EncodingWarning)

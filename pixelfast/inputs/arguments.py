@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..distributions.heads import Head
+from ..distributions.base import Head
 from ..errors import InvalidInput, described, like, shown
 from ..ir.scan_order import ORDERS, RASTER, Order
 

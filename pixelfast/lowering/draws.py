@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..distributions.heads import Bernoulli, Categorical, Head
+from ..distributions.base import Head
+from ..distributions.bernoulli import Bernoulli
+from ..distributions.categorical import Categorical
 from ..distributions.mixture import MixtureOfLogistics
 from ..ir.graph import Edge
 from ..ir.program import CUSTOM, Buffer, Draw, Map, Mixture, Slot

@@ -17,7 +17,7 @@ from math import lcm
 
 import numpy as np
 
-from ..distributions.heads import Head
+from ..distributions.base import Head
 from ..ir.expression import without_zeros
 from ..ir.graph import (
     CausalAttention,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..distributions.heads import Categorical
+from ..distributions.categorical import Categorical
 from ..errors import InvalidInput
 from ..kernels.gated_conv import Taps, gated_conv, interpreted
 from .condition import Condition, Wanted, check_integer

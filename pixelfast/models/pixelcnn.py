@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..distributions.heads import Categorical
+from ..distributions.categorical import Categorical
 from ..errors import InvalidInput
 from .condition import check_integer
 from .masked import ChannelNorm, MaskedConv2d

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..distributions.heads import Categorical
+from ..distributions.categorical import Categorical
 from ..errors import InvalidInput
 from ..ops.recurrence import lstm_scan
 from .condition import check_integer

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..distributions.heads import Categorical, Head
+from ..distributions.base import Head
+from ..distributions.categorical import Categorical
 from ..distributions.mixture import MixtureOfLogistics
 from ..errors import InvalidInput
 from .condition import Wanted, check_fraction, check_integer, check_range

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..distributions.heads import Head
+from ..distributions.base import Head
 from ..errors import InvalidInput, PixelfastError, described
 
 OPERATIONS = 20_000

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 
-from ..distributions.heads import Head
+from ..distributions.base import Head
 from ..errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel, described
 from ..host.arithmetic import as_made, plain
 from ..host.copying import independent_copy

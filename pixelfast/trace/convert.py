@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..distributions.heads import Head
+from ..distributions.base import Head
 from ..errors import NotAutoregressive, UnsupportedModel
 from ..ir.program import Op
 from ..ir.scan_order import RASTER, Order

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributions.heads import Head
+from ..distributions.base import Head
 from ..inputs.conditions import Conditions
 from .capture import output_of
 from .elements import IMAGES

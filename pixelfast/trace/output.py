@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..distributions.heads import Head
+from ..distributions.base import Head
 from ..errors import AmbiguousLayout, InvalidInput, UnsupportedModel
 from ..ir.graph import Graph
 from ..ir.scan_order import RASTER

@@ -10,7 +10,8 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..distributions.heads import Categorical, Head
+from ..distributions.base import Head
+from ..distributions.categorical import Categorical
 
 
 def head_of(model: nn.Module) -> Head:

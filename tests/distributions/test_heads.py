@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import pixelfast
 from pixelfast import Bernoulli, Categorical, CustomHead, InvalidInput, MixtureOfLogistics
 from pixelfast.distributions import noise
-from pixelfast.distributions.heads import Head
+from pixelfast.distributions.base import Head
 
 DRAWS = 20_000
 

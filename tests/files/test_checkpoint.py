@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pixelfast.distributions.heads import Categorical
+from pixelfast.distributions.categorical import Categorical
 from pixelfast.distributions.mixture import MixtureOfLogistics
 from pixelfast.errors import CheckpointError
 from pixelfast.files import checkpoint

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelfast.distributions.heads import Bernoulli, Categorical, Head
+from pixelfast.distributions.base import Head
+from pixelfast.distributions.bernoulli import Bernoulli
+from pixelfast.distributions.categorical import Categorical
 
 GREY, COLOUR = (1, 7, 5), (3, 7, 5)
 

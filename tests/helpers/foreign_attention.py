@@ -13,7 +13,7 @@ from foreign import COLOUR, GREY, DataMasked, down_shift, foreign, right_shift
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelfast.distributions.heads import Categorical
+from pixelfast.distributions.categorical import Categorical
 
 
 def causal(height: int, width: int, diagonal: int = 0) -> Tensor:

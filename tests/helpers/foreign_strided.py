@@ -12,7 +12,8 @@ from foreign import COLOUR, GREY, foreign
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelfast.distributions.heads import Bernoulli, Categorical
+from pixelfast.distributions.bernoulli import Bernoulli
+from pixelfast.distributions.categorical import Categorical
 
 
 def down(x: Tensor, rows: int = 1) -> Tensor:

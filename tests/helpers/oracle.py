@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import pixelfast
 from pixelfast.distributions import noise
-from pixelfast.distributions.heads import Bernoulli, Head
+from pixelfast.distributions.base import Head
+from pixelfast.distributions.bernoulli import Bernoulli
 from pixelfast.engines import cpu, reference, registry
 from pixelfast.engines.base import Request, Result, restored, turned
 from pixelfast.engines.naive import NaiveEngine

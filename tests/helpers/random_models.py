@@ -18,8 +18,10 @@ from random_parts import Given
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixelfast.distributions.base import Head
+from pixelfast.distributions.bernoulli import Bernoulli
+from pixelfast.distributions.categorical import Categorical
 from pixelfast.distributions.custom import CustomHead
-from pixelfast.distributions.heads import Bernoulli, Categorical, Head
 from pixelfast.distributions.mixture import MixtureOfLogistics
 from pixelfast.ir.scan_order import ORDERS, Order
 

@@ -13,7 +13,7 @@ from oracle import Traced, trace
 from random_models import conditions_of, random_config
 from random_trials import traced_model
 
-from pixelfast.distributions.heads import Categorical
+from pixelfast.distributions.categorical import Categorical
 from pixelfast.engines import reference
 from pixelfast.lowering.wavefront import Wave, Work, wavefront
 from pixelfast.models import GatedPixelCNN, PixelCNN

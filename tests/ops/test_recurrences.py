@@ -16,7 +16,7 @@ import pixelfast
 from pixelfast import InvalidInput, NotAutoregressive, UnsupportedModel, lstm_scan
 from pixelfast.causality.availability import availability
 from pixelfast.causality.receptive_field import receptive_field
-from pixelfast.distributions.heads import Categorical
+from pixelfast.distributions.categorical import Categorical
 from pixelfast.engines import reference
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.lowering.wavefront import Wave, wavefront

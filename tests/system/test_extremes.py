@@ -14,7 +14,7 @@ from goodness_of_fit import chi_square
 from oracle import ENGINES, NATIVE, compare, trace
 
 import pixelfast
-from pixelfast.distributions.heads import Categorical
+from pixelfast.distributions.categorical import Categorical
 from pixelfast.engines import packing
 from pixelfast.ir.program import Program
 from pixelfast.models import GatedPixelCNN, PixelCNN

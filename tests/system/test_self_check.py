@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import pixelfast
 from pixelfast import VerificationError, sampler
-from pixelfast.distributions.heads import Head
+from pixelfast.distributions.base import Head
 from pixelfast.engines import registry
 from pixelfast.engines.base import Request, Result
 from pixelfast.engines.naive import NaiveEngine

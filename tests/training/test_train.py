@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelfast.distributions.heads import Categorical
+from pixelfast.distributions.categorical import Categorical
 from pixelfast.errors import CheckpointError, InvalidInput, NumericalError
 from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ...distributions.heads import Head
+from ...distributions.base import Head
 from ...errors import EngineUnavailable
 from ...host.locks import Lock
 from ...ir.program import Attention, Lookup, Map, Norm, Product, Program, Reduce

@@ -14,7 +14,7 @@ from programs import Builder, normal, probe, request
 from tolerances import PROGRAM
 from triton_runs import compare, same_bits
 
-from pixelfast.distributions.heads import Categorical
+from pixelfast.distributions.categorical import Categorical
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.triton.arrangement import OWNED
 from pixelfast.engines.triton.engine import TritonEngine

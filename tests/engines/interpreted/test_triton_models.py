@@ -12,7 +12,7 @@ from oracle import PARAMETERS, agree, spread_error, trace
 from torch import nn
 
 import pixelfast
-from pixelfast.distributions.heads import Bernoulli
+from pixelfast.distributions.bernoulli import Bernoulli
 from pixelfast.engines.triton.arrangement import NAMES, refuses
 from pixelfast.engines.triton.engine import TritonEngine
 from pixelfast.errors import EngineUnavailable

@@ -13,7 +13,9 @@ from programs import Builder, normal, probe
 from torch import Tensor
 
 import pixelfast
-from pixelfast.distributions.heads import Bernoulli, Categorical, Head
+from pixelfast.distributions.base import Head
+from pixelfast.distributions.bernoulli import Bernoulli
+from pixelfast.distributions.categorical import Categorical
 from pixelfast.distributions.mixture import MixtureOfLogistics
 from pixelfast.engines import registry
 from pixelfast.engines.reference import run as reference

@@ -1,4 +1,4 @@
-"""Heads: how a model's outputs become a distribution over one sub-pixel, and how values are fed back into the model.
+"""A head: how a model's outputs become a distribution over one sub-pixel, and how values are fed back into the model.
 
 A head turns (parameters, noise) into a value by inverse CDF, gives the log-probability of a value, and encodes integer
 values as the model's input. Parameters stand in the last dimension: (..., P). Where one set of parameters describes all
@@ -10,26 +10,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TypeGuard
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InvalidInput, like
+from ..errors import InvalidInput
 from ..host.contents import Contents, contents
-
-Encode = str | tuple[float, float] | Tensor | Sequence[float] | Callable[[Tensor], Tensor]
-
-
-class Assumed(str):
-    """The name of an encoding that nobody chose: a head's default. Equal to the same name given by hand."""
-
-
-SYMMETRIC, UNIT = Assumed("symmetric"), Assumed("unit")
-
-ENCODINGS = '"integer", "unit", "symmetric", (scale, offset), a table of K values, or a function of integer images'
+from .encoding import Assumed, Encode, is_affine, read_numbers, read_table, table_of
 
 
 class Head(ABC):
@@ -84,16 +73,16 @@ class Head(ABC):
             held["encode"] = self._frozen_table
         elif isinstance(self.encode, Assumed):
             held["encode"] = str(self.encode)
-        elif _is_affine(self.encode):
-            held["encode"] = self._read_numbers(self.encode)
+        elif is_affine(self.encode):
+            held["encode"] = read_numbers(self.encode)
         elif not isinstance(self.encode, str) and not callable(self.encode):
-            held["encode"] = self._read_table()
+            held["encode"] = read_table(self.encode)
         return contents(type(self), held)
 
     def frozen(self, shape: Sequence[int]) -> Head:
         """A copy for images of a shape (C, H, W) whose encoding stays as it is, whatever happens to a table or function."""
         clone, table = copy.copy(self), self.table(shape)
-        if not isinstance(self.encode, str) and not _is_affine(self.encode):
+        if not isinstance(self.encode, str) and not is_affine(self.encode):
             clone._frozen_table = table.clone()
         return clone
 
@@ -164,136 +153,8 @@ class Head(ABC):
         """The model's input for each channel and value: (C, K); int64 for ``"integer"``, else float32.
 
         Raises:
-            InvalidInput: the encoding is unknown, has the wrong size, or looks at more than one value at a time.
+            InvalidInput: see `encoding.table_of`.
         """
-        channels, levels = shape[0], self.levels
-        if self._frozen_table is not None and len(self._frozen_table) == channels:
+        if self._frozen_table is not None and len(self._frozen_table) == shape[0]:
             return self._frozen_table
-        values = torch.arange(levels)
-        encode = self.encode
-        if isinstance(encode, str):
-            if encode == "integer":
-                return values.repeat(channels, 1)
-            if encode not in ("unit", "symmetric"):
-                meant = like(encode, ("integer", "unit", "symmetric"))
-                raise InvalidInput(f"unknown encoding {encode!r}: encode= takes {ENCODINGS}{meant}")
-            unit = values.float() / max(levels - 1, 1)
-            return (unit if encode == "unit" else 2 * unit - 1).repeat(channels, 1)
-        if callable(encode) and not isinstance(encode, Tensor):
-            return _tabulate(encode, tuple(shape), levels)
-        if _is_affine(encode):
-            scale, offset = self._read_numbers(encode)
-            return (values * scale + offset).float().repeat(channels, 1)
-        table = self._read_table()
-        if table.shape == (levels,):
-            return table.repeat(channels, 1)
-        if table.shape == (channels, levels):
-            return table.clone()
-        raise InvalidInput(
-            f"the encoding table has shape {tuple(table.shape)}, but {levels} levels and {channels} channels need "
-            f"({levels},) or ({channels}, {levels})"
-        )
-
-    def _read_table(self) -> Tensor:
-        try:
-            return torch.as_tensor(self.encode, dtype=torch.float32).detach().cpu().to_dense()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidInput(f"encode={self.encode!r} is no encoding: it takes {ENCODINGS}") from error
-
-    def _read_numbers(self, encode: tuple[float, float]) -> tuple[float, float]:
-        try:
-            return float(encode[0]), float(encode[1])
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidInput(f"encode={encode!r} is no encoding: it takes {ENCODINGS}") from error
-
-
-class Categorical(Head):
-    """A softmax over K values: the model gives K logits (or log-probabilities) for each sub-pixel.
-
-    Args:
-        levels: K, how many values a sub-pixel can take; at least 2.
-        encode, layout: see `Head`.
-
-    Raises:
-        InvalidInput: fewer than 2 levels.
-    """
-
-    def __init__(self, levels: int = 256, encode: Encode = SYMMETRIC, layout: str | None = None) -> None:
-        if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels < 2**31:
-            raise InvalidInput(f"a categorical head needs at least 2 levels, and less than 2**31, got {levels!r}")
-        super().__init__(levels, levels, encode, layout)
-
-    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
-        return (parameters.double() / temperature).softmax(-1)
-
-    def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
-        logits = (parameters.double() / temperature).log_softmax(-1)
-        return logits.gather(-1, values.long().unsqueeze(-1)).squeeze(-1)
-
-
-class Bernoulli(Head):
-    """Two values, 0 and 1: the model gives one number for each sub-pixel, the logit of 1.
-
-    Args:
-        probability: the model gives the probability of 1 instead of its logit.
-        encode, layout: see `Head`.
-    """
-
-    def __init__(self, probability: bool = False, encode: Encode = UNIT, layout: str | None = None) -> None:
-        super().__init__(2, 1, encode, layout)
-        self.probability = bool(probability)
-
-    def describes_distribution(self, parameters: Tensor) -> Tensor:
-        if self.probability:
-            return ((parameters >= 0) & (parameters <= 1)).all(-1)
-        return parameters.isfinite().all(-1)
-
-    @property
-    def needs(self) -> str:
-        if self.probability:
-            return (
-                "a probability within 0 .. 1: does the model give logits, for which the head is Bernoulli() without "
-                "probability=True? A probability that rounding moves past 0 or 1 is for the model to clamp"
-            )
-        return "a finite logit: look for NaN or very large numbers in the weights and conditions"
-
-    def _logit(self, parameters: Tensor, temperature: float) -> Tensor:
-        logit = parameters.double().squeeze(-1)
-        return (logit.logit() if self.probability else logit) / temperature
-
-    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
-        logit = self._logit(parameters, temperature)
-        return torch.stack([torch.sigmoid(-logit), torch.sigmoid(logit)], -1)
-
-    def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
-        logit = self._logit(parameters, temperature)
-        return F.logsigmoid(torch.where(values.bool(), logit, -logit))
-
-
-def _is_affine(encode: Encode) -> TypeGuard[tuple[float, float]]:
-    """Whether an encoding is (scale, offset)."""
-    return isinstance(encode, tuple) and len(encode) == 2
-
-
-def _tabulate(encode: Callable[[Tensor], Tensor], shape: tuple[int, ...], levels: int) -> Tensor:
-    """The table (C, K) of a function of integer images, and the proof that it works on each value by itself."""
-    channels, height, width = shape
-    flat = torch.arange(levels).view(-1, 1, 1, 1).expand(levels, channels, height, width)
-    table = torch.stack([_call(encode, image.unsqueeze(0))[0, :, 0, 0] for image in flat], 1)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(levels, (3, channels, height, width), generator=generator)
-    expected = table[torch.arange(channels).view(1, -1, 1, 1), images]
-    if not torch.equal(_call(encode, images), expected):
-        raise InvalidInput(
-            "the function given as encode= does not work on each value by itself (it gave another result for the same "
-            "value elsewhere in an image): an encoding may depend on the value and its channel only"
-        )
-    return table
-
-
-def _call(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    encoded = encode(images.clone())
-    if not isinstance(encoded, Tensor) or encoded.shape != images.shape:
-        found = tuple(encoded.shape) if isinstance(encoded, Tensor) else type(encoded).__name__
-        raise InvalidInput(f"the function given as encode= turned images of shape {tuple(images.shape)} into {found}")
-    return encoded.detach() if encoded.dtype == torch.int64 else encoded.detach().float()
+        return table_of(self.encode, self.levels, shape)

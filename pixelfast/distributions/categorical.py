@@ -1,0 +1,33 @@
+"""A softmax over K values."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..errors import InvalidInput
+from .base import Head
+from .encoding import SYMMETRIC, Encode
+
+
+class Categorical(Head):
+    """A softmax over K values: the model gives K logits (or log-probabilities) for each sub-pixel.
+
+    Args:
+        levels: K, how many values a sub-pixel can take; at least 2.
+        encode, layout: see `Head`.
+
+    Raises:
+        InvalidInput: fewer than 2 levels.
+    """
+
+    def __init__(self, levels: int = 256, encode: Encode = SYMMETRIC, layout: str | None = None) -> None:
+        if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels < 2**31:
+            raise InvalidInput(f"a categorical head needs at least 2 levels, and less than 2**31, got {levels!r}")
+        super().__init__(levels, levels, encode, layout)
+
+    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
+        return (parameters.double() / temperature).softmax(-1)
+
+    def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
+        logits = (parameters.double() / temperature).log_softmax(-1)
+        return logits.gather(-1, values.long().unsqueeze(-1)).squeeze(-1)
