@@ -25,7 +25,6 @@ from ..ir.graph import (
     Pointwise,
     Scan,
     TapConv,
-    edges_of,
 )
 from ..ir.program import Rect
 from ..ir.scan_order import RASTER, Order
@@ -71,16 +70,15 @@ def _node_times(node: Node, graph: Graph, times: list[Times]) -> Times:
         case TapConv():
             # Which (tap, class of its source) reach each feature.
             reach, sources = [], []
-            for tap in node.taps:
-                source = times[tap.edge.source]
-                live = tap.weights != 0
-                classes = source.classes[tap.edge.channels]
+            for edge, weights in node.taps:
+                live = weights != 0
+                classes = times[edge.source].classes[edge.channels]
                 for number in np.unique(classes):
                     reach.append(live[classes == number].any(0))
-                    sources.append((tap.edge, int(number)))
+                    sources.append((edge, int(number)))
         case Pointwise():
             reach, sources = [], []
-            for edge in edges_of(node):
+            for edge in node.edges:
                 classes = np.broadcast_to(times[edge.source].classes[edge.channels], (node.features,))
                 for number in np.unique(classes):
                     reach.append(classes == number)
@@ -234,13 +232,13 @@ def _cause(node: Node, times: list[Times], feature: int, row: int, col: int, lim
         return strongest_cause(node, times[node.query.source], times[node.cache.source], feature, row, col)
     best: Step | None = None
     best_time = limit - 1
-    for index, edge in enumerate(edges_of(node)):
+    for index, edge in enumerate(node.edges):
         r, c = row + edge.row, col + edge.col
         if not (edge.rect.row0 <= r < edge.rect.row1 and edge.rect.col0 <= c < edge.rect.col1):
             continue
         match node:
             case TapConv():
-                channels = edge.channels[node.taps[index].weights[:, feature] != 0]
+                channels = edge.channels[node.weights[index][:, feature] != 0]
             case Pointwise() if len(edge.channels) > 1:
                 channels = edge.channels[feature : feature + 1]
             case Gather():
@@ -299,14 +297,12 @@ def _heals(graph: Graph, reader: Step, source: Step) -> bool:
         return _heals_as(graph, index, without_tap(node, source[2] - row, source[3] - col))
     if not isinstance(node, TapConv):
         return False
-    taps = []
-    for tap in node.taps:
-        weights = tap.weights
-        if (tap.edge.source, row + tap.edge.row, col + tap.edge.col) == (source[0], source[2], source[3]):
-            weights = weights.copy()
-            weights[tap.edge.channels == source[1], feature] = 0
-        taps.append(replace(tap, weights=weights))
-    return _heals_as(graph, index, replace(node, taps=tuple(taps)))
+    weights = list(node.weights)
+    for number, edge in enumerate(node.edges):
+        if (edge.source, row + edge.row, col + edge.col) == (source[0], source[2], source[3]):
+            weights[number] = weights[number].copy()
+            weights[number][edge.channels == source[1], feature] = 0
+    return _heals_as(graph, index, replace(node, weights=tuple(weights)))
 
 
 def _heals_as(graph: Graph, index: int, node: Node) -> bool:

@@ -17,7 +17,6 @@ from ..ir.graph import (
     Pointwise,
     Scan,
     TapConv,
-    edges_of,
 )
 from ..ir.scan_order import RASTER, Order
 from .attention import marks_seen
@@ -112,11 +111,11 @@ def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
         match node:
             case TapConv():
                 flat = marks.reshape(len(marks), -1).astype(np.float32)
-                for tap in node.taps:
-                    reached = ((tap.weights != 0).astype(np.float32) @ flat > 0).reshape(-1, *marks.shape[1:])
-                    _mark(graph, needed, tap.edge, reached, row0, col0)
+                for edge, weights in node.taps:
+                    reached = ((weights != 0).astype(np.float32) @ flat > 0).reshape(-1, *marks.shape[1:])
+                    _mark(graph, needed, edge, reached, row0, col0)
             case Pointwise():
-                for edge in edges_of(node):
+                for edge in node.edges:
                     aligned = marks if len(edge.channels) == len(marks) else np.asarray(marks.any(0, keepdims=True))
                     _mark(graph, needed, edge, aligned, row0, col0)
             case Scan():
@@ -124,7 +123,7 @@ def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
                 for edge, states in gate_channels(node):
                     _mark(graph, needed, edge, marks[states], row0, col0)
             case ChannelReduce() | ChannelNorm():
-                for edge in edges_of(node):
+                for edge in node.edges:
                     whole = np.broadcast_to(marks.any(0), (len(edge.channels), *marks.shape[1:]))
                     _mark(graph, needed, edge, whole, row0, col0)
             case Gather():

@@ -11,7 +11,8 @@ Letters: N images, C channels, H rows, W columns, K levels, F features, P parame
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -42,18 +43,23 @@ class FieldEdge:
     channels: np.ndarray
 
 
-Leaf = Edge | FieldEdge | np.ndarray | float
-
-
 @dataclass(frozen=True)
 class Node:
-    """What all nodes have: `name` in the traced graph, `layer` in the user's model, features, rectangle and lattice."""
+    """What all nodes have: `name` in the traced graph, `layer` in the user's model, features, rectangle, edges and lattice.
+
+    The edges are all that a node reads of other nodes, in order.
+    """
 
     name: str
     layer: str
     features: int
     domain: Rect
+    edges: tuple[Edge, ...]
     lattice: Lattice = field(default=EVERYWHERE, kw_only=True)
+
+    def with_edges(self, edges: Iterable[Edge]) -> Node:
+        """The node with other edges, as many as before."""
+        return replace(self, edges=tuple(edges))
 
 
 @dataclass(frozen=True)
@@ -65,34 +71,66 @@ class Input(Node):
 
 
 @dataclass(frozen=True)
-class Tap:
-    """weights (len(edge.channels), F): what an edge adds to each feature."""
+class TapConv(Node):
+    """bias (F,) plus a matrix for each edge, weights[i] (channels of edges[i], F): convolutions, 1x1, linear layers."""
 
-    edge: Edge
-    weights: np.ndarray
+    weights: tuple[np.ndarray, ...]
+    bias: np.ndarray
+
+    @property
+    def taps(self) -> list[tuple[Edge, np.ndarray]]:
+        """Each edge and what it is multiplied by."""
+        return list(zip(self.edges, self.weights, strict=True))
 
 
 @dataclass(frozen=True)
-class TapConv(Node):
-    """bias (F,) plus a matrix for each tap: convolutions, 1x1, linear layers."""
+class Read:
+    """A leaf that is what the node's edge of this number reads."""
 
-    taps: tuple[Tap, ...]
-    bias: np.ndarray
+    edge: int
+
+
+Leaf = Read | FieldEdge | np.ndarray | float
+Operand = Edge | FieldEdge | np.ndarray | float
+"""A leaf with the edge itself in the place of its number."""
 
 
 @dataclass(frozen=True)
 class Pointwise(Node):
-    """An expression over aligned channels; each edge has F channels, or one channel that is broadcast."""
+    """An expression over aligned channels; each edge has F channels, or one channel that is broadcast, and is one leaf."""
 
     leaves: tuple[Leaf, ...]
     ops: tuple[Op, ...]
+
+    @staticmethod
+    def of(
+        name: str, layer: str, features: int, domain: Rect, operands: Sequence[Operand], ops: Sequence[Op],
+        lattice: Lattice = EVERYWHERE,
+    ) -> Pointwise:  # fmt: skip
+        """The expression over operands, of which edges become the node's."""
+        return Pointwise(name, layer, features, domain, (), (), (), lattice=lattice).with_operands(operands, ops)
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return tuple(self.edges[leaf.edge] if isinstance(leaf, Read) else leaf for leaf in self.leaves)
+
+    def with_operands(self, operands: Sequence[Operand], ops: Sequence[Op]) -> Pointwise:
+        """The node with another expression."""
+        edges: list[Edge] = []
+        leaves: list[Leaf] = []
+        for operand in operands:
+            if isinstance(operand, Edge):
+                leaves.append(Read(len(edges)))
+                edges.append(operand)
+            else:
+                leaves.append(operand)
+        return replace(self, edges=tuple(edges), leaves=tuple(leaves), ops=tuple(ops))
 
 
 @dataclass(frozen=True)
 class ChannelReduce(Node):
     """One feature: a reduction over all channels of the edges."""
 
-    edges: tuple[Edge, ...]
     kind: str
     correction: float
 
@@ -101,7 +139,6 @@ class ChannelReduce(Node):
 class ChannelNorm(Node):
     """Layer normalisation over channels, with scale and shift (F,)."""
 
-    edges: tuple[Edge, ...]
     scale: np.ndarray
     shift: np.ndarray
     eps: float
@@ -111,32 +148,37 @@ class ChannelNorm(Node):
 class Gather(Node):
     """The channels of all edges side by side, in order, computed together when the last of them is there."""
 
-    edges: tuple[Edge, ...]
-
 
 @dataclass(frozen=True)
 class CausalAttention(Node):
     """Each pixel's mean of values at the pixels that it may look at, weighted by the softmax of scores, head by head.
 
+    Its two edges are the query, the asking pixel's own channels, and the cache, keys and values, whose offset is the latest,
+    in raster order, at which any pixel looks at another.
+
     The score of a key is scale * (query . key) + bias. Queries have heads * E channels, E of them each head's; the cache
     holds heads * E channels of keys and then heads * D channels of values; the result has heads * D.
 
     Attributes:
-        query: the asking pixel's own channels.
-        cache: keys and values; its offset is the latest, in raster order, at which any pixel looks at another.
         seen: for each mask (one, or one for each head) and asking pixel, the pixels that it looks at; numbers are raster
             order over the whole image. Where there are none the result is 0.
         bias: (1 or heads, keys in the order of `seen`), or None.
         refusal: why no engine can compute it, if none can; what it depends on is known all the same.
     """
 
-    query: Edge
-    cache: Edge
     heads: int
     scale: float
     seen: Keys
     bias: np.ndarray | None
     refusal: str = ""
+
+    @property
+    def query(self) -> Edge:
+        return self.edges[0]
+
+    @property
+    def cache(self) -> Edge:
+        return self.edges[1]
 
     @property
     def size(self) -> int:
@@ -161,7 +203,6 @@ class Scan(Node):
     Columns of a row come in any order (sweep 0), from the left (1) or from the right (-1).
     """
 
-    edges: tuple[Edge, ...]
     taps: tuple[StateTap, ...]
     cell: tuple[int, int]
     sweep: int
@@ -207,7 +248,7 @@ class Graph:
         """Check the invariants that later stages rely on; an AssertionError here is a bug of pixelfast's."""
         for index, node in enumerate(self.nodes):
             assert node.lattice.within(node.domain) == node.domain, f"{node.name}: no element at its rectangle's border"
-            for edge in edges_of(node):
+            for edge in node.edges:
                 source = self.nodes[edge.source]
                 assert edge.source < index, f"{node.name} reads {source.name}, which comes later"
                 assert edge.channels.size > 0
@@ -215,10 +256,11 @@ class Graph:
                 assert source.domain.contains(edge.rect), f"{node.name} reads {source.name} outside its rectangle"
             match node:
                 case TapConv():
-                    for tap in node.taps:
-                        assert tap.weights.shape == (len(tap.edge.channels), node.features)
+                    for edge, weights in node.taps:
+                        assert weights.shape == (len(edge.channels), node.features)
                 case Pointwise():
-                    for leaf in node.leaves:
+                    assert [leaf.edge for leaf in node.leaves if isinstance(leaf, Read)] == list(range(len(node.edges)))
+                    for leaf in node.operands:
                         if isinstance(leaf, (Edge, FieldEdge)):
                             assert len(leaf.channels) in (1, node.features), f"{node.name}: unaligned leaf"
                         elif isinstance(leaf, np.ndarray):
@@ -226,6 +268,7 @@ class Graph:
                 case Gather():
                     assert sum(len(edge.channels) for edge in node.edges) == node.features
                 case CausalAttention():
+                    assert len(node.edges) == 2
                     assert len(node.cache.channels) == len(node.query.channels) + node.features
                 case Scan():
                     assert sum(len(edge.channels) for edge in node.edges) == 4 * node.features
@@ -238,24 +281,9 @@ class Graph:
         channels, height, width = self.shape
         lines = [f"graph of a model over {channels} x {height} x {width} images with {self.levels} levels"]
         for index, node in enumerate(self.nodes):
-            reads = ", ".join(f"%{e.source}[{len(e.channels)}]@({e.row:+d},{e.col:+d})" for e in edges_of(node)[:6])
-            more = "" if len(edges_of(node)) <= 6 else f", ... {len(edges_of(node))} edges"
+            reads = ", ".join(f"%{e.source}[{len(e.channels)}]@({e.row:+d},{e.col:+d})" for e in node.edges[:6])
+            more = "" if len(node.edges) <= 6 else f", ... {len(node.edges)} edges"
             where = f"  # {node.layer}" if node.layer else ""
             steps = "" if node.lattice.everywhere else f" in steps of {node.lattice.row_step} x {node.lattice.col_step}"
             lines.append(f"  %{index} = {type(node).__name__}({reads}{more}) -> {node.features} features{steps}{where}")
         return "\n".join(lines)
-
-
-def edges_of(node: Node) -> list[Edge]:
-    """The edges that a node reads, in order; what a recurrence reads of itself is none."""
-    match node:
-        case TapConv():
-            return [tap.edge for tap in node.taps]
-        case Pointwise():
-            return [leaf for leaf in node.leaves if isinstance(leaf, Edge)]
-        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
-            return list(node.edges)
-        case CausalAttention():
-            return [node.query, node.cache]
-        case _:
-            return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir.graph import CausalAttention, ChannelNorm, Gather, Node, Pointwise, edges_of
+from ..ir.graph import CausalAttention, ChannelNorm, Gather, Node, Pointwise
 from ..passes.scheduler import Schedule
 
 UNWANTED = 1 << 40
@@ -24,7 +24,7 @@ def channel_orders(schedule: Schedule) -> list[np.ndarray]:
     for index in reversed(range(len(graph.nodes))):
         node = graph.nodes[index]
         if index in wanted and isinstance(node, Pointwise):
-            for edge in edges_of(node):
+            for edge in node.edges:
                 if len(np.unique(edge.channels)) == node.features and edge.source not in wanted:
                     rank = wanted.setdefault(edge.source, np.full(graph.nodes[edge.source].features, UNWANTED))
                     rank[edge.channels] = wanted[index]
@@ -45,7 +45,7 @@ def _source_rank(node: Node, place: list[np.ndarray]) -> np.ndarray:
     """The places of the channels that a node's features come from, so that both stand in the same order."""
     match node:
         case Pointwise():
-            wide = [edge for edge in edges_of(node) if len(np.unique(edge.channels)) == node.features]
+            wide = [edge for edge in node.edges if len(np.unique(edge.channels)) == node.features]
             return place[wide[0].source][wide[0].channels] if wide else np.arange(node.features)
         case ChannelNorm() if len(node.edges) == 1:
             return place[node.edges[0].source][node.edges[0].channels]

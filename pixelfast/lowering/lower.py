@@ -28,12 +28,11 @@ from ..ir.graph import (
     FieldSpec,
     Gather,
     Input,
-    Leaf,
     Node,
+    Operand,
     Pointwise,
     Scan,
     TapConv,
-    edges_of,
 )
 from ..ir.program import (  # fmt: skip
     Buffer,
@@ -215,21 +214,21 @@ class Lowering:
         """Taps with weights in buffer order: those known when a row starts, and those on the pixel's own row."""
         above: list[_Weighted] = []
         beside: list[_Weighted] = []
-        for tap in node.taps:
-            weights = tap.weights[:, ordered]
-            if tap.edge.source in self.looked_up:
-                source = self.graph.nodes[tap.edge.source]
+        for edge, matrix in node.taps:
+            weights = matrix[:, ordered]
+            if edge.source in self.looked_up:
+                source = self.graph.nodes[edge.source]
                 assert isinstance(source, Input)
-                row, col = tap.edge.row - piece.row, tap.edge.col - piece.col
-                channels = source.channels[tap.edge.channels]
+                row, col = edge.row - piece.row, edge.col - piece.col
+                channels = source.channels[edge.channels]
                 for channel in np.unique(channels):
                     mine = channels == channel
-                    table = source.table[tap.edge.channels[mine]].T @ weights[mine].astype(np.float64)
+                    table = source.table[edge.channels[mine]].T @ weights[mine].astype(np.float64)
                     item = _Weighted(Pixel(row, col, int(channel)), table.astype(np.float32))
                     (above if row < 0 else beside).append(item)
                 continue
             live = np.flatnonzero(weights.any(1))
-            for run in self.runs(tap.edge, tap.edge.channels[live], piece):
+            for run in self.runs(edge, edge.channels[live], piece):
                 source_piece = self.schedule.pieces[run.slot.buffer]
                 known = run.slot.row < 0 or source_piece.phase == "row"
                 (above if known else beside).append(_Weighted(run.slot, weights[live[run.members]]))
@@ -292,8 +291,8 @@ class Lowering:
 
     def maps(self, number: int, piece: Piece, node: Pointwise, features: np.ndarray) -> list[Instruction]:
         """The expression over runs of features for which every leaf is one run of channels, or broadcast."""
-        places = self.position[piece.node][features]
-        leaves = [self.leaf_places(leaf, features, piece) for leaf in node.leaves]
+        places, operands = self.position[piece.node][features], node.operands
+        leaves = [self.leaf_places(leaf, features, piece) for leaf in operands]
         cuts = {0, len(features)}
         for keys in leaves:
             if keys is not None:
@@ -304,7 +303,7 @@ class Lowering:
         for first, last in pairwise(bounds):
             part = features[first:last]
             out = Slot(number, int(places[first]), last - first)
-            slots = [self.leaf(leaf, part, piece) for leaf in node.leaves]
+            slots = [self.leaf(leaf, part, piece) for leaf in operands]
             sources = [leaf for leaf in slots if isinstance(leaf, Slot)]
             for lattice, reads in self.classes(self.lattices[number], piece.domain, sources):
                 there = iter(reads)
@@ -313,7 +312,7 @@ class Lowering:
                 found.append(Map(out, *expression, lattice.within(piece.domain), name, lattice))
         return found
 
-    def leaf_places(self, leaf: Leaf, features: np.ndarray, piece: Piece) -> np.ndarray | None:
+    def leaf_places(self, leaf: Operand, features: np.ndarray, piece: Piece) -> np.ndarray | None:
         """(owner, channel) that a leaf reads for each feature: (features, 2); None if it is the same for all."""
         if isinstance(leaf, Edge):
             channels = _chosen(leaf.channels, features)
@@ -324,7 +323,7 @@ class Lowering:
             return np.stack([np.zeros_like(channels), channels], 1)
         return None
 
-    def leaf(self, leaf: Leaf, features: np.ndarray, piece: Piece) -> ProgramLeaf:
+    def leaf(self, leaf: Operand, features: np.ndarray, piece: Piece) -> ProgramLeaf:
         if isinstance(leaf, Edge):
             channels = _chosen(leaf.channels, features)
             owner = int(self.schedule.piece_of[leaf.source][channels[0]])
@@ -388,7 +387,7 @@ class Lowering:
             if isinstance(node, Input) and node.features >= WIDE_INPUT * len(np.unique(node.channels))
         }
         for node in self.graph.nodes:
-            for edge in edges_of(node):
+            for edge in node.edges:
                 domain = self.graph.nodes[edge.source].domain
                 if not isinstance(node, TapConv) or edge.rect != domain or domain != self.graph.image:
                     wide.discard(edge.source)

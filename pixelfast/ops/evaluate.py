@@ -23,8 +23,8 @@ from ..ir.graph import (
     FieldSpec,
     Gather,
     Input,
-    Leaf,
     Node,
+    Operand,
     Pointwise,
     Scan,
     TapConv,
@@ -84,7 +84,7 @@ class _Evaluation:
     def read_all(self, node: Node, edges: Sequence[Edge]) -> Tensor:
         return torch.cat([self.read(node, edge) for edge in edges], -1)
 
-    def read_leaf(self, node: Node, leaf: Leaf) -> Tensor:
+    def read_leaf(self, node: Node, leaf: Operand) -> Tensor:
         if isinstance(leaf, Edge):
             return self.read(node, leaf)
         if isinstance(leaf, FieldEdge):
@@ -105,10 +105,10 @@ class _Evaluation:
 
     def conv(self, node: TapConv) -> Tensor:
         start = torch.from_numpy(node.bias).double().expand(len(self.images), *_size(node.domain), -1)
-        return sum((self.read(node, tap.edge) @ torch.from_numpy(tap.weights).double() for tap in node.taps), start=start)
+        return sum((self.read(node, edge) @ torch.from_numpy(weights).double() for edge, weights in node.taps), start=start)
 
     def pointwise(self, node: Pointwise) -> Tensor:
-        value = evaluate_expression(node.ops, [self.read_leaf(node, leaf) for leaf in node.leaves])
+        value = evaluate_expression(node.ops, [self.read_leaf(node, leaf) for leaf in node.operands])
         return value.expand(len(self.images), *_size(node.domain), node.features)
 
     def reduce(self, node: ChannelReduce) -> Tensor:
@@ -130,7 +130,7 @@ class _Evaluation:
         queries = self.read(node, node.query).unflatten(-1, (node.heads, -1))  # (N, rows, cols, heads, E)
         # The cache holds every pixel of the image that any asks for; its offset says nothing about which.
         source = self.nodes[node.cache.source].domain
-        everything = Node("", "", 0, Rect(0, height, 0, width))
+        everything = Node("", "", 0, Rect(0, height, 0, width), ())
         shift = Edge(node.cache.source, 0, 0, node.cache.channels, source)
         kept = self.read(everything, shift).flatten(1, 2)  # (N, H * W, channels)
         keys, values = kept.split([node.heads * node.size, kept.shape[-1] - node.heads * node.size], -1)

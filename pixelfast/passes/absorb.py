@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..ir.graph import Edge, Graph, Leaf, Node, Pointwise, Tap, TapConv, edges_of
+from ..ir.graph import Edge, Graph, Node, Operand, Pointwise, TapConv
 
 
 def absorb(graph: Graph) -> Graph:
     """The graph with linear pointwise nodes written into the convolutions that only they read."""
-    readers = Counter(edge.source for node in graph.nodes for edge in edges_of(node))
+    readers = Counter(edge.source for node in graph.nodes for edge in node.edges)
     readers.update(edge.source for edges in graph.outputs for edge in edges)
     nodes = list(graph.nodes)
     for index, node in enumerate(nodes):
@@ -28,7 +28,7 @@ def absorb(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
-def _own_convolution(leaf: Leaf, node: Pointwise, nodes: list[Node], readers: Counter[int]) -> TapConv | None:
+def _own_convolution(leaf: Operand, node: Pointwise, nodes: list[Node], readers: Counter[int]) -> TapConv | None:
     """The convolution behind a leaf, if nothing else reads it and the leaf reads each feature once, everywhere."""
     if not isinstance(leaf, Edge) or readers[leaf.source] != 1:
         return None
@@ -40,36 +40,39 @@ def _own_convolution(leaf: Leaf, node: Pointwise, nodes: list[Node], readers: Co
     return source if len(np.unique(leaf.channels)) == node.features else None
 
 
-def _columns(convolution: TapConv, edge: Edge, scale: np.ndarray) -> tuple[list[Tap], np.ndarray]:
-    """Taps and bias of the features that an edge picks, seen from its reader, times a scale (F,)."""
-    taps = []
-    for tap in convolution.taps:
-        moved = replace(tap.edge, row=tap.edge.row + edge.row, col=tap.edge.col + edge.col)
-        taps.append(Tap(moved, (tap.weights[:, edge.channels] * scale).astype(np.float32)))
-    return taps, (convolution.bias[edge.channels].astype(np.float64) * scale).astype(np.float32)
+def _columns(
+    convolution: TapConv, reader: Edge, scale: np.ndarray
+) -> tuple[tuple[Edge, ...], tuple[np.ndarray, ...], np.ndarray]:
+    """Edges, weights and bias of the features that an edge picks, seen from its reader, times a scale (F,)."""
+    edges = tuple(replace(edge, row=edge.row + reader.row, col=edge.col + reader.col) for edge in convolution.edges)
+    weights = tuple((matrix[:, reader.channels] * scale).astype(np.float32) for matrix in convolution.weights)
+    return edges, weights, (convolution.bias[reader.channels].astype(np.float64) * scale).astype(np.float32)
 
 
 def _sum(node: Pointwise, nodes: list[Node], readers: Counter[int]) -> TapConv | None:
     """a + b or a - b of two convolutions as one."""
     if len(node.ops) != 1 or node.ops[0].name not in ("add", "sub") or sorted(node.ops[0].args) != [0, 1]:
         return None
-    taps: list[Tap] = []
+    edges: tuple[Edge, ...] = ()
+    weights: tuple[np.ndarray, ...] = ()
     bias = np.zeros(node.features, np.float32)
+    operands = node.operands
     for place, sign in zip(node.ops[0].args, (1.0, 1.0 if node.ops[0].name == "add" else -1.0), strict=True):
-        edge = node.leaves[place]
+        edge = operands[place]
         convolution = _own_convolution(edge, node, nodes, readers)
         if convolution is None or not isinstance(edge, Edge):
             return None
-        more, shift = _columns(convolution, edge, np.full(node.features, sign))
-        taps, bias = taps + more, bias + shift
-    return TapConv(node.name, node.layer, node.features, node.domain, tuple(taps), bias, lattice=node.lattice)
+        more_edges, more_weights, shift = _columns(convolution, edge, np.full(node.features, sign))
+        edges, weights, bias = edges + more_edges, weights + more_weights, bias + shift
+    return TapConv(node.name, node.layer, node.features, node.domain, edges, weights, bias, lattice=node.lattice)
 
 
 def _affine(node: Pointwise, nodes: list[Node], readers: Counter[int]) -> TapConv | None:
     """A convolution times and plus known numbers for each channel, as one convolution."""
-    if not isinstance(node.leaves[0], Edge) or not all(isinstance(leaf, (float, np.ndarray)) for leaf in node.leaves[1:]):
+    edge, *numbers = node.operands
+    if not isinstance(edge, Edge) or not all(isinstance(leaf, (float, np.ndarray)) for leaf in numbers):
         return None
-    convolution = _own_convolution(node.leaves[0], node, nodes, readers)
+    convolution = _own_convolution(edge, node, nodes, readers)
     if convolution is None:
         return None
     scale, shift = np.ones(node.features), np.zeros(node.features)
@@ -78,7 +81,7 @@ def _affine(node: Pointwise, nodes: list[Node], readers: Counter[int]) -> TapCon
         other = [arg for arg in op.args if arg != running]
         if op.name not in ("add", "sub", "mul", "div") or len(other) != 1 or not 0 < other[0] < len(node.leaves):
             return None
-        number = np.broadcast_to(np.asarray(node.leaves[other[0]], dtype=np.float64), (node.features,))
+        number = np.broadcast_to(np.asarray(numbers[other[0] - 1], dtype=np.float64), (node.features,))
         if op.name in ("sub", "div") and op.args[0] != running:
             return None
         match op.name:
@@ -92,6 +95,6 @@ def _affine(node: Pointwise, nodes: list[Node], readers: Counter[int]) -> TapCon
                 scale, shift = scale / number, shift / number
     if not node.ops or not np.isfinite(scale).all() or not np.isfinite(shift).all():
         return None
-    taps, bias = _columns(convolution, node.leaves[0], scale)
+    edges, weights, bias = _columns(convolution, edge, scale)
     bias = (bias + shift).astype(np.float32)
-    return TapConv(node.name, node.layer, node.features, node.domain, tuple(taps), bias, lattice=node.lattice)
+    return TapConv(node.name, node.layer, node.features, node.domain, edges, weights, bias, lattice=node.lattice)

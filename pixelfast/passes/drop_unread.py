@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..ir.graph import CausalAttention, Edge, FieldEdge, Graph, Node, Pointwise, edges_of
+from ..ir.graph import CausalAttention, Edge, FieldEdge, Graph, Node, Pointwise, Read
 from ..ir.program import Keys, Rect
 
 
@@ -48,8 +48,9 @@ def forget_unread(graph: Graph) -> Graph:
 def _live_reads(graph: Graph, node: Node) -> list[tuple[Edge, np.ndarray]]:
     """What a node reads, and at which of its elements that counts: bool, broadcast to (rows, cols)."""
     if not isinstance(node, Pointwise):
-        return [(edge, np.ones((1, 1), dtype=bool)) for edge in edges_of(node)]
-    return [(leaf, _factor(graph, node, i) != 0) for i, leaf in enumerate(node.leaves) if isinstance(leaf, Edge)]
+        return [(edge, np.ones((1, 1), dtype=bool)) for edge in node.edges]
+    reads = [(i, leaf) for i, leaf in enumerate(node.leaves) if isinstance(leaf, Read)]
+    return [(node.edges[leaf.edge], _factor(graph, node, i) != 0) for i, leaf in reads]
 
 
 def _factor(graph: Graph, node: Pointwise, leaf: int) -> np.ndarray:
@@ -85,7 +86,7 @@ def _of_read_pixels(node: CausalAttention, image: Rect, read: np.ndarray) -> Cau
     if not len(seen.runs):
         return node
     row, col = seen.latest_offset(image.row1, image.col1)
-    return replace(node, seen=seen, bias=bias, cache=replace(node.cache, row=row, col=col))
+    return replace(node, edges=(node.query, replace(node.cache, row=row, col=col)), seen=seen, bias=bias)
 
 
 def _size(domain: Rect) -> tuple[int, int]:

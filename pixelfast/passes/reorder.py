@@ -80,19 +80,13 @@ class _Turn:
         return replace(spec, row0=where.row0, col0=where.col0, value=value, index=index)
 
     def node(self, node: Node) -> Node:
+        node = node.with_edges(map(self.edge, node.edges))
         match node:
-            case TapConv():
-                node = replace(node, taps=tuple(replace(tap, edge=self.edge(tap.edge)) for tap in node.taps))
-            case Pointwise():
-                leaves = tuple(self.edge(leaf) if isinstance(leaf, Edge) else leaf for leaf in node.leaves)
-                node = replace(node, leaves=leaves)
-            case ChannelReduce() | ChannelNorm() | Gather():
-                node = replace(node, edges=tuple(map(self.edge, node.edges)))
             case CausalAttention():
                 node = self._attention(node)
             case Scan():
                 node = self._scan(node)
-            case Input():
+            case Input() | TapConv() | Pointwise() | ChannelReduce() | ChannelNorm() | Gather():
                 pass
             case _:
                 raise AssertionError(f"unknown node {type(node).__name__}")
@@ -109,8 +103,7 @@ class _Turn:
             listed[mask] = np.arange(bias.shape[1])
             bias = np.ascontiguousarray(bias[:, listed[:, numbers][:, :, numbers][mask[:, numbers][:, :, numbers]]])
         row, col = seen.latest_offset(*pixels.shape)
-        cache = replace(self.edge(node.cache), row=row, col=col)
-        return replace(node, query=self.edge(node.query), cache=cache, seen=seen, bias=bias)
+        return replace(node, edges=(node.query, replace(node.cache, row=row, col=col)), seen=seen, bias=bias)
 
     def _scan(self, node: Scan) -> Scan:
         taps = tuple(
@@ -128,4 +121,4 @@ class _Turn:
                 node=node.name,
                 offset=node.cell,
             )
-        return replace(node, edges=tuple(map(self.edge, node.edges)), taps=taps, cell=cell, sweep=sweep)
+        return replace(node, taps=taps, cell=cell, sweep=sweep)

@@ -31,7 +31,6 @@ from ..ir.graph import (
     Pointwise,
     Scan,
     TapConv,
-    edges_of,
 )
 from ..ir.program import Rect
 
@@ -178,14 +177,14 @@ def _node_lags(node: Node, channels: int, lags: list[np.ndarray]) -> np.ndarray:
         case Input():
             return node.channels.astype(np.int64) + 1
         case TapConv():
-            for tap in node.taps:
-                seen = _through(tap.edge, lags, channels)
-                lag = np.maximum(lag, np.where(tap.weights != 0, seen[:, None], NEVER).max(0))
+            for edge, weights in node.taps:
+                seen = _through(edge, lags, channels)
+                lag = np.maximum(lag, np.where(weights != 0, seen[:, None], NEVER).max(0))
         case Pointwise():
-            for edge in edges_of(node):
+            for edge in node.edges:
                 lag = np.maximum(lag, _through(edge, lags, channels))
         case ChannelReduce() | ChannelNorm() | Gather() | CausalAttention():
-            for edge in edges_of(node):
+            for edge in node.edges:
                 lag = np.maximum(lag, _through(edge, lags, channels).max())
         case Scan():
             gates = np.concatenate([_through(edge, lags, channels) for edge in node.edges])
@@ -232,7 +231,7 @@ def _with_phases(waiting: Schedule) -> list[Piece]:
             demand(edge, None)
     for number in reversed(range(len(pieces))):
         if pixel[number] and pieces[number].phase == "pixel":
-            for edge in edges_of(graph.nodes[pieces[number].node]):
+            for edge in graph.nodes[pieces[number].node].edges:
                 demand(edge, pieces[number])
     return [_per_row(piece, graph) if piece.phase == "pixel" and not pixel[i] else piece for i, piece in enumerate(pieces)]
 
@@ -262,6 +261,6 @@ def _with_constants(phased: Schedule) -> list[Piece]:
         piece = pieces[number]
         if piece.phase == "always":
             pieces[number] = piece = _per_row(replace(piece, row=earliest.get(number, 0) - 1), graph)
-        for edge in edges_of(graph.nodes[piece.node]):
+        for edge in graph.nodes[piece.node].edges:
             demand(edge, piece.row)
     return pieces

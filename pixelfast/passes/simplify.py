@@ -19,13 +19,11 @@ from ..ir.graph import (
     Gather,
     Graph,
     Input,
-    Leaf,
     Node,
+    Operand,
     Pointwise,
     Scan,
-    Tap,
     TapConv,
-    edges_of,
 )
 from ..ir.program import EVERYWHERE, Lattice, Op, Rect
 from .absorb import absorb
@@ -82,10 +80,10 @@ def prune(graph: Graph) -> Graph:
             continue
         match node:
             case TapConv():
-                for tap in node.taps:
-                    need(tap.edge, domain, lattice, tap.edge.channels[tap.weights[:, kept].any(1)])
+                for edge, weights in node.taps:
+                    need(edge, domain, lattice, edge.channels[weights[:, kept].any(1)])
             case Pointwise():
-                for edge in edges_of(node):
+                for edge in node.edges:
                     need(edge, domain, lattice, edge.channels[kept] if len(edge.channels) > 1 else edge.channels)
             case CausalAttention():
                 need(node.query, domain, lattice, node.query.channels)
@@ -95,11 +93,11 @@ def prune(graph: Graph) -> Graph:
                 # Every state depends on the rows above, and on all of its row where that has a direction.
                 whole = node.domain
                 domains[index] = Rect(whole.row0, domain.row1, whole.col0, whole.col1)
-                for edge in edges_of(node):
+                for edge in node.edges:
                     need(edge, domains[index], lattice, edge.channels)
                 needed[index][:] = True
             case _:
-                for edge in edges_of(node):
+                for edge in node.edges:
                     need(edge, domain, lattice, edge.channels)
                 needed[index][:] = True
 
@@ -137,33 +135,37 @@ def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type
         case Input():
             return replace(node, features=features, domain=domain, channels=node.channels[kept], table=node.table[kept])
         case TapConv():
-            taps = []
-            for tap in node.taps:
-                weights = tap.weights if kept.all() else tap.weights[:, kept]  # many, in large models: no copy if none
+            moved: list[Edge] = []
+            matrices: list[np.ndarray] = []
+            for edge, weights in node.taps:
+                weights = weights if kept.all() else weights[:, kept]  # many, in large models: no copy if none
                 live = weights.any(1)
-                edge = move(tap.edge, domain, node.lattice, tap.edge.channels[live])
-                if edge is not None:
-                    taps.append(Tap(edge, weights if live.all() else np.ascontiguousarray(weights[live])))
-            return replace(node, features=features, domain=domain, taps=tuple(taps), bias=node.bias[kept])
+                seen = move(edge, domain, node.lattice, edge.channels[live])
+                if seen is not None:
+                    moved.append(seen)
+                    matrices.append(weights if live.all() else np.ascontiguousarray(weights[live]))
+            return replace(
+                node, features=features, domain=domain, edges=tuple(moved), weights=tuple(matrices), bias=node.bias[kept]
+            )
         case Pointwise():
-            leaves: list[Leaf] = []
-            for leaf in node.leaves:
+            operands: list[Operand] = []
+            for leaf in node.operands:
                 if isinstance(leaf, Edge):
                     wide = len(leaf.channels) > 1 or node.features == 1
                     edge = move(leaf, domain, node.lattice, leaf.channels[kept] if wide else leaf.channels)
-                    leaves.append(0.0 if edge is None else edge)
+                    operands.append(0.0 if edge is None else edge)
                 elif isinstance(leaf, FieldEdge):
                     wide = len(leaf.channels) > 1 or node.features == 1
-                    leaves.append(FieldEdge(leaf.field, leaf.channels[kept] if wide else leaf.channels))
+                    operands.append(FieldEdge(leaf.field, leaf.channels[kept] if wide else leaf.channels))
                 else:
-                    leaves.append(leaf[kept] if isinstance(leaf, np.ndarray) else leaf)
-            return replace(node, features=features, domain=domain, leaves=tuple(leaves))
+                    operands.append(leaf[kept] if isinstance(leaf, np.ndarray) else leaf)
+            return replace(node.with_operands(operands, node.ops), features=features, domain=domain)
         case ChannelReduce() | ChannelNorm() | Gather() | Scan():
             edges = tuple(move(edge, domain, node.lattice, edge.channels) for edge in node.edges)
             return replace(node, domain=domain, edges=edges)
         case CausalAttention():
             query, cache = move(node.query, domain, node.lattice, node.query.channels), node.cache
-            return replace(node, domain=domain, query=query, cache=move(cache, _everywhere(cache), EVERYWHERE, cache.channels))
+            return replace(node, domain=domain, edges=(query, move(cache, _everywhere(cache), EVERYWHERE, cache.channels)))
         case _:
             raise AssertionError(f"unknown node {type(node).__name__}")
 
@@ -189,32 +191,17 @@ def separate_crops(graph: Graph) -> Graph:
         key = (edge.source, rect)
         if key not in copies:
             whole = Edge(renumbered[edge.source], 0, 0, np.arange(source.features), source.domain)
-            copy = Pointwise(f"{source.name}_crop", source.layer, source.features, rect, (whole,), (), lattice=lattice)
+            copy = Pointwise.of(f"{source.name}_crop", source.layer, source.features, rect, (whole,), (), lattice)
             copies[key] = len(nodes)
             nodes.append(copy)
         return replace(edge, source=copies[key], rect=rect)
 
     for index, node in enumerate(graph.nodes):
-        moved = map_edges(node, lambda edge, reader=node.domain: cropped(edge, reader))  # type: ignore[misc]
+        moved = node.with_edges([cropped(edge, node.domain) for edge in node.edges])
         renumbered[index] = len(nodes)
         nodes.append(moved)
     outputs = tuple(tuple(cropped(edge, graph.image) for edge in edges) for edges in graph.outputs)
     return replace(graph, nodes=tuple(nodes), outputs=outputs)
-
-
-def map_edges(node: Node, change) -> Node:  # type: ignore[no-untyped-def]
-    """A node with every edge changed."""
-    match node:
-        case TapConv():
-            return replace(node, taps=tuple(Tap(change(tap.edge), tap.weights) for tap in node.taps))
-        case Pointwise():
-            return replace(node, leaves=tuple(change(leaf) if isinstance(leaf, Edge) else leaf for leaf in node.leaves))
-        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
-            return replace(node, edges=tuple(change(edge) for edge in node.edges))
-        case CausalAttention():
-            return replace(node, query=change(node.query), cache=change(node.cache))
-        case _:
-            return node
 
 
 # -------------------------------------------------------------------- fuse
@@ -224,7 +211,7 @@ def fuse(graph: Graph) -> Graph:
     """Write pointwise nodes into the one pointwise node that reads them."""
     readers: dict[int, set[int]] = defaultdict(set)
     for index, node in enumerate(graph.nodes):
-        for edge in edges_of(node):
+        for edge in node.edges:
             readers[edge.source].add(index)
     for edges in graph.outputs:
         for edge in edges:
@@ -243,7 +230,7 @@ def fuse(graph: Graph) -> Graph:
     for index, node in enumerate(nodes):
         if index not in gone:
             renumbered[index] = len(kept)
-            kept.append(map_edges(node, lambda edge: replace(edge, source=renumbered[edge.source])))
+            kept.append(node.with_edges(replace(edge, source=renumbered[edge.source]) for edge in node.edges))
     outputs = tuple(tuple(replace(edge, source=renumbered[edge.source]) for edge in edges) for edges in graph.outputs)
     return replace(graph, nodes=tuple(kept), outputs=outputs)
 
@@ -252,9 +239,9 @@ def _inline_one(
     node: Pointwise, index: int, nodes: list[Node], readers: dict[int, set[int]], gone: set[int]
 ) -> Pointwise | None:
     """`node` with one of the nodes that only it reads written into it; None if there is none."""
-    for source_index in {edge.source for edge in edges_of(node)}:
+    for source_index in {edge.source for edge in node.edges}:
         source = nodes[source_index]
-        reads = [edge for edge in edges_of(node) if edge.source == source_index]
+        reads = [edge for edge in node.edges if edge.source == source_index]
         if (
             isinstance(source, Pointwise)
             and readers[source_index] == {index}
@@ -264,7 +251,7 @@ def _inline_one(
             and (not _has_fields(source) or all((edge.row, edge.col) == (0, 0) for edge in reads))
         ):
             gone.add(source_index)
-            for edge in edges_of(source):
+            for edge in source.edges:
                 readers[edge.source].discard(source_index)
                 readers[edge.source].add(index)
             return _inline(node, source, source_index)
@@ -273,13 +260,13 @@ def _inline_one(
 
 def _inline(node: Pointwise, source: Pointwise, source_index: int) -> Pointwise:
     """Replace every leaf that reads `source` by the source's own expression over the same channels."""
-    leaves: list[Leaf] = []
+    leaves: list[Operand] = []
     place: dict[int, int] = {}  # leaf of node -> its new leaf
     copies: dict[int, list[int]] = {}  # leaf of node that reads source -> new leaves of the source's expression
-    for i, leaf in enumerate(node.leaves):
+    for i, leaf in enumerate(node.operands):
         if isinstance(leaf, Edge) and leaf.source == source_index:
             first = len(leaves)
-            leaves += [_pick(inner, leaf) for inner in source.leaves]
+            leaves += [_pick(inner, leaf) for inner in source.operands]
             copies[i] = list(range(first, len(leaves)))
         else:
             place[i] = len(leaves)
@@ -292,7 +279,7 @@ def _inline(node: Pointwise, source: Pointwise, source_index: int) -> Pointwise:
         place[i] = resolve[-1] if source.ops else inner[-1]
     shift = len(leaves) + len(ops) - len(node.leaves)
     ops += [Op(op.name, tuple(place[a] if a < len(node.leaves) else a + shift for a in op.args)) for op in node.ops]
-    return replace(node, leaves=tuple(leaves), ops=tuple(ops))
+    return node.with_operands(leaves, ops)
 
 
 def _has_fields(node: Pointwise) -> bool:
@@ -300,7 +287,7 @@ def _has_fields(node: Pointwise) -> bool:
     return any(isinstance(leaf, FieldEdge) for leaf in node.leaves)
 
 
-def _pick(leaf: Leaf, edge: Edge) -> Leaf:
+def _pick(leaf: Operand, edge: Edge) -> Operand:
     """A leaf of the node behind `edge`, as the edge's reader sees it."""
     channels = edge.channels
     if isinstance(leaf, Edge):
@@ -314,9 +301,9 @@ def _pick(leaf: Leaf, edge: Edge) -> Leaf:
 def _share_leaves(node: Pointwise) -> Pointwise:
     """The node with equal leaves read once."""
     keys: dict[object, int] = {}
-    leaves: list[Leaf] = []
+    leaves: list[Operand] = []
     place: list[int] = []
-    for leaf in node.leaves:
+    for leaf in node.operands:
         key: object
         if isinstance(leaf, Edge):
             key = (leaf.source, leaf.row, leaf.col, leaf.rect, leaf.channels.tobytes())
@@ -331,4 +318,4 @@ def _share_leaves(node: Pointwise) -> Pointwise:
     shift = len(leaves) - len(node.leaves)
     ops = tuple(Op(op.name, tuple(place[a] if a < len(place) else a + shift for a in op.args)) for op in node.ops)
     # An expression without ops is its only leaf; sharing cannot reorder that.
-    return replace(node, leaves=tuple(leaves), ops=ops)
+    return node.with_operands(leaves, ops)

@@ -23,7 +23,7 @@ class GraphBuilder(PointwiseBuilder, ProductBuilder):
     def input(self, table: Tensor) -> Tensor:
         """The encoded image from its table (C, K): element numbers (2, C, H, W)."""
         channels = np.arange(self.shape[0])
-        node = Input("image", "", len(channels), self.image, channels, table.double().numpy())
+        node = Input("image", "", len(channels), self.image, (), channels, table.double().numpy())
         return both_images(self.add(node)).permute(0, 3, 1, 2)
 
     def embedding(self, at: Origin, ids: Tensor, weight: Tensor) -> Tensor:
@@ -42,7 +42,8 @@ class GraphBuilder(PointwiseBuilder, ProductBuilder):
                 )
             table = weight.detach().double()[rows].permute(0, 2, 1).reshape(-1, self.levels)  # (F * E, K)
             channels = np.repeat(source.channels, weight.shape[1])
-            numbers = written_out(self.add(Input(at.name, at.layer, len(channels), self.image, channels, table.numpy())))
+            node = Input(at.name, at.layer, len(channels), self.image, (), channels, table.numpy())
+            numbers = written_out(self.add(node))
             numbers = numbers.reshape(*numbers.shape[:2], source.features, weight.shape[1])
             here = place.known & (place.node == number)
             looked_up = numbers[place.row[here], place.col[here], place.feature[here]]  # (found, E)
@@ -88,7 +89,7 @@ class GraphBuilder(PointwiseBuilder, ProductBuilder):
         cached = Edge(cache, *latest, np.arange(self.nodes[cache].features), self.image)
         asked = Edge(asking, 0, 0, np.arange(self.nodes[asking].features), self.image)
         return self.add(
-            CausalAttention(at.name, at.layer, features, self.image, asked, cached, heads, scale, seen, bias, refusal)
+            CausalAttention(at.name, at.layer, features, self.image, (asked, cached), heads, scale, seen, bias, refusal)
         )
 
     def _gather(self, at: Origin, what: str, edges: tuple[Edge, ...]) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
 from ..ir.expression import evaluate
-from ..ir.graph import Edge, FieldEdge, FieldSpec, Input, Leaf, Pointwise
+from ..ir.graph import Edge, FieldEdge, FieldSpec, Input, Operand, Pointwise
 from ..ir.program import Lattice, Op, Rect
 from .builder_base import Origin, ReadingBuilder, Reads, both_images, equal_rows, hull_of, of_group, placed
 from .elements import Value, written_out
@@ -26,11 +26,11 @@ class _Assembly:
     """
 
     def __init__(self) -> None:
-        self._leaves: list[Leaf] = []
+        self._leaves: list[Operand] = []
         self._ops: list[Op] = []
         self._operands: list[int] = []
 
-    def leaf(self, leaf: Leaf) -> int:
+    def leaf(self, leaf: Operand) -> int:
         self._leaves.append(leaf)
         return len(self._leaves) - 1
 
@@ -38,7 +38,7 @@ class _Assembly:
         self._ops.append(Op(name, places))
         return ~(len(self._ops) - 1)
 
-    def operand(self, parts: list[int], mask: Leaf | None = None) -> None:
+    def operand(self, parts: list[int], mask: Operand | None = None) -> None:
         """The next operand of the expression: the sum of at most two parts, 0 if there is none; with a mask, one of the two."""
         place = parts[0] if parts else self.leaf(0.0)
         if mask is not None:
@@ -47,7 +47,7 @@ class _Assembly:
             place = self.op("add", place, parts[1])
         self._operands.append(place)
 
-    def finish(self, ops: Sequence[Op]) -> tuple[tuple[Leaf, ...], tuple[Op, ...]]:
+    def finish(self, ops: Sequence[Op]) -> tuple[tuple[Operand, ...], tuple[Op, ...]]:
         """Leaves and operations, with the arguments of `ops` counted over operands, then operations."""
         count = len(self._leaves)
 
@@ -131,7 +131,7 @@ class PointwiseBuilder(ReadingBuilder):
             # An edge is zero outside its rectangle. Within, what takes its place is chosen: a product with 0 would keep NaN.
             assembly.operand(parts, None if mask is None else self._static(mask[None], domain, layout.steps))
         leaves, expression = assembly.finish(ops)
-        node = Pointwise(at.name, at.layer, len(group), domain, leaves, expression, lattice=lattice)
+        node = Pointwise.of(at.name, at.layer, len(group), domain, leaves, expression, lattice)
         folded = self._fold_input(node, torch.float64 if at.wide else torch.float32)
         if folded is None:
             found = self.add(node)
@@ -149,11 +149,11 @@ class PointwiseBuilder(ReadingBuilder):
 
     def _fold_input(self, node: Pointwise, dtype: torch.dtype) -> tuple[Input, tuple[int, int]] | None:
         """The node as a table, computed in a type, if each of its features is a function of a single image value."""
-        edges = [leaf for leaf in node.leaves if isinstance(leaf, Edge)]
+        edges = [leaf for leaf in node.operands if isinstance(leaf, Edge)]
         first = edges[0] if edges else None
         channels: np.ndarray | None = None
         tables: list[Tensor] = []
-        for leaf in node.leaves:
+        for leaf in node.operands:
             if isinstance(leaf, FieldEdge):
                 return None
             if isinstance(leaf, Edge):
@@ -174,7 +174,8 @@ class PointwiseBuilder(ReadingBuilder):
             return None
         # As the module computes: `(x * 127).long()` must fall to the same side.
         table = evaluate(node.ops, tables).double().expand(node.features, self.levels).contiguous().numpy()
-        return Input(node.name, node.layer, node.features, self.image, channels.copy(), table), (first.row, first.col)
+        found = Input(node.name, node.layer, node.features, self.image, (), channels.copy(), table)
+        return found, (first.row, first.col)
 
     def _map(self, at: Origin, operand: Value | float, layout: Layout, shape: torch.Size) -> Reads | float | None:
         if not isinstance(operand, Value):
@@ -197,7 +198,7 @@ class PointwiseBuilder(ReadingBuilder):
         group: np.ndarray,
         known: np.ndarray,
         domain: Rect,
-    ) -> Leaf | None:
+    ) -> Operand | None:
         """The operand's elements that are no elements of nodes, as a leaf; None if they are all zero."""
         if operand.const is None or known.all():
             return None
@@ -218,14 +219,14 @@ class PointwiseBuilder(ReadingBuilder):
     def known(self, at: Origin, maps: Tensor, dynamic: fx.Node | None) -> Tensor:
         """One node that holds maps (images, H, W, F) of numbers, or of places in what a node of the condition graph gives."""
         array = maps.detach().numpy()
-        leaf: Leaf
+        leaf: Operand
         if dynamic is None:
             leaf = self._static(_of_each_image(at, array), self.image, (1, 1))
         else:
             leaf = self._dynamic(dynamic, array, self.image, (1, 1))
-        return both_images(self.add(Pointwise(at.name, at.layer, array.shape[3], self.image, (leaf,), ())))
+        return both_images(self.add(Pointwise.of(at.name, at.layer, array.shape[3], self.image, (leaf,), ())))
 
-    def _static(self, values: np.ndarray, domain: Rect, steps: tuple[int, int]) -> Leaf:
+    def _static(self, values: np.ndarray, domain: Rect, steps: tuple[int, int]) -> Operand:
         """A leaf for values (1, rows or 1, cols or 1, F): a number, a vector, or a field."""
         values = _compress(values).astype(np.float32)
         if values.shape[1:3] == (1, 1):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ir.graph import Edge, Pointwise, Tap, TapConv
+from ..ir.graph import Edge, Pointwise, TapConv
 from ..ir.program import Lattice, Rect
 from .builder_base import Origin, ReadingBuilder, Reads, both_images, equal_rows, placed
 from .elements import written_out
@@ -92,7 +92,8 @@ class ProductBuilder(ReadingBuilder):
         steps: tuple[int, int],
     ) -> Tensor:
         """One node over a domain in steps, for a matrix (O, I, kh, kw) whose taps lie at row and column offsets in pixels."""
-        taps: list[Tap] = []
+        edges: list[Edge] = []
+        weights: list[np.ndarray] = []
         for group in equal_rows(reads.edge):
             source, row, col = (int(v) for v in reads.edge[group[0]])
             if source < 0:
@@ -102,10 +103,12 @@ class ProductBuilder(ReadingBuilder):
                 for b, right in enumerate(offsets[1]):
                     block = np.ascontiguousarray(matrix[:, group, a, b].T)  # (I', O)
                     if block.any():
-                        taps.append(Tap(Edge(source, down + row, right + col, reads.feature[group], rect), block))
+                        edges.append(Edge(source, down + row, right + col, reads.feature[group], rect))
+                        weights.append(block)
         vector = np.zeros(len(matrix), np.float32) if bias is None else bias.detach().float().numpy().copy()
         lattice = Lattice.through(domain.row0, domain.col0, steps)
-        return self.add(TapConv(at.name, at.layer, len(matrix), domain, tuple(taps), vector, lattice=lattice))
+        node = TapConv(at.name, at.layer, len(matrix), domain, tuple(edges), tuple(weights), vector, lattice=lattice)
+        return self.add(node)
 
     def _own_copy(self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Tensor:
         """Maps (images, rows, cols, F) from nodes that have no elements between those of the maps, copied if need be."""
@@ -122,7 +125,7 @@ class ProductBuilder(ReadingBuilder):
             if lattice.shifted(row, col).contains(self.nodes[source].lattice):
                 continue
             edge = Edge(source, row, col, reads.feature[group], domain.shifted(row, col))
-            numbers = both_images(self.add(Pointwise(at.name, at.layer, len(group), domain, (edge,), (), lattice=lattice)))
+            numbers = both_images(self.add(Pointwise.of(at.name, at.layer, len(group), domain, (edge,), (), lattice)))
             result[:, window[0] : window[1], window[2] : window[3], torch.from_numpy(group)] = written_out(numbers)
             copied = True
         return result if copied else ids

@@ -109,7 +109,7 @@ class _Grid:
         ops = [Op("add", (0 if i == 0 else len(leaves) + i - 1, i + 1)) for i in range(len(leaves) - 1)]
         lattice = Lattice.through(domain.row0, domain.col0, self.steps)
         features = len(parts[0].channels)
-        node = Pointwise(self.at.name, self.at.layer, features, domain, tuple(leaves), tuple(ops), lattice=lattice)
+        node = Pointwise.of(self.at.name, self.at.layer, features, domain, leaves, ops, lattice)
         return (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)), self.builder.add(node)
 
     def _edges(self, part: _Part, known: np.ndarray) -> list[Edge]:
@@ -128,7 +128,7 @@ class _Grid:
             steps = _apart(rows) * self.steps[0], _apart(cols) * self.steps[1]
             lattice = Lattice.through(domain.row0, domain.col0, steps)
             whole = Edge(part.source, *part.offset, part.channels, source.domain)
-            node = Pointwise(self.at.name, self.at.layer, len(part.channels), domain, (whole,), (), lattice=lattice)
+            node = Pointwise.of(self.at.name, self.at.layer, len(part.channels), domain, (whole,), (), lattice)
             self.builder.add(node)
             copies.append(Edge(len(self.builder.nodes) - 1, 0, 0, np.arange(len(part.channels)), domain))
         return copies

@@ -136,8 +136,8 @@ def test_taps_stand_at_constant_offsets() -> None:
     graph = trace(Down(), (1, 3, 5), Categorical(4)).compiled.analysis.graph
     low, up = (node for node in graph.nodes if isinstance(node, TapConv))
     assert (low.lattice.steps, up.lattice) == ((1, 2), EVERYWHERE)
-    assert sorted(tap.edge.col for tap in low.taps) == [0, 1]
-    assert sorted(tap.edge.col for tap in up.taps) == [-1, 0]
+    assert sorted(edge.col for edge in low.edges) == [0, 1]
+    assert sorted(edge.col for edge in up.edges) == [-1, 0]
 
 
 class Grown(nn.Module):

@@ -50,13 +50,13 @@ def table() -> ElementTable:
     """A table of three nodes, the last of which starts outside of the image."""
     table = ElementTable()
     for domain in (Rect(0, 5, 0, 5), Rect(0, 1, 0, 1), Rect(-1, ROWS - 1, 2, COLS + 2)):
-        table.add(Node("node", "", FEATURES, domain))
+        table.add(Node("node", "", FEATURES, domain, ()))
     return table
 
 
 def numbers_of(table: ElementTable) -> Tensor:
     """Stepped numbers (2, FEATURES, ROWS, COLS) of one more node."""
-    return both_images(table.add(Node("node", "", FEATURES, Rect(-1, ROWS - 1, 2, COLS + 2)))).permute(0, 3, 1, 2)
+    return both_images(table.add(Node("node", "", FEATURES, Rect(-1, ROWS - 1, 2, COLS + 2), ()))).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("move", sorted(MOVES))
