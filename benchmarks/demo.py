@@ -22,9 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results import Times
-from surroundings import BUSY, conditions, processors_in_use
-from texts import duration
 from torch import Tensor
 
 import pixelfast
@@ -32,6 +29,9 @@ from pixelfast.cli.conditions import held_out
 from pixelfast.engines.cpu import usable_threads
 from pixelfast.files import checkpoint
 from pixelfast.pictures import Drawing, grid
+from speed.results import Times
+from speed.surroundings import BUSY, conditions, processors_in_use
+from speed.texts import duration
 
 IMAGES = 64
 COMPLETED = 16

@@ -20,12 +20,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "gpu"))
+from gpu import package
+from gpu.process import Log, Outcome, Part, Running, run
+from gpu.summary import Summary
 
-import package  # noqa: E402
-from process import Log, Outcome, Part, Running, run  # noqa: E402
-from summary import Summary  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 SECONDS = 525.0
 """Of everything: a little less than the nine minutes that a session gives."""

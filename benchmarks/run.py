@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,21 +22,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import baseline
-import machine
-import measure
-import models
-import report
-import rows
-import sweeps
 import torch
-import worker
-from gpu_worker import VERIFIED
-from job import Job
-from results import Cell, Row, Run, cell_from, run_from, to_json
-from surroundings import BUSY
 
+from gpu.worker import VERIFIED
 from pixelfast.engines.cpu import usable_threads
+from speed import baseline, machine, measure, models, processes, report, rows, sweeps
+from speed.job import Job
+from speed.results import Cell, Run, run_from, to_json
+from speed.surroundings import BUSY
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, QUICK_RUNS = 7, 2
@@ -49,10 +39,8 @@ QUICK_STEPS = 2
 QUICK_IMAGES = (4,)
 ON_GPU, GPU_IMAGES, GPU_RUNS, GPU_BUDGET = ("a", "b", "c", "d"), (64, 1, 1024), 5, 6.0
 """Models and numbers of images on a GPU, those that matter most first, and what is spent on each measurement."""
-KILLED_AFTER = 15.0
-"""Seconds beyond its limit after which a measuring process is taken to hang."""
-POLL = 0.5
-"""Seconds between looks at what a measuring process has saved."""
+WORKERS = {"cpu": Path(__file__).with_name("speed") / "worker.py", "cuda": Path(__file__).with_name("gpu") / "worker.py"}
+"""The program that measures one model, by device."""
 
 Start = Callable[[Job], list[Cell]]
 
@@ -196,54 +184,9 @@ def images_of(args: argparse.Namespace, usual: tuple[int, ...]) -> tuple[int, ..
     return args.n or (QUICK_IMAGES if args.quick else usual)
 
 
-def in_process(job: Job, saved: Callable[[list[Cell]], None] = lambda cells: None) -> list[Cell]:
-    """The cells of a job, from a process of its own; one that dies or hangs gives failed rows, but for what it had saved.
-
-    `saved` is called with the cells so far, whenever the process has saved some.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        target, todo = Path(folder) / "cells.json", Path(folder) / "job.json"
-        todo.write_text(job.to_json(), encoding="utf-8")
-        # The same package as here; where none is installed, the one beside this folder.
-        paths = [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[1])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        command = [sys.executable, str(Path(worker.__file__)), str(target)]
-        with todo.open(encoding="utf-8") as given, subprocess.Popen(command, stdin=given, env=environment) as process:
-            reason = watched(process, target, job.limit, saved)
-        found = cells_of(target)
-    return found if process.returncode == 0 else with_lost(job, found, reason)
-
-
-def watched(process: subprocess.Popen[bytes], target: Path, limit: float | None, saved: Callable[[list[Cell]], None]) -> str:
-    """Wait for a measuring process, and kill it if it hangs; how it ended."""
-    begin, seen = time.perf_counter(), None
-    while True:
-        try:
-            return f"the measuring process ended with code {process.wait(POLL)}"
-        except subprocess.TimeoutExpired:
-            pass
-        if target.exists() and (now := target.stat().st_mtime_ns) != seen:
-            seen = now
-            saved(cells_of(target))
-        if limit is not None and (took := time.perf_counter() - begin) > limit + KILLED_AFTER:
-            process.kill()
-            return f"the measuring process was killed after {took:.0f} s"
-
-
-def cells_of(target: Path) -> list[Cell]:
-    """What a measuring process has saved."""
-    return [cell_from(data) for data in json.loads(target.read_text(encoding="utf-8"))] if target.exists() else []
-
-
-def with_lost(job: Job, found: Sequence[Cell], reason: str) -> list[Cell]:
-    """All cells of a job whose process ended early, with failed rows for what it had not saved."""
-    cells = {cell.images: cell for cell in found}
-    for images in job.images:
-        cell = cells.get(images, Cell(job.model, job.shape, images, (), sweep=job.sweep))
-        had = {row.name: row for row in cell.rows}
-        rest = tuple(had.get(name) or Row(name, "failed", reason) for name in job.rows)
-        cells[images] = replace(cell, rows=rest)
-    return [cells[images] for images in job.images]
+def in_process(job: Job, saved: processes.Saved = lambda cells: None) -> list[Cell]:
+    """The cells of a job, from a process of its own."""
+    return processes.run(WORKERS[job.device], job, saved)
 
 
 def merged(cells: Sequence[Cell]) -> list[Cell]:
@@ -299,7 +242,7 @@ def write(folder: Path, run: Run, before: Run | None, pictures: bool) -> None:
     drawn: list[str] = []
     if pictures:
         try:
-            import plots
+            from speed import plots
 
             drawn = plots.draw(folder, run)
         except ImportError as error:

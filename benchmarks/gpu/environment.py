@@ -11,7 +11,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from records import emit
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from gpu.records import emit
 
 PACKAGES = {
     "torch": "without it, nothing runs",

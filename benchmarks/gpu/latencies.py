@@ -9,7 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from records import emit, without_gpu
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from gpu.records import emit, without_gpu
 
 SOURCE = Path(__file__).with_name("latencies.cu")
 INCLUDE = Path(__file__).resolve().parents[2] / "csrc" / "cuda"
@@ -45,7 +48,7 @@ def main() -> int:
     if without_gpu():
         return 0
     try:
-        import triton_latencies
+        from gpu import triton_latencies
 
         code = triton_latencies.main()
     except ImportError as error:

@@ -15,6 +15,9 @@ import sys
 import time
 from pathlib import Path
 
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = {
     "native CPU engine": ("pixelfast._cpu", "pixelfast.engines.cpu", "available"),
@@ -49,7 +52,7 @@ def build(folder: Path) -> int:
 
 
 def main() -> int:
-    from records import emit
+    from gpu.records import emit
 
     begin, code = time.monotonic(), 0
     if len(sys.argv) > 1:

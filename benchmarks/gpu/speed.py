@@ -9,7 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from records import emit, without_gpu
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from gpu.records import emit, without_gpu
 
 AIMS = {
     "a": "13 ms by graphs, 4 ms by clusters", "b": "210 ms by graphs, 85 ms persistent, 50 ms by clusters", "c": "75 ms",
@@ -21,7 +24,7 @@ AIMING = ("triton", "triton-fp16", "cuda")
 
 def rows_of(cells: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """Each row of `results.Cell`s on one line."""
-    from texts import duration, significant, size
+    from speed.texts import duration, significant, size
 
     for cell in cells:
         for row in cell.rows:
@@ -64,9 +67,8 @@ def main() -> int:
     args = parser.parse_args()
     if without_gpu():
         return 0
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     import run
-    from results import run_from
+    from speed.results import run_from
 
     def tell(cells: Sequence[Any]) -> None:
         for row in rows_of(cells):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from process import Outcome, Part, Record
+from gpu.process import Outcome, Part, Record
 
 HIDDEN = ("kind", "id")
 """Keys that are for programs."""

@@ -14,12 +14,16 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from records import emit, without_gpu
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpu.records import emit, without_gpu
 from pixelfast.models import GatedPixelCNN, fuse_gates
 from pixelfast.models.gated import GatedLayer
 

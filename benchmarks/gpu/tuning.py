@@ -9,9 +9,14 @@ import argparse
 import sys
 import time
 from functools import partial
+from pathlib import Path
+
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from records import emit, without_gpu
+
+from gpu.records import emit, without_gpu
 
 IMAGES, FEATURES, SIDE = 64, 128, 32
 SHAPES = {"vertical 2x3": [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0), (0, 1)], "horizontal 1x2": [(0, -1), (0, 0)]}

@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from records import emit, without_gpu
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from gpu.records import emit, without_gpu
 
 ROWS = 4
 """Of pixels; the models with strides need a multiple of four."""
@@ -29,9 +30,9 @@ def one(name: str, images: int, precision: str, arrangement: str) -> None:
     """Draw images of few rows, and tell."""
     os.environ |= {"PIXELFAST_ARRANGEMENT": arrangement} if arrangement else {}
     import torch
-    from models import MODELS
 
     import pixelfast
+    from speed.models import MODELS
 
     begin = time.monotonic()
     torch.set_num_threads(1)
@@ -53,7 +54,7 @@ def one(name: str, images: int, precision: str, arrangement: str) -> None:
 def cases(models: list[str], precisions: tuple[str, ...]) -> list[tuple[str, str, str, str]]:
     """Model, images, precision, and what the engine is told to do instead of choosing; what is wanted first comes first."""
     chosen = [(m, str(n), p, "") for n in IMAGES for m in models for p in precisions]
-    row_names = importlib.import_module("rows")
+    row_names = importlib.import_module("speed.rows")
     first = len(models) * len(precisions)
     told = [(row_names.ENGINES[row][1], name) for row, name in row_names.ARRANGED.values()]
     both = [(m, str(IMAGES[0]), p, name) for m in models[:2] for p, name in told]

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import machine
 import pytest
-import tiny
 
+from micro import tiny
 from pixelfast.engines import cpu
+from speed import machine
 
 if (reason := cpu.available()) is not None:
     pytest.skip(reason, allow_module_level=True)

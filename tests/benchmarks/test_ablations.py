@@ -28,7 +28,7 @@ def path() -> Iterator[None]:
 
 
 def test_independent_pixels_by_hand() -> None:
-    from histogram import PRIOR, independent_pixels
+    from learning.histogram import PRIOR, independent_pixels
 
     images = torch.tensor([[[[0, 1, 2]]], [[[0, 1, 1]]]])
     everywhere = torch.tensor([3, 4, 2], dtype=torch.float64) / 9  # one more of each value than there are
@@ -38,7 +38,7 @@ def test_independent_pixels_by_hand() -> None:
 
 
 def test_colours_have_frequencies_of_their_own() -> None:
-    from histogram import independent_pixels
+    from learning.histogram import independent_pixels
 
     images = torch.zeros(4000, 3, 2, 2, dtype=torch.long)
     images[:, 1] = 1
@@ -47,7 +47,7 @@ def test_colours_have_frequencies_of_their_own() -> None:
 
 
 def test_weights_that_a_mask_hides_do_not_count() -> None:
-    from ablation_variants import weights
+    from learning.ablation_variants import weights
 
     plain = GatedPixelCNN((1, 7, 5), 3, features=4, layers=1, stacks=1)
     first = 4 * (3 * 7 + 3) + 4
@@ -59,7 +59,7 @@ def test_weights_that_a_mask_hides_do_not_count() -> None:
 
 
 def test_what_is_not_seen_of_the_past() -> None:
-    from ablation_variants import unseen
+    from learning.ablation_variants import unseen
 
     class Left(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -80,7 +80,7 @@ def test_what_is_not_seen_of_the_past() -> None:
     ],
 )
 def test_verdicts(first: list[float], second: list[float], words: str) -> None:
-    from ablation_report import verdict
+    from learning.ablation_report import verdict
 
     def variant(name: str, bits: list[float]) -> dict[str, Any]:
         return {"name": name, "runs": [{"held_out": [9.0, value]} for value in bits]}
@@ -89,7 +89,7 @@ def test_verdicts(first: list[float], second: list[float], words: str) -> None:
 
 
 def test_every_ablation_runs(tmp_path: Path) -> None:
-    import ablations
+    from learning import ablations
 
     assert ablations.main(["all", "--quick", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "results.json").read_text())
@@ -109,7 +109,7 @@ def test_every_ablation_runs(tmp_path: Path) -> None:
 def test_ablation_on_other_data_with_seeds_goes_on_where_it_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ablations
+    from learning import ablations
 
     images = np.random.default_rng(0).integers(0, 256, (12, 7, 5), dtype=np.uint8)
     np.savez(tmp_path / "mine.npz", images=images)
@@ -127,7 +127,7 @@ def test_ablation_on_other_data_with_seeds_goes_on_where_it_stopped(
 
 
 def test_codes_and_back() -> None:
-    from patch_codes import cut, decode, learn, nearest, paste
+    from learning.patch_codes import cut, decode, learn, nearest, paste
 
     images = np.arange(2 * 8 * 12, dtype=np.float32).reshape(2, 8, 12)
     assert np.array_equal(cut(images, 4)[1, 1, 2], images[1, 4:8, 8:12].reshape(-1))
@@ -140,7 +140,7 @@ def test_codes_and_back() -> None:
 
 
 def test_every_training_is_a_command(tmp_path: Path) -> None:
-    from trainings import TRAININGS
+    from learning.trainings import TRAININGS
 
     parser = cli.build_parser()
     for training in TRAININGS.values():
@@ -151,7 +151,7 @@ def test_every_training_is_a_command(tmp_path: Path) -> None:
 
 
 def test_short_trainings(tmp_path: Path) -> None:
-    import trained_runs
+    from learning import trained_runs
 
     names = "autoencoder,pixelsnail upper codes,pixelsnail lower codes"
     command = ["--quick", "--only", names, "--samples", "2", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
@@ -166,7 +166,7 @@ def test_short_trainings(tmp_path: Path) -> None:
 
 
 def test_data_that_are_not_there_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    import trained_runs
+    from learning import trained_runs
 
     with pytest.raises(SystemExit):
         trained_runs.main(["--only", "pixelcnnpp", "--data", str(tmp_path)])
@@ -178,7 +178,7 @@ def test_data_that_are_not_there_are_named(capsys: pytest.CaptureFixture[str], t
 
 def test_shipped_images() -> None:
     """Small, of the stated range, and nothing that is held out is trained on."""
-    from ablation_variants import DATA
+    from learning.ablation_variants import DATA
 
     assert sum(file.stat().st_size for file in (BENCHMARKS / "data").iterdir()) < 300_000
     for name, channels, train, test in (("digits8", 1, 1437, 360), ("emoji8", 3, 3380, 200)):

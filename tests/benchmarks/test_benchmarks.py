@@ -25,13 +25,13 @@ from pixelfast.engines.reference import run as interpret
 
 @pytest.fixture(scope="module", autouse=True)
 def path() -> Iterator[None]:
-    with importable("micro"):
+    with importable():
         yield
 
 
 @pytest.fixture
 def results() -> ModuleType:
-    import results
+    from speed import results
 
     return results
 
@@ -131,7 +131,7 @@ def test_other_files_are_no_results(results: ModuleType, data: dict[str, Any]) -
 
 
 def test_a_row_whose_gate_fails_has_no_speed(results: ModuleType) -> None:
-    import report
+    from speed import report
 
     cell = cell_of(results)
     failed = results.withhold(cell.row("cpu"), results.Gate(False, reason="3 wrong draws"))
@@ -146,7 +146,7 @@ def test_a_row_whose_gate_fails_has_no_speed(results: ModuleType) -> None:
 
 
 def test_an_engine_that_draws_wrong_images_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import worker
+    from speed import worker
 
     tiny_model(monkeypatch)
     job = worker.Job("tiny", (1, 7, 5), (3,), ("naive", "reference"), runs=1, threads=1, yardstick="default")
@@ -167,8 +167,7 @@ def test_an_engine_that_draws_wrong_images_is_not_timed(monkeypatch: pytest.Monk
 
 
 def test_an_engine_that_draws_other_images_when_timed_is_withheld(monkeypatch: pytest.MonkeyPatch) -> None:
-    import engine_rows
-    import worker
+    from speed import engine_rows, worker
 
     tiny_model(monkeypatch)
     measure = worker.Worker(worker.Job("tiny", (1, 7, 5), (3,), ("reference",), runs=1, threads=1, yardstick="none"))
@@ -187,8 +186,8 @@ def test_an_engine_that_draws_other_images_when_timed_is_withheld(monkeypatch: p
 
 
 def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    import models
-    from borrowed import DataMaskedConv2d
+    from speed import models
+    from speed.borrowed import DataMaskedConv2d
 
     def build(shape: Any) -> nn.Module:
         return nn.Sequential(DataMaskedConv2d("A", 1, 6, 5), nn.ReLU(), nn.Conv2d(6, 4, 1))
@@ -201,7 +200,7 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_steps_of_the_usual_loop_are_spread() -> None:
-    from usual_loop import spread
+    from speed.usual_loop import spread
 
     assert spread(5, 28, 28, 3) == [(0, 2, 0), (7, 8, 1), (14, 14, 2), (20, 19, 0), (27, 25, 1)]
     assert [row for row, _, _ in spread(5, 3, 4, 1)] == [0, 1, 2]
@@ -211,11 +210,10 @@ def test_the_steps_of_the_usual_loop_are_spread() -> None:
 
 @pytest.mark.parametrize("crop", [False, True])
 def test_the_usual_loop_draws_what_it_should(monkeypatch: pytest.MonkeyPatch, crop: bool) -> None:
-    import models
-    from usual_loop import UsualLoop
-
     import pixelfast
     from pixelfast.inputs.conditions import Conditions
+    from speed import models
+    from speed.usual_loop import UsualLoop
 
     tiny_model(monkeypatch)
     module, head = models.MODELS["tiny"].make((1, 7, 5))
@@ -230,10 +228,10 @@ def test_the_usual_loop_draws_what_it_should(monkeypatch: pytest.MonkeyPatch, cr
 
 def test_the_usual_loop_of_a_mixture_depends_on_the_channels_before() -> None:
     from mixture_cases import Masked
-    from usual_loop import UsualLoop
 
     import pixelfast
     from pixelfast.inputs.conditions import Conditions
+    from speed.usual_loop import UsualLoop
 
     shape, head = (3, 7, 5), pixelfast.MixtureOfLogistics(9, 2, 3)
     module = Masked(head)
@@ -246,11 +244,10 @@ def test_the_usual_loop_of_a_mixture_depends_on_the_channels_before() -> None:
 
 
 def test_what_an_engine_refuses_is_a_row_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    import models
-    from engine_rows import Engines
-    from job import Job
-
     import pixelfast
+    from speed import models
+    from speed.engine_rows import Engines
+    from speed.job import Job
 
     class Sorting(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -266,7 +263,7 @@ def test_what_an_engine_refuses_is_a_row_that_says_why(monkeypatch: pytest.Monke
 
 
 def test_turns_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    import measure
+    from speed import measure
 
     seen: list[str] = []
     tasks = {name: lambda name=name: seen.append(name) for name in ("numerator", "denominator", "seldom")}
@@ -281,7 +278,7 @@ def test_turns_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("budget", "runs"), [(1000.0, 7), (9.0, 5), (0.0, 3)])
 def test_a_budget_that_is_spent_leaves_three_runs(monkeypatch: pytest.MonkeyPatch, budget: float, runs: int) -> None:
-    import measure
+    from speed import measure
 
     monkeypatch.setattr(measure, "timed", lambda task: (1.0, 1.0))
     monkeypatch.setattr(measure, "PAUSE", 0)
@@ -290,7 +287,7 @@ def test_a_budget_that_is_spent_leaves_three_runs(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_task_that_does_a_part_tells_the_whole() -> None:
-    import measure
+    from speed import measure
 
     times, _ = measure.turns({"part": lambda: 100.0}, 2)
     assert times["part"].runs == (100.0, 100.0)
@@ -298,7 +295,7 @@ def test_a_task_that_does_a_part_tells_the_whole() -> None:
 
 
 def test_the_fastest_batch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    import yardsticks
+    from speed import yardsticks
 
     sizes: list[int] = []
     cost = {1: 1.0, 4: 2.0, 16: 12.0, 20: 30.0, 64: 99.0}
@@ -327,9 +324,8 @@ def test_the_fastest_batch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_forward_in_batches_sees_every_image_with_its_condition() -> None:
-    from yardsticks import EagerForward
-
     from pixelfast.inputs.conditions import Conditions
+    from speed.yardsticks import EagerForward
 
     class Recorder(nn.Module):
         def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -346,7 +342,7 @@ def test_a_forward_in_batches_sees_every_image_with_its_condition() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="there is no /proc here")
 def test_peak_memory() -> None:
-    import measure
+    from speed import measure
 
     kept = []
     found = measure.peak_memory(lambda: torch.ones(20_000_000))  # 80 MB
@@ -359,8 +355,8 @@ def test_peak_memory() -> None:
 
 
 def test_the_traffic_of_a_program() -> None:
-    import roofline
-    import tiny
+    from micro import tiny
+    from speed import roofline
 
     made = tiny.product(inputs=3, outputs=5, taps=2, per_row=False, copies=1)
     pixels = tiny.HEIGHT * tiny.WIDTH
@@ -376,7 +372,7 @@ def test_the_traffic_of_a_program() -> None:
     [(2e-4, "200 µs"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (110.4, "110 s"), (1234.0, "20.6 min"), (1e6, "11.6 days")],
 )
 def test_times_are_written_for_people(seconds: float, text: str) -> None:
-    import texts
+    from speed import texts
 
     assert texts.duration(seconds) == text
 
@@ -385,8 +381,8 @@ def test_times_are_written_for_people(seconds: float, text: str) -> None:
 
 
 def test_lower_precisions_are_measured_where_they_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    import rows
     import run
+    from speed import rows
 
     monkeypatch.setattr(rows, "runs_here", lambda name: True)
 
@@ -407,8 +403,7 @@ def test_lower_precisions_are_measured_where_they_serve(monkeypatch: pytest.Monk
 
 
 def test_sweeps_measure_what_is_missing(results: ModuleType) -> None:
-    import job
-    import sweeps
+    from speed import job, sweeps
 
     common = job.Job("", (1, 1, 1), (), (), runs=7, threads=1)
     rows = ("naive", "reference", "cpu", "cpu-fp16w")
@@ -422,8 +417,7 @@ def test_sweeps_measure_what_is_missing(results: ModuleType) -> None:
 
 @pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
 def test_a_sweep_verifies_some_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    import job
-    import worker
+    from speed import job, worker
 
     tiny_model(monkeypatch)
     asked = job.Job("tiny", (1, 7, 5), (9,), ("cpu",), runs=1, threads=1, verified=2, yardstick="none", sweep=True)
@@ -434,8 +428,7 @@ def test_a_sweep_verifies_some_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
 def test_a_lower_precision_is_held_to_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    import job
-    import worker
+    from speed import job, worker
 
     tiny_model(monkeypatch)
     asked = job.Job("tiny", (1, 7, 5), (3, 4), ("cpu", "cpu-fp16w"), runs=1, threads=1, lower=3, yardstick="none")
@@ -450,7 +443,7 @@ def test_a_lower_precision_is_held_to_its_own_error(monkeypatch: pytest.MonkeyPa
 
 
 def test_growth_is_told(results: ModuleType) -> None:
-    import report
+    from speed import report
 
     def cell(images: int, seconds: float, **changes: Any) -> Any:
         row = replace(cell_of(results).row("cpu"), times=results.Times((seconds,)), tuned=None)
@@ -469,7 +462,7 @@ def test_growth_is_told(results: ModuleType) -> None:
 
 
 def test_targets_are_compared(results: ModuleType) -> None:
-    import targets
+    from speed import targets
 
     rows = (replace(cell_of(results).row("cpu"), flops=8e8),)
     cell = cell_of(results, images=16, shape=(1, 28, 28), rows=rows)
@@ -488,7 +481,7 @@ def test_targets_are_compared(results: ModuleType) -> None:
 
 
 def test_changes_beyond_the_spread_are_flagged(results: ModuleType) -> None:
-    import baseline
+    from speed import baseline
 
     def run(*seconds: float) -> Any:
         row = replace(cell_of(results).row("cpu"), times=results.Times(seconds))
@@ -508,7 +501,7 @@ def test_changes_beyond_the_spread_are_flagged(results: ModuleType) -> None:
 
 
 def test_a_comparison_says_what_makes_it_doubtful(results: ModuleType) -> None:
-    import baseline
+    from speed import baseline
 
     then = run_of(results, cell_of(results))
     failed = results.withhold(cell_of(results).row("cpu"), results.Gate(False, reason="wrong"))
@@ -562,7 +555,7 @@ def test_a_failed_row_gives_an_exit_code(
 
 def test_a_process_that_dies_gives_failed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     import run
-    import worker
+    from speed import worker
 
     job = worker.Job("no such model", (1, 7, 5), (2, 3), ("naive", "cpu"), runs=1, threads=1)
     cells = run.in_process(job)
@@ -605,7 +598,7 @@ def test_quick_runs_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     if cell.tuned is not None and cell.row("cpu") is not None:  # there is glibc
         assert cell.ratio_tuned(cell.row("cpu")) > 0
     capfd.readouterr()
-    second = cell_of(sys.modules["results"])
+    second = cell_of(sys.modules["speed.results"])
     arguments += ["--out", str(tmp_path / "second"), "--baseline", str(out / "results.json")]
     assert run.main(arguments, start=lambda job: [cell, second]) == 0
     assert "0 faster, 0 slower" in capfd.readouterr().out
@@ -614,8 +607,7 @@ def test_quick_runs_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 
 def test_pictures(results: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    import plots
-    import sweeps
+    from speed import plots, sweeps
 
     cells = [cell_of(results, images=images) for images in (1, sweeps.TOGETHER)]
     cells.append(cell_of(results, shape=(1, 14, 10)))
@@ -631,7 +623,7 @@ def test_pictures(results: ModuleType, tmp_path: Path) -> None:
 
 
 def test_every_model_can_be_built() -> None:
-    import models
+    from speed import models
 
     for name, entry in models.MODELS.items():
         module, head = entry.make(entry.shape)
@@ -646,7 +638,7 @@ def test_every_model_can_be_built() -> None:
 
 
 def test_tiny_programs_run() -> None:
-    import tiny
+    from micro import tiny
 
     for made in (
         tiny.product(5, 7, 2, True, 2),
@@ -664,7 +656,7 @@ def test_tiny_programs_run() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is measured on Linux")
 def test_the_machine_is_measured() -> None:
-    import machine
+    from speed import machine
 
     if isinstance(reason := machine.compiled(), str):
         pytest.skip(reason)
@@ -673,7 +665,7 @@ def test_the_machine_is_measured() -> None:
 
 
 def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import machine
+    from speed import machine
 
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert "no C++ compiler (no-such-compiler)" in machine.build(tmp_path)

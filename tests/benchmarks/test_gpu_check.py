@@ -22,9 +22,8 @@ SAYS = "import json, sys, time\ndef say(**record): print(json.dumps(record), flu
 
 
 @pytest.fixture(autouse=True)
-def path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def path() -> Iterator[None]:
     with importable():
-        monkeypatch.syspath_prepend(BENCHMARKS / "gpu")
         yield
 
 
@@ -246,22 +245,23 @@ def test_without_a_gpu_a_part_says_so(
     if "triton" in name:
         pytest.importorskip("triton", reason="Triton is not installed")
     monkeypatch.setattr(sys, "argv", [name, *(["a", str(tmp_path)] if name == "speed" else [])])
-    assert importlib.import_module(name).main() == 0
+    assert importlib.import_module(f"gpu.{name}").main() == 0
     assert json.loads(capsys.readouterr().out) == {"kind": "skipped", "reason": "no CUDA device"}
 
 
 def test_the_tests_for_a_gpu_are_found() -> None:
-    names = {Path(file).name for file in importlib.import_module("checks").files()}
+    names = {Path(file).name for file in importlib.import_module("gpu.checks").files()}
     assert {"test_triton_gpu.py", "test_gated_gpu.py", "test_cuda.py"} <= names
 
 
 def test_each_test_is_a_record(tmp_path: Path) -> None:
-    from process import parsed
+    from gpu.process import parsed
 
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(BENCHMARKS / 'gpu')!r})\n"
-        "import checks\nchecks.without_gpu = lambda: False\nchecks.files = lambda: ['test_some.py']\nsys.exit(checks.main())\n",
+        f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "from gpu import checks\nchecks.without_gpu = lambda: False\nchecks.files = lambda: ['test_some.py']\n"
+        "sys.exit(checks.main())\n",
         encoding="utf-8",
     )
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: here\n", encoding="utf-8")
@@ -284,7 +284,7 @@ def test_each_test_is_a_record(tmp_path: Path) -> None:
 
 
 def test_a_bare_checkout_can_be_imported(tmp_path: Path) -> None:
-    package = importlib.import_module("package")
+    package = importlib.import_module("gpu.package")
     package.lay_out(tmp_path)
     code = "import pixelfast, pixelfast.kernels as k, pixelfast.models; print(pixelfast.__file__, k.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -296,9 +296,9 @@ def test_a_bare_checkout_can_be_imported(tmp_path: Path) -> None:
 
 
 def test_rows_of_the_speed_report() -> None:
-    from results import Cell, Gate, Row, Times
+    from speed.results import Cell, Gate, Row, Times
 
-    speed = importlib.import_module("speed")
+    speed = importlib.import_module("gpu.speed")
     rows = (
         Row("naive", "ok", times=Times((20.0,)), steps=2, gate=Gate(True)),
         Row("triton", "ok", times=Times((0.1, 0.2, 0.3)), compile_s=2.0, gate=Gate(True, 100, 1, 1, 1e-6)),

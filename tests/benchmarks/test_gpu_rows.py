@@ -31,7 +31,7 @@ def path() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    import models
+    from speed import models
 
     def build(shape: Any) -> nn.Module:
         return GatedPixelCNN(shape, levels=5, features=6, layers=1, classes=3)
@@ -40,7 +40,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(*rows: str, images: tuple[int, ...] = (3,), **options: Any) -> Any:
-    from job import Job
+    from speed.job import Job
 
     defaults = {"runs": 1, "threads": 1, "budget": 1.0, "device": "cuda", "yardstick": "default"}
     return Job("tiny", SHAPE, images, rows, **{**defaults, **options})
@@ -48,7 +48,7 @@ def job(*rows: str, images: tuple[int, ...] = (3,), **options: Any) -> Any:
 
 def measured(*rows: str, **options: Any) -> tuple[list[Any], list[Any]]:
     """The cells of a job, and what was saved on the way."""
-    from gpu_worker import GpuWorker
+    from gpu.worker import GpuWorker
 
     saved: list[Any] = []
     cells = GpuWorker(job(*rows, **options), lambda cells: saved.append(list(cells)), "cpu").run()
@@ -127,15 +127,15 @@ def test_what_has_not_begun_when_time_is_over_is_left_out() -> None:
 
 def test_a_process_that_hangs_gives_what_it_had_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import run
-    import worker
-    from results import Cell, Gate, Row, Times, to_json
+    from speed import processes
+    from speed.results import Cell, Gate, Row, Times, to_json
 
     row = Row("naive", "ok", times=Times((1.0,)), gate=Gate(True))
     saved = json.dumps([to_json(Cell("tiny", SHAPE, 3, (row,)))])
     script = tmp_path / "worker.py"
     script.write_text(f"import sys, time\nopen(sys.argv[1], 'w').write({saved!r})\ntime.sleep(600)\n", encoding="utf-8")
-    monkeypatch.setattr(worker, "__file__", str(script))
-    monkeypatch.setattr(run, "KILLED_AFTER", 4.0)
+    monkeypatch.setitem(run.WORKERS, "cuda", script)
+    monkeypatch.setattr(processes, "KILLED_AFTER", 4.0)
     told: list[Any] = []
     first, other = run.in_process(job("naive", "triton", images=(3, 1), limit=1.0), told.append)
     assert [(row.name, row.status) for row in first.rows] == [("naive", "ok"), ("triton", "failed")]
@@ -145,8 +145,8 @@ def test_a_process_that_hangs_gives_what_it_had_saved(monkeypatch: pytest.Monkey
 
 
 def test_what_is_asked_for_on_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import rows
     import run
+    from speed import rows
 
     monkeypatch.setattr(rows, "runs_here", lambda name: True)
 
@@ -180,8 +180,8 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_of_the_captured_loop_stays_on_its_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors without numbers: any that were left on the processor, or looked at, end it, as they would end a capture."""
-    from gpu_rows import GraphLoop
-    from usual_loop import UsualLoop
+    from gpu.rows import GraphLoop
+    from speed.usual_loop import UsualLoop
 
     module = MODELS[name]().eval()
     head, shape = module.head, module.shape
@@ -199,8 +199,8 @@ def test_a_step_of_the_captured_loop_stays_on_its_device(name: str, monkeypatch:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_captured_loop_draws_what_it_should(name: str) -> None:
-    from gpu_rows import GraphLoop
-    from usual_loop import UsualLoop
+    from gpu.rows import GraphLoop
+    from speed.usual_loop import UsualLoop
 
     module = MODELS[name]().eval()
     head, shape = module.head, module.shape
@@ -218,7 +218,7 @@ def test_the_captured_loop_draws_what_it_should(name: str) -> None:
 
 
 def test_verifying_turns_tf32_off_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    import gpu_rows
+    from gpu import rows as gpu_rows
 
     seen: list[tuple[bool, bool]] = []
     flags = torch.backends.cudnn
@@ -234,7 +234,7 @@ def test_verifying_turns_tf32_off_and_nothing_else(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_belongs_beside_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, report = importlib.import_module("machine"), importlib.import_module("report")
+    machine, report = importlib.import_module("speed.machine"), importlib.import_module("speed.report")
     properties = type("P", (), {"name": "GPU 9", "multi_processor_count": 7, "total_memory": 3 << 30, "major": 9, "minor": 0})
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)

@@ -18,16 +18,15 @@ HOPS = BENCHMARKS / "gpu" / "hops.h"
 
 
 @pytest.fixture(autouse=True)
-def path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def path() -> Iterator[None]:
     with importable():
-        monkeypatch.syspath_prepend(BENCHMARKS / "gpu")
         yield
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 def test_they_compile(tmp_path: Path) -> None:
     program = tmp_path / "latencies"
-    assert importlib.import_module("latencies").build(program) is None
+    assert importlib.import_module("gpu.latencies").build(program) is None
     run = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
     lines = [json.loads(line) for line in run.stdout.splitlines()]
     if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9:
@@ -40,7 +39,7 @@ def test_they_compile(tmp_path: Path) -> None:
 
 
 def test_without_nvcc_the_reason_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    latencies = importlib.import_module("latencies")
+    latencies = importlib.import_module("gpu.latencies")
     monkeypatch.setattr(latencies.shutil, "which", lambda name: None)
     assert latencies.build(tmp_path / "latencies") == "there is no nvcc"
 

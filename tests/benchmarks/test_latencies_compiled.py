@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from compiling import SHARED, compile_kernel
-from scripts import BENCHMARKS, importable
+from scripts import importable
 
 pytest.importorskip("triton", reason="Triton is not installed")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -16,12 +16,9 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 @pytest.mark.parametrize("warps", [4, 8])
 @pytest.mark.parametrize(("kind", "images"), [("fp32", 16), ("fp16", 8), ("fp16", 16), ("fp16", 32)])
-def test_a_stage_compiles_within_the_machine(
-    kind: str, images: int, warps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS / "gpu")
+def test_a_stage_compiles_within_the_machine(kind: str, images: int, warps: int, tmp_path: Path) -> None:
     with importable():
-        import triton_latencies as timed
+        from gpu import triton_latencies as timed
 
         arguments = {"x": f"*{kind}", "weights": f"*{kind}", "stages": "i32"}
         constants = {"FEATURES": timed.FEATURES, "IMAGES": images, "WEIGHTS": timed.WEIGHTS}

@@ -1,4 +1,4 @@
-"""The files of benchmarks/ import each other by name, as they do when one of them is run; tests import them the same way."""
+"""The folders of benchmarks/ are imported from there, as they are when a program of it runs; tests import them the same way."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @contextmanager
-def importable(*folders: str) -> Iterator[None]:
-    """benchmarks/ on the path, and these folders in it; afterwards nothing of it stays imported."""
-    before, paths = set(sys.modules), [str(BENCHMARKS), *(str(BENCHMARKS / folder) for folder in folders)]
-    sys.path[:0] = paths
+def importable() -> Iterator[None]:
+    """benchmarks/ first on the path, whatever else has a name that is there; afterwards everything is as it was."""
+    ours = {path.stem for path in BENCHMARKS.iterdir()}
+    others = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in ours}
+    sys.path.insert(0, str(BENCHMARKS))
     try:
         yield
     finally:
-        for path in paths:
-            sys.path.remove(path)
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and BENCHMARKS in Path(file).parents:
-                del sys.modules[name]
+        sys.path.remove(str(BENCHMARKS))
+        for name in [name for name in sys.modules if name.partition(".")[0] in ours]:
+            del sys.modules[name]
+        sys.modules.update(others)

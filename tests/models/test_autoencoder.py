@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from causal import assert_causal, dependencies, randomise
-from learning import digits, emoji, falls
 from oracle import compare, trace
 from torch import Tensor
 
 import pixelfast
+from learning import digits, emoji, falls
 from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelCNNAutoencoder
 from pixelfast.training.options import TrainOptions

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from causal import assert_causal, dependencies, randomise
-from learning import assert_initialised, digits, emoji, falls
 from oracle import compare, trace
 
 import pixelfast
+from learning import assert_initialised, digits, emoji, falls
 from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelCNNpp
 from pixelfast.training.options import TrainOptions

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from causal import assert_causal, dependencies, randomise
-from learning import digits, emoji, falls
 from torch import Tensor
 
 import pixelfast
+from learning import digits, emoji, falls
 from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelRNN
 from pixelfast.models.pixelrnn import DiagonalBiLSTM, RowLSTM, skew, unskew

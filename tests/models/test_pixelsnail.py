@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from causal import assert_causal, dependencies, randomise
-from learning import assert_initialised, digits, emoji, falls
 from oracle import compare, first, trace
 from torch import Tensor
 
 import pixelfast
+from learning import assert_initialised, digits, emoji, falls
 from pixelfast.errors import InvalidInput
 from pixelfast.models import PixelSNAIL
 from pixelfast.models.pixelsnail import CausalAttention

@@ -42,7 +42,7 @@ def path() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_beats_independent_pixels_on_held_out_digits(name: str) -> None:
-    from histogram import independent_pixels
+    from learning.histogram import independent_pixels
 
     found = data.load(DIGITS, LEVELS, source_levels=LEVELS)
     images, held_out = found.images[:480], found.test_images[:180]

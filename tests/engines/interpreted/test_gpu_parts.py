@@ -10,22 +10,21 @@ from typing import Any
 
 import pytest
 import torch
-from scripts import BENCHMARKS, importable
+from scripts import importable
 from torch import nn
 
 from pixelfast.models import GatedPixelCNN
 
 
 @pytest.fixture(autouse=True)
-def path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def path() -> Iterator[None]:
     with importable():
-        monkeypatch.syspath_prepend(BENCHMARKS / "gpu")
         yield
 
 
 @pytest.fixture
 def training(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = importlib.import_module("training")
+    module = importlib.import_module("gpu.training")
     monkeypatch.setattr(module, "RUNS", 1)
     monkeypatch.setattr(module, "WARM", 0)
     return module
@@ -33,7 +32,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.float16, 2e-3)])
 def test_a_persistent_program_goes_through_its_stages(dtype: torch.dtype, most: float) -> None:
-    timed = importlib.import_module("triton_latencies")
+    timed = importlib.import_module("gpu.triton_latencies")
     assert timed.error_of_stages(3, 16, dtype, "cpu", 4) <= most
 
 
@@ -63,9 +62,9 @@ def test_wrong_gradients_have_no_time(
 
 
 def test_the_engine_s_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    import models
-    from gpu_worker import GpuWorker
-    from job import Job
+    from gpu.worker import GpuWorker
+    from speed import models
+    from speed.job import Job
 
     def build(shape: Any) -> nn.Module:
         return GatedPixelCNN(shape, levels=5, features=6, layers=1, classes=3)

@@ -1,6 +1,6 @@
 """The Triton engine's kernels compiled ahead of time for sm_90: every variant that it would launch for models a to d.
 
-Widths and numbers of images are those of benchmarks/models.py; further layers and rows would launch the same kernels again.
+Widths and numbers of images are those of benchmarks/speed/models.py; further layers and rows would launch the same kernels.
 """
 
 from __future__ import annotations

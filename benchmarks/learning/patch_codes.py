@@ -1,6 +1,6 @@
 """Codes of two levels for images, as priors over codes are trained on them: vector quantisation of patches by k-means.
 
-    python benchmarks/patch_codes.py fashion5k.npz --out codes/
+    python benchmarks/learning/patch_codes.py fashion5k.npz --out codes/
 
 The upper level has one code for each 4x4 patch, the lower level one for each 2x2 patch of what the upper level leaves. No
 auto-encoder is learned, but the codes are those of real images, and have what a prior over codes learns from: numbers without

@@ -13,12 +13,13 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from plot_roofline import roofline
-from plot_style import COLUMNS, DPI, FORWARD, STYLES, finish, grid, only_ticks, plain_log, style, time_tick
-from results import Cell, Row, Run
-from rows import ROWS
-from sweeps import SIZED, TOGETHER, by_images, by_size, pixels, published
-from texts import significant
+
+from speed.plot_roofline import roofline
+from speed.plot_style import COLUMNS, DPI, FORWARD, STYLES, finish, grid, only_ticks, plain_log, style, time_tick
+from speed.results import Cell, Row, Run
+from speed.rows import ROWS
+from speed.sweeps import SIZED, TOGETHER, by_images, by_size, pixels, published
+from speed.texts import significant
 
 
 def draw(folder: Path, run: Run) -> list[str]:

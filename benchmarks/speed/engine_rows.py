@@ -8,18 +8,18 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-import rows as row_names
 import torch
-from job import Job, say, short
-from measure import Memory, peak_memory
-from models import Model
-from results import Gate, Row, withhold
-from roofline import traffic
 from torch import Tensor, nn
 
 import pixelfast
 from pixelfast.distributions.base import Head
 from pixelfast.trace.output import OutputLayout
+from speed import rows as row_names
+from speed.job import Job, say, short
+from speed.measure import Memory, peak_memory
+from speed.models import Model
+from speed.results import Gate, Row, withhold
+from speed.roofline import traffic
 
 SEED = 0
 PART_ROWS = 2

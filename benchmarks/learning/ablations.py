@@ -1,8 +1,8 @@
 """The classic ablations by one command each: train every variant with several seeds, and compare bits/dim of held-out images.
 
-    python benchmarks/ablations.py layer-norm|blocks|colour|skips|blind-spot|all [--seeds 3] [--epochs N] [--out FOLDER]
-    python benchmarks/ablations.py all --data mnist.npz --levels 4          on data of yours
-    python benchmarks/ablations.py all --quick                              is everything in order?
+    python benchmarks/learning/ablations.py layer-norm|blocks|colour|skips|blind-spot|all [--seeds 3] [--epochs N]
+    python benchmarks/learning/ablations.py all --data mnist.npz --levels 4          on data of yours
+    python benchmarks/learning/ablations.py all --quick                              is everything in order?
 
 `ablation_variants.py` lists them. Without --data they run on the small images in benchmarks/data. Each run keeps its state in
 --runs: an interrupted command goes on, and variants that two ablations share are trained once. Writes `report.md`,
@@ -20,16 +20,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
-from ablation_report import write_report
-from ablation_variants import ABLATIONS, DATA, Ablation, Images, Variant, unseen, weights
-from histogram import independent_pixels
-from surroundings import conditions
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import torch
+
+from learning.ablation_report import write_report
+from learning.ablation_variants import ABLATIONS, DATA, Ablation, Images, Variant, unseen, weights
+from learning.histogram import independent_pixels
 from pixelfast import data
 from pixelfast.errors import InvalidInput, PixelfastError
 from pixelfast.training.options import TrainOptions
 from pixelfast.training.train import train
+from speed.surroundings import conditions
 
 QUICK = 40
 """Images of a quick run."""
@@ -87,7 +90,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def results_folder(today: str, which: str) -> Path:
-    return Path(__file__).parent / "results" / f"{today}-ablations{'' if which == 'all' else f'-{which}'}"
+    return Path(__file__).parents[1] / "results" / f"{today}-ablations{'' if which == 'all' else f'-{which}'}"
 
 
 def ablation(name: str, asked: Ablation, args: argparse.Namespace) -> dict[str, Any]:

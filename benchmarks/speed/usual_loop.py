@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import wait
-from results import extrapolate
 from torch import Tensor
 
 from pixelfast.distributions.base import Head
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.trace.output import OutputLayout
+from speed.measure import wait
+from speed.results import extrapolate
 
 Forward = Callable[..., Any]
 CPU = torch.device("cpu")

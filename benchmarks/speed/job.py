@@ -8,8 +8,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-import machine
-from models import Shape
+from speed import machine
+from speed.models import Shape
 
 BEGAN = time.perf_counter()
 

@@ -9,9 +9,10 @@ from typing import Any
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from plot_style import finish, plain_log
-from results import Run
-from sweeps import published
+
+from speed.plot_style import finish, plain_log
+from speed.results import Run
+from speed.sweeps import published
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
 

@@ -41,11 +41,11 @@ def section(name: str, found: Mapping[str, Any]) -> str:
     blind = "unseen" in variants[0]
     shape = "×".join(map(str, found["shape"]))
     lines = [
-        f"## {found['title']}\n\n`python benchmarks/ablations.py {name}`: {found['images']:,} images of {found['data']} ",
-        f"({shape}, ",
-        f"{found['levels']} levels), {found['held_out']:,} held out; {counted(options['epochs'], 'epoch')}, batches of ",
-        f"{options['batch_size']}, learning rate {options['lr']:g} falling to 0, {counted(seeds, 'seed')}. Independent pixels ",
-        f"with the frequencies of each place: {found['independent_pixels']:.3f}.\n\n",
+        f"## {found['title']}\n\n`python benchmarks/learning/ablations.py {name}`: {found['images']:,} ",
+        f"images of {found['data']} ({shape}, {found['levels']} levels), {found['held_out']:,} held out; ",
+        f"{counted(options['epochs'], 'epoch')}, batches of {options['batch_size']}, learning rate {options['lr']:g} ",
+        f"falling to 0, {counted(seeds, 'seed')}. Independent ",
+        f"pixels with the frequencies of each place: {found['independent_pixels']:.3f}.\n\n",
         f"| variant | weights | {'past not seen | ' if blind else ''}trained on | held out | difference |\n",
         f"| --- | --- | {'--- | ' if blind else ''}--- | --- | --- |\n",
     ]
@@ -99,7 +99,8 @@ def plot(file: Path, found: Mapping[str, Any], facts: Mapping[str, str]) -> bool
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
-    from plot_style import DPI
+
+    from speed.plot_style import DPI
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
     ends: list[float] = []

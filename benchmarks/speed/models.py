@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from borrowed import BinaryResidual, CodePrior, DilatedGated, LatticeNet, PlainStack
 from torch import nn
 
 import pixelfast
 from pixelfast import Bernoulli, Categorical
 from pixelfast.distributions.base import Head
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNAutoencoder, PixelCNNpp, PixelRNN, PixelSNAIL
+from speed.borrowed import BinaryResidual, CodePrior, DilatedGated, LatticeNet, PlainStack
 
 Shape = tuple[int, int, int]
 QUICK_SIDE = 10

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from surroundings import conditions, processor, processors_in_use
 
 from pixelfast.engines import cpu
+from speed.surroundings import conditions, processor, processors_in_use
 
 SOURCE = Path(__file__).with_name("peak.cpp")
 LIBRARY = "PIXELFAST_PEAK_LIBRARY"

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import baseline
-import sweeps
-import targets
-from models import MODELS
-from results import Cell, Forward, Row, Run
-from rows import ROWS, USUAL
-from texts import duration, significant, size
+from speed import baseline, sweeps, targets
+from speed.models import MODELS
+from speed.results import Cell, Forward, Row, Run
+from speed.rows import ROWS, USUAL
+from speed.texts import duration, significant, size
 
 COLUMNS = (
     "row", "time", "spread", "runs", "images/s", "speed-up", "R", "R tuned", "of peak", "memory", "compile", "error",

@@ -1,7 +1,7 @@
 """Train every architecture for a few minutes on real images, and write down how far bits/dim fall.
 
-    python benchmarks/trained_runs.py --data FOLDER [--only NAME,NAME] [--runs runs/short] [--out FOLDER]
-    python benchmarks/trained_runs.py --quick       one epoch of a few of the small images in benchmarks/data
+    python benchmarks/learning/trained_runs.py --data FOLDER [--only NAME,NAME] [--runs runs/short] [--out FOLDER]
+    python benchmarks/learning/trained_runs.py --quick       one epoch of a few of the small images in benchmarks/data
 
 Each run is the command `pixelfast train` as anybody would call it; `trainings.py` lists them. A run that was interrupted goes
 on where it stopped, and one that is finished is not repeated. Writes `report.md`, `results.json` and `samples.png`.
@@ -20,21 +20,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from histogram import independent_pixels
-from patch_codes import write_codes
-from surroundings import conditions
-from torch import nn
-from trained_report import write_report
-from trainings import CODES, TRAININGS, Training
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import torch
+from torch import nn
+
+from learning.histogram import independent_pixels
+from learning.patch_codes import write_codes
+from learning.trained_report import write_report
+from learning.trainings import CODES, TRAININGS, Training
 from pixelfast import data
 from pixelfast.cli import main as cli
 from pixelfast.files import checkpoint
 from pixelfast.models import PixelCNNAutoencoder
 from pixelfast.training.train import STATE, bits_per_dim
+from speed.surroundings import conditions
 
-SMALL = Path(__file__).parent / "data"
+SMALL = Path(__file__).parents[1] / "data"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,8 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-from results import Run
+
+from speed.results import Run
 
 STYLES: dict[str, tuple[str, str, str]] = {
     "naive": ("#000000", "o", "usual loop (extrapolated)"),

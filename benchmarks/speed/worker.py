@@ -1,4 +1,4 @@
-"""Measures one model, in a process of its own: `python worker.py` reads a job from its input and writes cells to a file.
+"""Measures one model on a processor, in a process of its own: see `processes.py`.
 
 A process for each model, because the allocator cannot be tuned and untuned again: everything is first measured as PyTorch and
 glibc come, for all numbers of images; then the allocator is told to keep large blocks, and sampling and the tuned forward take
@@ -7,25 +7,27 @@ turns once more. It also keeps one model's memory out of another's high-water ma
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import machine
-import rows as row_names
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import torch
-from engine_rows import SEED, Engines
-from job import Job, say, short
-from loop_rows import STEP_SECONDS, Loop, Loops
-from measure import Task, turns
-from models import MODELS
-from results import Cell, Forward, Row, to_json
 from torch import Tensor
-from yardsticks import EagerForward, Tried, fastest
 
 from pixelfast.inputs.conditions import Conditions
+from speed import machine
+from speed import rows as row_names
+from speed.engine_rows import SEED, Engines
+from speed.job import Job, say, short
+from speed.loop_rows import STEP_SECONDS, Loop, Loops
+from speed.measure import Task, turns
+from speed.models import MODELS
+from speed.processes import Saved, serve
+from speed.results import Cell, Forward, Row
+from speed.yardsticks import EagerForward, Tried, fastest
 
 LAYOUTS = ("NCHW", "channels_last")
 
@@ -128,28 +130,14 @@ class Worker:
         return self.head.encode_images(values)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do the job that comes as JSON on the standard input; the cells go to the file that is named."""
-    target = Path((sys.argv[1:] if argv is None else argv)[0])
-    job = Job.from_json(sys.stdin.read())
-
-    def save(cells: list[Cell]) -> None:
-        beside = target.with_suffix(".part")
-        beside.write_text(json.dumps([to_json(cell) for cell in cells]), encoding="utf-8")
-        beside.replace(target)  # whoever reads it never sees a half
-
-    if job.device == "cuda":
-        from gpu_worker import GpuWorker
-
-        save(GpuWorker(job, save).run())
-    else:
-        save(measure_netket(job) if job.rows == (row_names.NETKET,) else Worker(job).run())
-    return 0
+def measured(job: Job, _: Saved) -> list[Cell]:
+    """The cells of any job on a processor."""
+    return measure_netket(job) if job.rows == (row_names.NETKET,) else Worker(job).run()
 
 
 def measure_netket(job: Job) -> list[Cell]:
     """NetKet's rows; it brings threads of its own and is imported only here."""
-    import netket_row
+    from speed import netket_row
 
     return [
         Cell(job.model, job.shape, images, (netket_row.measure(MODELS[job.model], job.shape, images, job.runs, job.threads),))
@@ -158,4 +146,4 @@ def measure_netket(job: Job) -> list[Cell]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(measured))

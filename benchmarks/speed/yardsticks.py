@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from measure import Memory, Task, peak_memory, timed
 from torch import Tensor, nn
 
 from pixelfast.inputs.conditions import Conditions
+from speed.measure import Memory, Task, peak_memory, timed
 
 BATCHES = (1, 4, 16, 64, 256)
 """Images that go through a forward at once, at most all of them."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from results import Cell, Row, Run, Times
-from surroundings import BUSY
-from texts import duration
+from speed.results import Cell, Row, Run, Times
+from speed.surroundings import BUSY
+from speed.texts import duration
 
 Verdict = Literal["faster", "slower", "same"]
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from pixelfast.models import MODELS
 
-FOLDER = Path(__file__).parent / "data"
+FOLDER = Path(__file__).parents[1] / "data"
 
 
 @dataclass(frozen=True)

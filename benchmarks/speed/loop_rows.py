@@ -6,13 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import rows as row_names
 import torch
-from job import Job, say, short
-from models import Model
-from results import Gate, Row, Times
 from torch import Tensor, nn
-from usual_loop import UsualLoop
 
 from pixelfast.distributions import noise
 from pixelfast.distributions.base import Head
@@ -20,6 +15,11 @@ from pixelfast.inputs.conditions import Conditions
 from pixelfast.precision import PRECISIONS
 from pixelfast.trace.output import OutputLayout, candidates
 from pixelfast.verify import relative_error
+from speed import rows as row_names
+from speed.job import Job, say, short
+from speed.models import Model
+from speed.results import Gate, Row, Times
+from speed.usual_loop import UsualLoop
 
 STEP_SECONDS = 2.0
 """A step goes over as many images as suit the forward best, but takes no longer, or measuring would take minutes."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from results import Times
+
+from speed.results import Times
 
 LEAST = 3
 """Runs that are made even if the budget is spent."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import rows as row_names
-from job import Job
-from models import MODELS
-from results import Cell, Row, Run
-from texts import duration
+from speed import rows as row_names
+from speed.job import Job
+from speed.models import MODELS
+from speed.results import Cell, Row, Run
+from speed.texts import duration
 
 COUNTS: dict[str, dict[str, tuple[int, ...]]] = {
     "short": {"a": (4, 256), "digits": (4, 16, 256, 1024), "lattice": (1, 4, 16, 256, 4096)},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models import MODELS
-from results import Cell, Run
-from texts import duration
+from speed.models import MODELS
+from speed.results import Cell, Run
+from speed.texts import duration
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from patch_codes import decode
 from torch import Tensor
-from trainings import CODES
 
 import pixelfast
+from learning.patch_codes import decode
+from learning.trainings import CODES
 from pixelfast import data, pictures
 from pixelfast.errors import UnsupportedModel
 from pixelfast.files import checkpoint
@@ -49,7 +49,7 @@ def write_report(
     lines += [result["command"] + "\n" for result in results]
     lines.append("```\n")
     if any(result["data"].startswith(CODES) for result in results):
-        lines.append("\nCodes are those of `python benchmarks/patch_codes.py fashion5k.npz --out fashion-codes`.\n")
+        lines.append("\nCodes are those of `python benchmarks/learning/patch_codes.py fashion5k.npz --out fashion-codes`.\n")
     if samples:
         drawn, checks = [], []
         for result in results:

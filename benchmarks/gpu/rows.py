@@ -15,16 +15,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import rows as row_names
 import torch
-from engine_rows import PART_IMAGES, PART_ROWS, SEED
-from job import Job, short
-from loop_rows import PLAIN_STEPS, Loop, Loops
-from measure import tf32, wait
-from models import Model
-from results import Gate
 from torch import Tensor, nn
-from usual_loop import CPU, UsualLoop
 
 from pixelfast import EngineUnavailable, UnsupportedModel
 from pixelfast.distributions import noise
@@ -36,6 +28,14 @@ from pixelfast.engines.triton.engine import TritonEngine
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.pipeline import Compiled, evaluate_fields
 from pixelfast.verify import compare, relative_error
+from speed import rows as row_names
+from speed.engine_rows import PART_IMAGES, PART_ROWS, SEED
+from speed.job import Job, short
+from speed.loop_rows import PLAIN_STEPS, Loop, Loops
+from speed.measure import tf32, wait
+from speed.models import Model
+from speed.results import Gate
+from speed.usual_loop import CPU, UsualLoop
 
 SAME_LOGITS = 1e-2
 """How far a loop's logits may lie from the plain one's, over their standard deviation: PyTorch's convolutions may use TF32."""
@@ -291,4 +291,3 @@ def drawing(name: str, traced: Traced, images: int) -> EngineDrawing | Interpret
 def explained(error: Exception) -> tuple[str, str]:
     """Status and reason of a row that has no time: an engine that says no beforehand is no mistake."""
     return ("skipped" if isinstance(error, (EngineUnavailable, UnsupportedModel)) else "failed"), short(error)
-

@@ -1,38 +1,41 @@
-"""Measures one model on a GPU; `worker.py` calls it. What it has found is saved after every row, in case the next one hangs.
+"""Measures one model on a GPU, in a process of its own. What it has found is saved after every row, in case the next one hangs.
 
-The rows are those of `gpu_rows.py`. The yardstick is one eager forward of the module as PyTorch comes, on the same GPU:
+The rows are those of `rows.py`. The yardstick is one eager forward of the module as PyTorch comes, on the same GPU:
 float32, with TF32 in convolutions, which is PyTorch's default. Verifying turns TF32 off.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+
+if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, by its folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
-import rows as row_names
 import torch
-from engine_rows import SEED
-from gpu_rows import EngineDrawing, GpuLoops, InterpretedDrawing, Traced, drawing, explained
-from job import Job, say, short
-from loop_rows import STEP_SECONDS
-from measure import turns, wait
-from models import MODELS
-from results import Cell, Forward, Gate, Row, withhold
-from yardsticks import EagerForward, Tried, fastest
 
 import pixelfast
+from gpu.rows import EngineDrawing, GpuLoops, InterpretedDrawing, Traced, drawing, explained
 from pixelfast.inputs.conditions import Conditions
+from speed import rows as row_names
+from speed.engine_rows import SEED
+from speed.job import Job, say, short
+from speed.loop_rows import STEP_SECONDS
+from speed.measure import turns, wait
+from speed.models import MODELS
+from speed.processes import Saved, serve
+from speed.results import Cell, Forward, Gate, Row, withhold
+from speed.yardsticks import EagerForward, Tried, fastest
 
 VERIFIED = 16
 """Images of a row that are compared with the module, at most: what the comparison takes is spent on the processor."""
 
 LAST = ("cuda",)
 """Measured when all else is: its blocks wait for each other, and what hangs takes with it whatever comes after."""
-
-Save = Callable[[list[Cell]], None]
 
 
 class GpuForward(EagerForward):
@@ -55,7 +58,7 @@ class GpuWorker:
         device: "cuda"; a processor in tests.
     """
 
-    def __init__(self, job: Job, save: Save, device: str = "cuda") -> None:
+    def __init__(self, job: Job, save: Saved, device: str = "cuda") -> None:
         self.job, self.save, self.device, self.began = job, save, torch.device(device), time.perf_counter()
         torch.set_num_threads(job.threads)
         self.entry = entry = MODELS[job.model]
@@ -178,3 +181,7 @@ class GpuWorker:
     def release(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    sys.exit(serve(lambda job, save: GpuWorker(job, save).run()))

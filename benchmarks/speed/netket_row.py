@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from borrowed import LatticeNet
-from measure import timed, turns
-from models import Model, Shape
-from results import Gate, Row
-from rows import NETKET
 
 from pixelfast.precision import PRECISIONS
 from pixelfast.verify import relative_error
+from speed.borrowed import LatticeNet
+from speed.measure import timed, turns
+from speed.models import Model, Shape
+from speed.results import Gate, Row
+from speed.rows import NETKET
 
 
 def measure(entry: Model, shape: Shape, images: int, runs: int, threads: int) -> Row:

@@ -1,6 +1,6 @@
 // What this processor can do at most: float32 multiply-adds, and reading memory, by any number of pinned threads.
 //
-// benchmarks/machine.py compiles this file for the processor that it runs on (-O3 -march=native) and calls the two functions.
+// machine.py compiles this file for the processor that it runs on (-O3 -march=native) and calls the two functions.
 // Vectors are those of GCC and Clang, as wide as the target's registers; a * b + c becomes one fused multiply-add where the
 // target has one. Left out: other types than float32, writing, several NUMA nodes.
 

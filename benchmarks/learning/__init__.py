@@ -1,0 +1,1 @@
+"""What models learn: the classic ablations, and short trainings of every architecture."""

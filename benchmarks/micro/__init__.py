@@ -1,0 +1,1 @@
+"""Micro-benchmarks: tiny programs through the native engine itself."""
