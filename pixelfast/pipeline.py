@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from .causality.availability import Times, availability, find_leak, leaks
 from .distributions.base import Head
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel, described
+from .host.forking import pause, refuse_half_way
 from .host.surroundings import same_randomness
 from .inputs.conditions import Conditions
 from .ir.graph import FieldSpec, Graph
@@ -119,6 +120,7 @@ def compile_program(analysis: Analysis, head: Head) -> Compiled:
     """
     if analysis.leak is not None:
         raise analysis.leak
+    pause()
     planned = schedule(analysis.graph)
     program, field_specs = lower(planned, head)
     return Compiled(analysis, planned, program, field_specs)
@@ -130,6 +132,7 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
     found: list[Analysis] = []
     refused: UnsupportedModel | None = None
     for layout in candidates(converted.shape, IMAGES, shape, head):
+        pause()
         try:
             graph = simplify(turned(bind(converted, layout), left))
         except UnsupportedModel as error:
@@ -202,8 +205,10 @@ def _distinct(conditions: Conditions, n: int) -> tuple[Conditions, Tensor]:
 @same_randomness()
 def _run_conditions(graph: fx.GraphModule, conditions: Conditions, n: int) -> list[Tensor]:
     """Outputs of the condition graph for images two by two: for each output float32 (pairs, elements)."""
+    refuse_half_way()
     results: list[list[Tensor]] = []
     for first in range(0, n, 2):
+        pause()
         rows = torch.tensor([first, min(first + 1, n - 1)])
         pair = conditions.rows(rows, n)
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineUnavailable
+from ..host.forking import pause
 from ..ir.program import CUSTOM, Program
 from .base import OnRow, Request, Result, check, compiled_call, numerical_error
 from .packing import pack
@@ -145,6 +146,7 @@ def sample(
     try:
         reported, finished = 0, False
         while not finished:
+            pause()
             finished, rows = _asked(call.wait, reported)
             while on_row is not None and reported < rows:
                 on_row(reported, drawn)

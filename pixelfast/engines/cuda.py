@@ -11,6 +11,7 @@ import importlib
 from typing import Any
 
 from ..errors import EngineUnavailable
+from ..host.forking import resting
 from ..ir.program import CUSTOM, Attention, Map, Program
 from .base import Request, Result, check, compiled_call, numerical_error
 from .packing import pack
@@ -86,7 +87,8 @@ class CudaEngine:
         check(self.program, request)
         call, result = compiled_call(self.program, request)
         try:
-            position = self._engine.sample(**call)
+            with resting():  # a forked child has no GPU
+                position = self._engine.sample(**call)
         except (native().DeviceError, native().Unsupported) as error:
             raise EngineUnavailable(f"the CUDA engine cannot run this program: {error}") from error
         if position is not None:

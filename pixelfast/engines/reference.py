@@ -19,6 +19,7 @@ from ..distributions.base import Head
 from ..distributions.bernoulli import Bernoulli
 from ..distributions.categorical import Categorical
 from ..distributions.mixture import MixtureOfLogistics
+from ..host.forking import pause, refuse_half_way
 from ..ir.expression import evaluate
 from ..ir.program import (
     CUSTOM,
@@ -60,6 +61,7 @@ def run(
         NumericalError: parameters that describe no distribution; ``position`` is (image, row, col, channel).
     """
     check(program, request)
+    refuse_half_way()
     with torch.no_grad():
         if wave is not None:
             machine = _Machine(with_rows(program, wave.rows_in_flight), request, poison, torch.device(device))
@@ -162,6 +164,7 @@ class _Machine:
 
     def execute(self, instructions: Sequence[Instruction], row: int, columns: Columns) -> None:
         for instruction in instructions:
+            pause()
             rect = instruction.rect
             first, last = max(rect.col0, columns[0]), min(rect.col1, columns[1])
             there = instruction.lattice.columns(first, last)

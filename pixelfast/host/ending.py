@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from . import forking
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,13 +43,14 @@ def _refuse_late(me: int) -> None:
 
 @contextmanager
 def inside() -> Iterator[None]:
-    """What runs within is left before the interpreter ends."""
+    """What runs within is left before the interpreter ends, and a fork waits for it (`forking`)."""
     me = threading.get_ident()
     already = me in _inside
     _inside.add(me)
     try:
         _refuse_late(me)
-        yield
+        with forking.computing():
+            yield
     finally:
         if not already:
             _inside.discard(me)
@@ -55,12 +58,13 @@ def inside() -> Iterator[None]:
 
 @contextmanager
 def outside() -> Iterator[None]:
-    """A user's callback runs within: it may take long, wait for other threads, and is nothing that the end has to wait for."""
+    """A user's callback runs within: it may take long, wait for other threads, and neither an end nor a fork waits for it."""
     me = threading.get_ident()
     already = me in _inside
     _inside.discard(me)
     try:
-        yield
+        with forking.resting():
+            yield
     finally:
         if already:
             _inside.add(me)

@@ -3,7 +3,8 @@
 A forked child has one thread, the one that forked. A lock that another thread held in the parent would stay locked in it
 forever, so every lock of the package is one of these: the child finds them free. What another thread was changing is another
 matter. PyTorch's tracer keeps what it does in globals of the whole process, and a child that inherits them half-way traces
-nonsense: a fork waits for such a lock, and where it waits in vain, the child is told so.
+nonsense: a fork waits for such a lock, and where it waits in vain, the child is told so. It waits for threads that compute,
+too (`forking`); one that waits for a lock stands still.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import threading
 import weakref
 from types import TracebackType
 
+from . import forking
+
 PATIENCE = 20.0
-"""Seconds that a fork waits for the locks that ask for it. Only a lock that is never released needs a limit."""
+"""Seconds that a fork waits for each lock that asks for it, and for threads that compute: some never release or end."""
 
 
 class Lock:
@@ -33,13 +36,18 @@ class Lock:
         _locks.append(weakref.ref(self, _locks.remove))
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        return self._lock.acquire(blocking, timeout)
+        if self._lock.acquire(blocking=False):
+            return True
+        if not blocking:
+            return False
+        with forking.resting():
+            return self._lock.acquire(timeout=timeout)
 
     def release(self) -> None:
         self._lock.release()
 
     def __enter__(self) -> bool:
-        return self._lock.acquire()
+        return self.acquire()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.release()
@@ -55,6 +63,8 @@ class Lock:
 
 _locks: list[weakref.ref[Lock]] = []
 """All that there are. A list is copied in one step, so that another thread may make a lock while this one forks."""
+_turn = Lock()
+"""One thread at a time forks."""
 _forking = threading.local()
 """`held`: what the thread that forks has taken."""
 
@@ -64,15 +74,22 @@ def _alive() -> list[Lock]:
 
 
 def _before() -> None:
-    _forking.held = [lock for lock in _alive() if lock.forks_wait and lock.acquire(timeout=PATIENCE)]
+    _forking.held = held = []
+    with forking.resting():
+        for lock in [_turn, *(lock for lock in _alive() if lock.forks_wait)]:
+            if lock.acquire(timeout=PATIENCE):
+                held.append(lock)
+    forking.settle(PATIENCE)
 
 
 def _release() -> None:
+    forking.go_on()
     for lock in _forking.held:
         lock.release()
 
 
 def _in_child() -> None:
+    forking.begin_child()
     _release()
     for lock in _alive():
         lock.after_fork()

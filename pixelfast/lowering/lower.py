@@ -18,6 +18,7 @@ from math import lcm
 import numpy as np
 
 from ..distributions.base import Head
+from ..host.forking import pause
 from ..ir.expression import without_zeros
 from ..ir.graph import (
     CausalAttention,
@@ -108,6 +109,7 @@ class Lowering:
 
     def run(self) -> tuple[Program, tuple[FieldSpec, ...]]:
         for number, piece in enumerate(self.schedule.pieces):
+            pause()
             self.piece(number, piece, self.graph.nodes[piece.node])
         draws = lower_draws(self)
         program = Program(

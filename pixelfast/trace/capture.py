@@ -29,6 +29,7 @@ from ..distributions.base import Head
 from ..errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel, described
 from ..host.arithmetic import as_made, plain
 from ..host.copying import independent_copy
+from ..host.forking import pause, refuse_half_way
 from ..host.locks import Lock
 from ..host.surroundings import Surroundings, same_randomness
 from ..inputs.arguments import unreadable
@@ -112,6 +113,8 @@ def first_output(output: Any, module: nn.Module) -> Tensor:
 
 def call(module: nn.Module, inputs: Tensor, conditions: Conditions) -> Tensor:
     """One forward: the module's own `__call__`, its first output, without gradients; the image comes in the type it takes."""
+    refuse_half_way()
+    pause()
     with same_randomness():
         return _accepted(module, inputs, conditions)[1]
 
@@ -172,6 +175,7 @@ def output_of(module: nn.Module, head: Head, images: Tensor, conditions: Conditi
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     inputs = head.encode_images(images).to(device)
     _, channels, height, width = images.shape
+    refuse_half_way()
     with Surroundings(module).kept():
         return _eager(module, inputs, two_images(conditions).to(device), (channels, height, width))[1]
 
@@ -198,8 +202,9 @@ def capture(module: nn.Module, shape: tuple[int, int, int], head: Head, conditio
     Raises:
         InvalidInput: the module refuses the image or the conditions.
         UnsupportedModel: the forward keeps a memory, or cannot be traced.
-        EngineUnavailable: this process was forked in the middle of a trace.
+        EngineUnavailable: this process was forked in the middle of a trace, or of a forward.
     """
+    refuse_half_way()
     with _TRACING:
         if _TRACING.interrupted:
             raise EngineUnavailable(

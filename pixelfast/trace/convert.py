@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..distributions.base import Head
 from ..errors import NotAutoregressive, UnsupportedModel
+from ..host.forking import pause
 from ..ir.program import Op
 from ..ir.scan_order import RASTER, Order
 from . import attention
@@ -132,6 +133,7 @@ class Converter:
     def run(self, watch: Watch | None = None) -> Converted:
         last = _last_reads(self.capture.graph)
         for node in self.capture.graph.nodes:
+            pause()
             self.at = Origin(node.name, layer_of(node), _is_wide(node))
             if node.op == "placeholder" and node.users:
                 self.env[node] = self.placeholder(node)

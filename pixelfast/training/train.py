@@ -25,7 +25,8 @@ from ..errors import CheckpointError, InvalidInput, NumericalError, PixelfastErr
 from ..files.access import locked, opened, path_of, status, write_atomically
 from ..files.checkpoint import save
 from ..files.weight_files import unpickled
-from ..host.ending import leaves_at_exit
+from ..host.ending import leaves_at_exit, outside
+from ..host.forking import pause
 from ..inputs import arguments
 from ..models import MODELS
 from .images import augment, check_images, parts_of
@@ -66,6 +67,7 @@ def bits_per_dim(
     try:
         total = 0.0
         for start in range(0, len(images), batch_size):
+            pause()
             part = slice(start, start + batch_size)
             values = images[part].to(device)
             with _running(model, "scores images"):
@@ -139,7 +141,8 @@ def train(
             bits = bits_per_dim(run.average, *held) if held is not None else math.nan
             report = run.close_epoch(bits, extra or {})
             if on_epoch is not None:
-                on_epoch(report)
+                with outside():
+                    on_epoch(report)
     model.load_state_dict(run.average.state_dict())
     model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     return run.history
@@ -174,6 +177,7 @@ class _Run:
         order = np.random.default_rng([self.options.seed, self.epoch]).permutation(len(self.data[0]))
         for step in _bar(range(self.step, self.steps), progress, f"epoch {self.epoch + 1}/{self.options.epochs}"):
             chosen = torch.from_numpy(order[step * self.options.batch_size : (step + 1) * self.options.batch_size])
+            pause()
             self._one_step(step, chosen)
             self.step = step + 1
             if self.options.save_every and self.step % self.options.save_every == 0 and self.step < self.steps:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doe
 SHAPE = (1, 5, 4)
 
 FORKS = """
-    import os, sys, threading, time
+    import faulthandler, os, sys, threading, time
     import torch, pixelfast
     from pixelfast.host import locks
     from pixelfast.errors import PixelfastError
@@ -33,27 +33,34 @@ FORKS = """
     torch.set_num_threads(1)
     torch.manual_seed(0)
     ENGINE = sys.argv[1]
-    model = PixelCNN((1, 5, 4), levels=4, features=8, blocks=1)
-    sampler = pixelfast.compile(model, engine=ENGINE)
-    expected = sampler.sample(9, seed=3)
-    stop = threading.Event()
+    OWN = threading.Lock()
+    seconds = 0.3
+    entered, enters = os.pipe()
+    worst = 0
+
+    class Slow(PixelCNN):
+        '''Its forward holds a lock of its own; in other threads than the main one, for long.'''
+
+        def forward(self, images):
+            with OWN:
+                if threading.current_thread() is not threading.main_thread():
+                    os.write(enters, b"!")
+                    time.sleep(seconds)
+                return super().forward(images)
 
     def child(case, function):
-        '''What a forked child prints; the parent prints how it ended.'''
+        '''What a forked child prints, and how it ended; one that hangs shows where, and ends with status 1.'''
+        global worst
         if not (pid := os.fork()):
+            faulthandler.dump_traceback_later(60, exit=True)
             try:
                 print(case, function(), flush=True)
             except PixelfastError as error:
                 print(case, "refused:", error, flush=True)
             os._exit(0)
-        for _ in range(1200):
-            if (found := os.waitpid(pid, os.WNOHANG))[0]:
-                print(case + "-ended", os.waitstatus_to_exitcode(found[1]), flush=True)
-                return
-            time.sleep(0.05)
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-        print(case + "-ended", "hung", flush=True)
+        ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        worst = worst or ended
+        print(case + "-ended", ended, flush=True)
 
     def compiles():
         return torch.equal(pixelfast.compile(model, engine=ENGINE).sample(9, seed=3, threads=3), expected)
@@ -61,11 +68,24 @@ FORKS = """
     def samples():
         return torch.equal(sampler.sample(9, seed=3, threads=3), expected)
 
+    def compiles_slow():
+        return pixelfast.compile(slow, engine=ENGINE).sample(2, seed=3).shape == (2, 1, 5, 4)
+
+    def scores_slow():
+        pixelfast.compile(slow, engine="naive").log_prob(torch.zeros(1, 1, 5, 4, dtype=torch.int64))
+
+    def compiles_wide():
+        pixelfast.compile(wide, engine=ENGINE).sample(2, seed=3)
+        return torch.get_num_threads()
+
+    def begins(function, *args):
+        thread = threading.Thread(target=function, args=args, daemon=True)
+        thread.start()
+        return thread
+
     def loops(function):
-        def run():
-            while not stop.is_set():
-                function()
-        threading.Thread(target=run, daemon=True).start()
+        while not stop.is_set():
+            function()
 
     def holds(lock):
         held = threading.Event()
@@ -73,7 +93,7 @@ FORKS = """
             with lock:
                 held.set()
                 stop.wait()
-        threading.Thread(target=run, daemon=True).start()
+        begins(run)
         held.wait()
 
     def within_a_callback(row, images):
@@ -81,6 +101,11 @@ FORKS = """
         if row == 1 and continued is None:
             continued = os.fork()
 
+    model = PixelCNN((1, 5, 4), levels=4, features=8, blocks=1)
+    slow = Slow((1, 5, 4), levels=4, features=8, blocks=1)
+    sampler = pixelfast.compile(model, engine=ENGINE)
+    expected = sampler.sample(9, seed=3)
+    stop = threading.Event()
     continued = None
     if ENGINE == "cpu":
         try:
@@ -91,22 +116,37 @@ FORKS = """
             os._exit(0)
         os.waitpid(continued, 0)
 
-    loops(lambda: pixelfast.compile(model, engine=ENGINE))
-    loops(samples)
+    busy = [begins(loops, compiles), begins(loops, samples)]
     child("compiling", compiles)
-    time.sleep(0.1)
     child("sampling", samples)
+    with capture._TRACING:
+        child("own", compiles)
     stop.set()
-    time.sleep(0.1)
-    stop.clear()
-    capture._TRACING.acquire()
-    child("own", compiles)
-    capture._TRACING.release()
+    scores = begins(scores_slow)
+    os.read(entered, 1)
+    child("forward", compiles_slow)
+    for thread in (*busy, scores):
+        thread.join()
+    os.read(entered, 99)
+
+    torch.set_num_threads(2)
+    wide = PixelCNN((1, 5, 4), levels=4, features=256, blocks=1)
+    compiles_wide()
+    child("threads", compiles_wide)
+    torch.set_num_threads(1)
+
     locks.PATIENCE = 0.01
+    stop.clear()
     holds(sampler._lock), holds(capture._TRACING)
     child("left", samples)
     child("trace", compiles)
     stop.set()
+    seconds = 1000
+    begins(scores_slow)
+    os.read(entered, 1)
+    child("half", compiles)
+    child("compiled", samples)
+    os._exit(worst)  # whatever that thread is at
 """
 
 
@@ -114,10 +154,16 @@ def test_children_of_a_busy_process_work_or_refuse() -> None:
     engine = "reference" if cpu.available() else "cpu"
     found = run_script(FORKS, engine)
     if engine == "cpu":
-        assert "forked while it sampled" in found["callback"]
-    assert {found[case] for case in ("compiling", "sampling", "own", "left")} == {"True"}
-    assert "forked while another thread was compiling" in found["trace"]
-    assert {ended for case, ended in found.items() if case.endswith("-ended")} == {"0"}
+        assert "forked while it sampled" in found.pop("callback")
+        assert found.pop("compiled") == "True"
+    else:
+        assert "middle of a forward" in found.pop("compiled")
+    assert found.pop("trace").startswith("refused: this process was forked while another thread was compiling")
+    assert found.pop("half").startswith("refused: this process was forked while another thread was in the middle of a forward")
+    cases = ("compiling", "sampling", "own", "forward", "left")
+    assert {case: found.pop(case, "nothing") for case in cases} == dict.fromkeys(cases, "True")
+    assert found.pop("threads") == "2", "PyTorch's number of threads stays as it was"
+    assert set(found.values()) == {"0"}, found
 
 
 class Drawn(torch.utils.data.Dataset[torch.Tensor]):

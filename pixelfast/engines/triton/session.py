@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...host.forking import pause
 from ...ir.program import Program
 from ...kernels.draw import FINE
 from ..base import Request, Result, numerical_error
@@ -48,6 +49,7 @@ class Session:
     def run(self, request: Request) -> Result:
         self._start(request)
         for row in self.program.rows:
+            pause()
             self._run_row(row, row < 0 or (request.given is not None and bool((request.given[:, row] >= 0).all())))
             if row >= 0 and request.on_row is not None:
                 self._check()
