@@ -7,7 +7,6 @@ import errno
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def held_by_another(folder: Path) -> int:
     if not process:
         try:
             with locked(folder):
-                write_atomically(folder / "training.pt", lambda path: (os.write(tell, b"held"), time.sleep(60)))
+                write_atomically(folder / "training.pt", lambda path: (os.write(tell, b"held"), signal.pause()))
         finally:
             os._exit(0)
     os.close(tell)

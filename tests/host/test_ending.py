@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="ends forked chi
 ENDS = """
     import atexit, os, signal, sys, threading, time
     import torch, pixelfast
+    from pixelfast.host import ending
     from pixelfast.models import PixelCNN
 
     ENGINES = sys.argv[1].split(",")
@@ -22,6 +23,7 @@ ENDS = """
     model = PixelCNN((1, 16, 16), levels=4, features=16, blocks=1)
     samplers = {name: pixelfast.compile(model, engine=name, self_check=False) for name in ENGINES}
     parent = os.getpid()
+    sleeping = threading.Event()
 
     def told(args):
         if args.exc_type is not SystemExit:
@@ -37,6 +39,7 @@ ENDS = """
         threading.Thread(target=forever, args=(function, *args), kwargs=options, daemon=True).start()
 
     def asleep(row, images):
+        sleeping.set()
         time.sleep(1000)
 
     def draws(engine, **options):
@@ -54,10 +57,14 @@ ENDS = """
 
     def native():
         atexit.register(late)
-        threading.Thread(target=cleans_up, daemon=True).start()
         draws(ENGINES[0])
         draws(ENGINES[0], on_row=lambda row, images: None)
         draws(ENGINES[0], on_row=asleep)
+        sleeping.wait()
+        cleaning = threading.Thread(target=cleans_up, daemon=True)
+        cleaning.start()
+        while cleaning.ident not in ending._inside:
+            time.sleep(0.01)
 
     def others():
         for engine in ENGINES[1:]:
