@@ -172,3 +172,95 @@ class GreyMixture(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = torch.relu(self.conv(x)).permute(0, 2, 3, 1)
         return torch.cat([self.weights(h), self.means(h), self.log_scales(h) - 1], -1), h
+
+
+@foreign(GREY, Bernoulli())
+class BinaryLogits(nn.Module):
+    """Binary images, one logit for each pixel, without an axis for channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(DataMasked("A", 1, 6, 5, padding=2), nn.PReLU(6), DataMasked("B", 6, 1, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 4 * self.net(x).squeeze(1)
+
+
+@foreign(GREY, Categorical(4))
+class OwnCall(nn.Module):
+    """`__call__` is overridden: it rescales the image, runs forward, and packs the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = DataMasked("A", 1, 6, 5, padding=2), nn.Conv2d(6, 4, 1)
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, None]:
+        return self.forward(images * 2 + 0.5), None
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.out(torch.relu(self.conv(images)))
+
+
+@foreign(COLOUR, Categorical(4, layout="(NHW)(CK)"))
+class RowsOut(nn.Module):
+    """A linear head on rows: (N * H * W, C * K)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = DataMasked("A", 3, 6, 3, padding=1), nn.Linear(6, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.relu(self.conv(x)).permute(0, 2, 3, 1).reshape(-1, 6))
+
+
+@foreign(GREY, Categorical(5))
+class EinsumHead(nn.Module):
+    """The head is an einsum, followed by a scale for each level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = DataMasked("A", 1, 6, 5, padding=2)
+        self.matrix, self.scale = nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.rand(5) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.einsum("nfhw,fk->nhwk", torch.sin(self.conv(x)), self.matrix)
+        return h * self.scale.exp()
+
+
+@foreign(GREY, Categorical(4))
+class HandmadeNorm(nn.Module):
+    """Layer normalisation by hand, a running sum of squares, in-place additions on views of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = DataMasked("A", 1, 8, 5, padding=2), DataMasked("B", 8, 8, 3, padding=1)
+        self.gamma, self.beta = nn.Parameter(torch.rand(1, 8, 1, 1) + 0.5), nn.Parameter(torch.randn(1, 8, 1, 1))
+        self.out = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        mean, var = h.mean(1, keepdim=True), h.var(1, keepdim=True, unbiased=False)
+        h = (h - mean) / torch.sqrt(var + 1e-5) * self.gamma + self.beta
+        g = self.second(F.relu(h))
+        g[:, :4] += h[:, 4:]
+        g[:, 4:].mul_(torch.sigmoid(h[:, :4]))
+        return self.out(g * torch.rsqrt(g.pow(2).mean(dim=1, keepdim=True) + 1e-6))
+
+
+@foreign(GREY, Categorical(4))
+class NormalisedShift(nn.Module):
+    """Every normalisation over channels, after shifts that leave rows and columns of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.above, self.left = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(1, 6, (1, 3), padding=(0, 1))
+        self.layer_norm, self.out = nn.LayerNorm(6), nn.Conv2d(6, 4, 1)
+        self.layer_norm.bias.data.normal_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        above = F.pad(self.above(x), (0, 0, 2, 0))[:, :, :-2]
+        left = F.pad(self.left(x), (2, 0))[:, :, :, :-2]
+        above = self.layer_norm(above.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) + above.softmax(1)
+        var, mean = torch.var_mean(left, dim=1, keepdim=True)
+        left = (left - mean) * torch.rsqrt(var + 1e-2) + F.normalize(left, dim=1) + left.logsumexp(1, keepdim=True)
+        return self.out(torch.tanh(above + left) + left.amax(1, keepdim=True))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 import warnings
 
-import foreign_attention  # noqa: F401  (registers its modules)
-import foreign_outputs  # noqa: F401  (registers its modules)
-import foreign_strided  # noqa: F401  (registers its modules)
 import numpy as np
 import pytest
 import torch
-from foreign import FOREIGN, Foreign
+from foreign import Foreign
+from foreign_models import FOREIGN
 from oracle import PARAMETERS, Traced, agree, compare, snapshot, spread_error, trace
 from torch import Tensor, nn
 

@@ -6,15 +6,13 @@ need on what depends on the image. `test_foreign.py` takes each of these modules
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from functools import cache
-from pathlib import Path
 
-import foreign
 import pytest
 import torch
-from foreign import FOREIGN, GREY, DataMasked
+from foreign import GREY, DataMasked
+from foreign_models import FOREIGN
 from torch import Tensor, nn
 
 import pixelfast
@@ -22,9 +20,6 @@ from pixelfast import Bernoulli, Categorical, MixtureOfLogistics, NotAutoregress
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.trace.capture import call, capture, frozen_copy
 from pixelfast.trace.output import OutputLayout
-
-for file in sorted(Path(foreign.__file__).parent.glob("foreign_*.py")):
-    importlib.import_module(file.stem)  # registers its modules
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 
