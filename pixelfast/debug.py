@@ -22,7 +22,7 @@ from .host.boundary import public
 from .inputs.arguments import values_of
 from .inputs.conditions import Conditions
 from .ir.graph import Graph
-from .ir.program import Buffer, Draw, Field, Map, Program, Rect, Slot
+from .ir.program import Buffer, Draw, Field, Instruction, Map, Program, Rect, Slot
 from .ir.scan_order import Order
 from .ops.evaluate import evaluate_nodes
 from .pipeline import Compiled, evaluate_fields
@@ -202,7 +202,7 @@ class _Search:
                     place = (*self.order.place(int(line), int(pixel), *self.values.shape[1:3]), int(feature) + first)
                     numbers = (float(array[at[0]].flat[np.flatnonzero(apart)[0]]) for array in (expected, own))
                     name = program.buffers[instruction.out.buffer].name
-                    where = f"instruction {number}, {type(instruction).__name__} into {name!r}"
+                    where = f"instruction {number}, {type(instruction.body).__name__} into {name!r}"
                     best = rank, number, Difference(*at, "engine", where, instruction.layer, place, *numbers)
         if best is not None:
             return best[2]
@@ -315,8 +315,8 @@ def probing(program: Program, number: int, first: int) -> Program:
         max(instruction.rect.col0, 0), min(instruction.rect.col1, width),
     )  # fmt: skip
     rect = Rect(0, 0, 0, 0) if inside.empty else instruction.lattice.within(inside)
-    blank = Map(Slot(buffer, 0, program.parameters), (0.0,), (), image)
-    copy = Map(Slot(buffer, 0, count), (source,), (), rect, "", instruction.lattice, instruction.sweep)
+    blank = Instruction(Slot(buffer, 0, program.parameters), Map((0.0,), ()), image)
+    copy = Instruction(Slot(buffer, 0, count), Map((source,), ()), rect, "", instruction.lattice, instruction.sweep)
     lists = [list(program.row), *map(list, program.steps)]
     own, index = 0, number
     while index >= len(lists[own]):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from programs import with_body
 from torch import Tensor, nn
 
 import pixelfast
@@ -66,7 +67,8 @@ def wrong_lowering(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def doubled(instruction: Any) -> Any:
-    return replace(instruction, weights=2 * instruction.weights) if isinstance(instruction, Product) else instruction
+    body = instruction.body
+    return with_body(instruction, weights=2 * body.weights) if isinstance(body, Product) else instruction
 
 
 def wrong_engine(change: Callable[[Any], Any], steps: range) -> Fault:
@@ -85,9 +87,10 @@ def wrong_engine(change: Callable[[Any], Any], steps: range) -> Fault:
 
 
 def without_tanh(instruction: Any) -> Any:
-    if not isinstance(instruction, Map):
+    body = instruction.body
+    if not isinstance(body, Map):
         return instruction
-    return replace(instruction, ops=tuple(Op("sigmoid", op.args) if op.name == "tanh" else op for op in instruction.ops))
+    return with_body(instruction, ops=tuple(Op("sigmoid", op.args) if op.name == "tanh" else op for op in body.ops))
 
 
 def test_nothing_is_found_where_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def product(inputs: int, outputs: int, taps: int, per_row: bool, copies: int) ->
         offsets = [(-1, i - taps // 2) for i in range(taps)] if per_row else [(0, i + 1 - taps) for i in range(taps)]
         slots = tuple(Slot(SOURCE, 0, inputs, row, max(-PADDING, min(PADDING, col))) for row, col in offsets)
         weights, bias = _normal(rng, taps * inputs, outputs) / 100, _normal(rng, outputs)
-        return Product(Slot(RESULT, 0, outputs), slots, weights, bias, IMAGE)
+        return Instruction(Slot(RESULT, 0, outputs), Product(slots, weights, bias), IMAGE)
 
     size = 2.0 * taps * inputs * outputs, 4.0 * (taps * inputs + outputs)
     return _program(make, inputs, outputs, per_row, copies, *size)
@@ -64,7 +64,7 @@ def gate(features: int, copies: int) -> Tiny:
     def make(rng: np.random.Generator) -> Instruction:
         halves = Slot(SOURCE, 0, features), Slot(SOURCE, features, features)
         ops = Op("tanh", (0,)), Op("sigmoid", (1,)), Op("mul", (2, 3))
-        return Map(Slot(RESULT, 0, features), halves, ops, IMAGE)
+        return Instruction(Slot(RESULT, 0, features), Map(halves, ops), IMAGE)
 
     return _program(make, 2 * features, features, False, copies, 0.0, 12.0 * features)
 
@@ -74,7 +74,7 @@ def norm(features: int, copies: int) -> Tiny:
 
     def make(rng: np.random.Generator) -> Instruction:
         scale, shift = _normal(rng, features), _normal(rng, features)
-        return Norm(Slot(RESULT, 0, features), Slot(SOURCE, 0, features), scale, shift, 1e-5, IMAGE)
+        return Instruction(Slot(RESULT, 0, features), Norm(Slot(SOURCE, 0, features), scale, shift, 1e-5), IMAGE)
 
     return _program(make, features, features, False, copies, 0.0, 8.0 * features)
 
@@ -82,7 +82,7 @@ def norm(features: int, copies: int) -> Tiny:
 def draw(levels: int) -> Tiny:
     """A categorical draw from K logits, and nothing else."""
     buffers = (Buffer("out", levels, 1, (0, WIDTH), IMAGE),)
-    fill = Map(Slot(OUT, 0, levels), (_normal(np.random.default_rng(0), levels),), (), IMAGE)
+    fill = Instruction(Slot(OUT, 0, levels), Map((_normal(np.random.default_rng(0), levels),), ()), IMAGE)
     draws = (Draw(0, Slot(OUT, 0, levels)),)
     program = Program((1, HEIGHT, WIDTH), levels, levels, "categorical", buffers, (), (fill,), ((),), draws, ((),))
     return Tiny(program, 0.0, 4.0 * levels * HEIGHT * WIDTH, HEIGHT * WIDTH)
@@ -98,8 +98,8 @@ def _program(make: Make, inputs: int, outputs: int, per_row: bool, copies: int, 
         Buffer("result", outputs, 1, (0, WIDTH), IMAGE),
     )
     fills: tuple[Instruction, ...] = (
-        Map(Slot(SOURCE, 0, inputs), (_normal(rng, inputs),), (), IMAGE),
-        Map(Slot(OUT, 0, 1), (0.0,), (), IMAGE),
+        Instruction(Slot(SOURCE, 0, inputs), Map((_normal(rng, inputs),), ()), IMAGE),
+        Instruction(Slot(OUT, 0, 1), Map((0.0,), ()), IMAGE),
     )
     timed = tuple(make(rng) for _ in range(copies))
     program = Program(

@@ -7,8 +7,7 @@ one image alone is bound by memory. What an engine keeps in registers between in
 
 from __future__ import annotations
 
-from pixelfast.ir.program import Instruction, Lookup, Norm, Product, Program
-from pixelfast.lowering.ring_buffers import slots_read
+from pixelfast.ir.program import Attention, Instruction, Lookup, Map, Norm, Product, Program, Reduce, unknown_body
 
 
 def traffic(program: Program, images: int, threads: int) -> float:
@@ -25,16 +24,18 @@ def _bytes(instruction: Instruction, images: int, users: int, per_row: bool) -> 
     rect = instruction.rect
     rows, cols = rect.row1 - rect.row0, rect.col1 - rect.col0
     runs = rows if per_row else rows * cols
-    features = sum(slot.count for slot in slots_read(instruction)) + instruction.out.count
+    features = sum(slot.count for slot in instruction.body.slots()) + instruction.out.count
     return 4.0 * (runs * users * weights(instruction) + rows * cols * images * features)
 
 
 def weights(instruction: Instruction) -> int:
     """Numbers that belong to the instruction and are read in every run; of a table, one line for each tap."""
-    if isinstance(instruction, Product):
-        return int(instruction.weights.size) + (0 if instruction.bias is None else int(instruction.bias.size))
-    if isinstance(instruction, Lookup):
-        return len(instruction.taps) * instruction.out.count
-    if isinstance(instruction, Norm):
-        return int(instruction.scale.size + instruction.shift.size)
-    return 0
+    match instruction.body:
+        case Product() | Norm() as body:
+            return sum(int(array.size) for array in body.arrays())
+        case Lookup() as body:
+            return len(body.taps) * instruction.out.count
+        case Map() | Reduce() | Attention():
+            return 0
+        case body:
+            raise unknown_body(body, "the roofline")

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import EngineUnavailable
 from ..host.forking import resting
-from ..ir.program import CUSTOM, Attention, Map, Program
+from ..ir.program import CUSTOM, Lookup, Map, Norm, Product, Program, Reduce
 from .base import Request, Result, check, compiled_call, numerical_error
 from .packing import pack
 
@@ -32,6 +32,8 @@ def native() -> Any:
 
 
 HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
+RUNS = (Product, Lookup, Map, Reduce, Norm)
+"""Bodies of instructions that its kernel has."""
 MOST_VALUES = 48  # leaves and operations of an expression: kMostValues in csrc/cuda/tables.h
 
 
@@ -46,14 +48,14 @@ def refuses(head: str) -> str | None:
 def unsupported(program: Program) -> str | None:
     """What a program needs that the kernel does not have, with the layer that it comes from; None: nothing."""
     for instruction in program.instructions():
-        what = None
-        if isinstance(instruction, Attention):
-            what = "is attention"
+        what, body = None, instruction.body
+        if not isinstance(body, RUNS):
+            what = f"is {type(body).__name__.lower()}"
         elif not instruction.lattice.everywhere:
             what = "is computed for some rows or columns only, as in strided models"
         elif instruction.sweep:
             what = "is a recurrence along a row"
-        elif isinstance(instruction, Map) and len(instruction.leaves) + len(instruction.ops) > MOST_VALUES:
+        elif isinstance(body, Map) and len(body.leaves) + len(body.ops) > MOST_VALUES:
             what = f"is an expression of more than {MOST_VALUES} operands and operations"
         if what is not None:
             return f"{instruction.layer or 'an instruction'} {what}, which its kernel does not have: use engine='cpu'"

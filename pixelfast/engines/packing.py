@@ -7,16 +7,17 @@ written as (offset, count) into the floats. csrc/program.cpp reads the same orde
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import get_args
 
 import numpy as np
 
 from ..distributions.mixture import ORDERS
 from ..ir.program import (
+    BODIES,
     HEADS,
     OPERATIONS,
     REDUCTIONS,
     Attention,
+    Body,
     Cache,
     Encode,
     FieldSlot,
@@ -32,13 +33,14 @@ from ..ir.program import (
     Rect,
     Reduce,
     Slot,
+    unknown_body,
 )
 from ..lowering.given_rows import known_order
 from ..lowering.wavefront import wavefront
 
 MAGIC = int.from_bytes(b"PIXFAST1", "big")
 VERSION = 3
-INSTRUCTIONS: tuple[str, ...] = tuple(kind.__name__ for kind in get_args(Instruction))
+INSTRUCTIONS: tuple[str, ...] = tuple(kind.__name__ for kind in BODIES)
 
 
 def pack(program: Program) -> tuple[np.ndarray, np.ndarray]:
@@ -136,28 +138,33 @@ class _Packer:
     def instructions(self, instructions: tuple[Instruction, ...]) -> None:
         self.put(len(instructions))
         for instruction in instructions:
-            self.put(INSTRUCTIONS.index(type(instruction).__name__))
+            if type(instruction.body) not in BODIES:
+                raise unknown_body(instruction.body, "the stream of the native engines")
+            self.put(BODIES.index(type(instruction.body)))
             self.rect(instruction.rect)
             self.lattice(instruction.lattice)
             self.slot(instruction.out)
             self.put(instruction.sweep)
-            self.body(instruction)
+            self.body(instruction.body)
 
-    def body(self, instruction: Instruction) -> None:
-        if isinstance(instruction, Product):
-            self.product(instruction)
-        elif isinstance(instruction, Lookup):
-            self.lookup(instruction)
-        elif isinstance(instruction, Map):
-            self.map(instruction)
-        elif isinstance(instruction, Reduce):
-            self.put(REDUCTIONS.index(instruction.kind))
-            self.slots(instruction.sources)
-            self.number(instruction.correction)
-        elif isinstance(instruction, Attention):
-            self.attention(instruction)
-        else:
-            self.norm(instruction)
+    def body(self, body: Body) -> None:
+        match body:
+            case Product():
+                self.product(body)
+            case Lookup():
+                self.lookup(body)
+            case Map():
+                self.map(body)
+            case Reduce():
+                self.put(REDUCTIONS.index(body.kind))
+                self.slots(body.sources)
+                self.number(body.correction)
+            case Norm():
+                self.norm(body)
+            case Attention():
+                self.attention(body)
+            case _:
+                raise unknown_body(body, "the stream of the native engines")
 
     def product(self, product: Product) -> None:
         self.slots(product.taps)

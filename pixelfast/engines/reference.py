@@ -34,8 +34,10 @@ from ..ir.program import (
     Norm,
     Product,
     Program,
+    Rect,
     Reduce,
     Slot,
+    unknown_body,
 )
 from ..lowering.given_rows import Item, known_order
 from ..lowering.ring_buffers import with_rows
@@ -99,9 +101,7 @@ class _Machine:
         return torch.tensor(array, device=self.device)
 
     def allocate(self, rows: int, columns: Columns, features: int) -> Tensor:
-        return torch.zeros(
-            rows, columns[1] - columns[0], self.images, features, dtype=torch.float32, device=self.device
-        )
+        return torch.zeros(rows, columns[1] - columns[0], self.images, features, dtype=torch.float32, device=self.device)
 
     def constant(self, array: np.ndarray) -> Tensor:
         """A weight of the program on the device, copied once."""
@@ -206,27 +206,31 @@ class _Machine:
     # Instructions: (columns, N, out.count), or something that broadcasts to it.
 
     def evaluate(self, instruction: Instruction, row: int, columns: Columns) -> Tensor:
-        if isinstance(instruction, Product):
-            return self.product(instruction, row, columns)
-        if isinstance(instruction, Lookup):
-            return self.lookup(instruction, row, columns)
-        if isinstance(instruction, Map):
-            return self.map(instruction, row, columns)
-        if isinstance(instruction, Reduce):
-            return self.reduce(instruction, row, columns)
-        if isinstance(instruction, Attention):
-            return self.attention(instruction, row, columns)
-        return self.norm(instruction, row, columns)
+        match instruction.body:
+            case Product() as body:
+                return self.product(body, instruction.out, row, columns)
+            case Lookup() as body:
+                return self.lookup(body, instruction.out, row, columns)
+            case Map() as body:
+                return self.map(body, row, columns)
+            case Reduce() as body:
+                return self.reduce(body, row, columns)
+            case Norm() as body:
+                return self.norm(body, row, columns)
+            case Attention() as body:
+                return self.attention(body, instruction.rect, row, columns)
+            case body:
+                raise unknown_body(body, "the reference interpreter")
 
-    def product(self, product: Product, row: int, columns: Columns) -> Tensor:
-        start = self.view(product.out, row, columns) if product.bias is None else self.constant(product.bias)
+    def product(self, product: Product, out: Slot, row: int, columns: Columns) -> Tensor:
+        start = self.view(out, row, columns) if product.bias is None else self.constant(product.bias)
         if not product.taps:
             return start
         sources = torch.cat([self.view(tap, row, columns) for tap in product.taps], -1)
         return sources @ self.constant(product.weights) + start
 
-    def lookup(self, lookup: Lookup, row: int, columns: Columns) -> Tensor:
-        total = self.view(lookup.out, row, columns).clone()
+    def lookup(self, lookup: Lookup, out: Slot, row: int, columns: Columns) -> Tensor:
+        total = self.view(out, row, columns).clone()
         tables, step = self.constant(lookup.tables), _step(columns)  # (taps, K, out.count)
         for tap, table in zip(lookup.taps, tables, strict=True):
             start = columns[0] + tap.col
@@ -252,8 +256,8 @@ class _Machine:
         x = self.view(norm.source, row, columns)
         return F.layer_norm(x, x.shape[-1:], self.constant(norm.scale), self.constant(norm.shift), norm.eps)
 
-    def attention(self, attention: Attention, row: int, columns: Columns) -> Tensor:
-        rect, heads = attention.rect, attention.heads
+    def attention(self, attention: Attention, rect: Rect, row: int, columns: Columns) -> Tensor:
+        heads = attention.heads
         queries = self.view(attention.query, row, columns).unflatten(-1, (heads, -1))  # (columns, N, heads, E)
         found = []
         for col, query in zip(range(*columns), queries, strict=True):

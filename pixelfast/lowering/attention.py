@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UnsupportedModel
 from ..ir.graph import CausalAttention, Gather
-from ..ir.program import Attention, Cache, Keys, Map, Rect, Slot
+from ..ir.program import Attention, Cache, Instruction, Keys, Map, Rect, Slot
 from ..passes.scheduler import Piece
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def lower_gather(lowering: Lowering, number: int, piece: Piece, node: Gather) ->
     for edge in node.edges:
         for slot in lowering.ordered_runs(edge, piece):
             out = Slot(number, first, slot.count)
-            instructions.append(Map(out, (slot,), (), piece.domain, node.layer or node.name))
+            instructions.append(Instruction(out, Map((slot,), ()), piece.domain, node.layer or node.name))
             first += slot.count
 
 
@@ -40,7 +40,9 @@ def lower_attention(lowering: Lowering, number: int, piece: Piece, node: CausalA
     out = Slot(number, 0, node.features)
     seen, bias = _of_domain(node, lowering.graph.image)
     name = node.layer or node.name
-    instructions.append(Attention(out, query, keys, values, node.heads, node.scale, seen, bias, piece.domain, name))
+    masks = len(seen) // ((piece.domain.row1 - piece.domain.row0) * (piece.domain.col1 - piece.domain.col0))
+    body = Attention(query, keys, values, node.heads, masks, node.scale, seen, bias)
+    instructions.append(Instruction(out, body, piece.domain, name))
 
 
 def _of_domain(node: CausalAttention, image: Rect) -> tuple[Keys, np.ndarray | None]:

@@ -9,7 +9,7 @@ from ..distributions.bernoulli import Bernoulli
 from ..distributions.categorical import Categorical
 from ..distributions.mixture import MixtureOfLogistics
 from ..ir.graph import Edge
-from ..ir.program import CUSTOM, Buffer, Draw, Map, Mixture, Slot
+from ..ir.program import CUSTOM, Buffer, Draw, Instruction, Map, Mixture, Slot
 
 if TYPE_CHECKING:
     from .lower import Lowering
@@ -34,7 +34,7 @@ def _draw(lowering: Lowering, channel: int, edges: tuple[Edge, ...]) -> Draw:
     first = 0
     for slot in runs:
         out = Slot(number, first, slot.count)
-        lowering.steps[channel].append(Map(out, (slot,), (), image, "output"))
+        lowering.steps[channel].append(Instruction(out, Map((slot,), ()), image, "output"))
         first += slot.count
     return Draw(channel, Slot(number, 0, first))
 

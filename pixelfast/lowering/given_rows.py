@@ -11,8 +11,7 @@ import heapq
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..ir.program import Attention, Instruction, Program, Slot
-from .ring_buffers import adds, caches_read, slots_read
+from ..ir.program import Attention, Instruction, Program, Slot, unknown_body
 
 Item = tuple[int, int]
 """(step, index of an instruction); the index after the last one stands for reading the parameters of the step's draw."""
@@ -57,15 +56,20 @@ def _accesses(slots: list[Slot]) -> list[_Access]:
 
 def _sources(instruction: Instruction) -> list[Slot]:
     """What an instruction reads, its own output included where it adds to it."""
-    return [*slots_read(instruction), *([instruction.out] if adds(instruction) else [])]
+    return [*instruction.body.slots(), *([instruction.out] if instruction.body.adds else [])]
 
 
 def _cached(instruction: Instruction, width: int) -> list[Slot]:
     """What attention sees on the running row, to the left of the running column and there."""
-    if not isinstance(instruction, Attention) or (reach := instruction.reach_in_row(width)) is None:
+    body = instruction.body
+    if not body.caches():
+        return []
+    if not isinstance(body, Attention):
+        raise unknown_body(body, "the order of given rows, which asks where caches are read,")
+    if (reach := body.reach_in_row(instruction.rect, width)) is None:
         return []
     columns = [-1] if reach < 0 else [-1, reach]
-    return [Slot(c.buffer, c.channel, c.count, 0, col) for c in caches_read(instruction) for col in columns]
+    return [Slot(c.buffer, c.channel, c.count, 0, col) for c in body.caches() for col in columns]
 
 
 def _constraints(reads: list[list[_Access]], writers: dict[int, list[tuple[int, _Access]]]) -> set[tuple[int, int]]:

@@ -161,9 +161,8 @@ class Lowering:
                 for _, instructions in self.parts(number, piece):
                     sources = [run.slot for edge in node.edges for run in self.runs(edge, edge.channels, piece)]
                     out, lattice = Slot(number, 0, 1), self.lattices[number]
-                    instructions.append(
-                        Reduce(out, node.kind, tuple(sources), node.correction, piece.domain, node.layer or node.name, lattice)
-                    )
+                    body = Reduce(node.kind, tuple(sources), node.correction)
+                    instructions.append(Instruction(out, body, piece.domain, node.layer or node.name, lattice))
             case ChannelNorm():
                 self.norm(number, piece, node)
             case Gather():
@@ -286,10 +285,11 @@ class Lowering:
             weights = np.concatenate([tap.weights for tap in slots]) if slots else np.zeros((0, out.count), np.float32)
             vector = None if bias is None else np.ascontiguousarray(bias, dtype=np.float32)
             sources = tuple(tap.source for tap in slots if isinstance(tap.source, Slot))
-            instructions.append(Product(out, sources, np.ascontiguousarray(weights), vector, rect, layer, lattice))
+            instructions.append(Instruction(out, Product(sources, np.ascontiguousarray(weights), vector), rect, layer, lattice))
         if pixels:
             places = tuple(tap.source for tap in pixels if isinstance(tap.source, Pixel))
-            instructions.append(Lookup(out, places, np.stack([tap.weights for tap in pixels]), rect, layer, lattice))
+            body = Lookup(places, np.stack([tap.weights for tap in pixels]))
+            instructions.append(Instruction(out, body, rect, layer, lattice))
 
     def maps(self, number: int, piece: Piece, node: Pointwise, features: np.ndarray) -> list[Instruction]:
         """The expression over runs of features for which every leaf is one run of channels, or broadcast."""
@@ -311,7 +311,7 @@ class Lowering:
                 there = iter(reads)
                 live = [0.0 if isinstance(leaf, Slot) and not next(there) else leaf for leaf in slots]
                 expression = (tuple(live), node.ops) if all(reads) else without_zeros(live, node.ops)
-                found.append(Map(out, *expression, lattice.within(piece.domain), name, lattice))
+                found.append(Instruction(out, Map(*expression), lattice.within(piece.domain), name, lattice))
         return found
 
     def leaf_places(self, leaf: Operand, features: np.ndarray, piece: Piece) -> np.ndarray | None:
@@ -350,7 +350,7 @@ class Lowering:
         """Layer normalisation needs its channels side by side, in the order of its own buffer."""
         ordered = piece.features[self.order[number]]
         scale, shift = node.scale[ordered], node.shift[ordered]
-        name = node.layer or node.name
+        rect, name, lattice = piece.domain, node.layer or node.name, self.lattices[number]
         sources = np.concatenate([np.full(len(edge.channels), i) for i, edge in enumerate(node.edges)])
         channels = np.concatenate([edge.channels for edge in node.edges])
         for _, instructions in self.parts(number, piece):
@@ -364,10 +364,10 @@ class Lowering:
                 for place, feature in enumerate(ordered):
                     edge = node.edges[sources[feature]]
                     slot = self.runs(edge, channels[feature : feature + 1], piece)[0].slot
-                    instructions.append(Map(Slot(number, place, 1), (slot,), (), piece.domain, name, self.lattices[number]))
+                    instructions.append(Instruction(Slot(number, place, 1), Map((slot,), ()), rect, name, lattice))
                 source = Slot(number, 0, len(ordered))
             out = Slot(number, 0, len(ordered))
-            instructions.append(Norm(out, source, scale, shift, node.eps, piece.domain, name, self.lattices[number]))
+            instructions.append(Instruction(out, Norm(source, scale, shift, node.eps), rect, name, lattice))
 
     def ordered_runs(self, edge: Edge, reader: Piece | None = None) -> list[Slot]:
         """Runs of consecutive channels in the edge's own order."""

@@ -45,10 +45,10 @@ def lower_scan(lowering: Lowering, number: int, piece: Piece, node: Scan) -> Non
     weights = [tap.weights[ordered][:, gates] for tap in node.taps]
     whole = Slot(sums, 0, 4 * features)
 
-    def product(above: bool, bias: np.ndarray | None) -> Product:
+    def product(above: bool, bias: np.ndarray | None) -> Instruction:
         chosen = [i for i, slot in enumerate(slots) if (slot.row < 0) == above]
         matrix = np.concatenate([np.zeros((0, 4 * features), np.float32), *(weights[i] for i in chosen)])
-        return Product(whole, tuple(slots[i] for i in chosen), np.ascontiguousarray(matrix), bias, rect, name)
+        return Instruction(whole, Product(tuple(slots[i] for i in chosen), np.ascontiguousarray(matrix), bias), rect, name)
 
     lowering.row.append(product(True, np.zeros(4 * features, np.float32)))
     parts = lowering.parts(number, piece)
@@ -64,8 +64,8 @@ def lower_scan(lowering: Lowering, number: int, piece: Piece, node: Scan) -> Non
             added = [Slot(sums, gate * features + out.channel, out.count) for gate in range(4)]
             cell, before = replace(out, buffer=cells), Slot(cells, out.channel, out.count, *node.cell)
             paired = [slot for gate in (1, 2, 3) for slot in (leaves[gate], added[gate])]
-            add(instructions, Map(cell, (*paired, before), CELL, rect, name))
-            add(instructions, Map(out, (leaves[0], added[0], cell), STATE, rect, name))
+            add(instructions, Instruction(cell, Map((*paired, before), CELL), rect, name))
+            add(instructions, Instruction(out, Map((leaves[0], added[0], cell), STATE), rect, name))
 
 
 def _runs(lowering: Lowering, number: int, piece: Piece, node: Scan, members: np.ndarray) -> list[tuple[Slot, list[Slot]]]:

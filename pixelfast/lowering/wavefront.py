@@ -19,8 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..ir.program import Attention, Instruction, Lookup, Program
-from .ring_buffers import adds, caches_read, slots_read
+from ..ir.program import Instruction, Program
 
 
 @dataclass(frozen=True)
@@ -102,16 +101,15 @@ def _leads(program: Program) -> list[int]:
         writers[instruction.out.buffer].append(index)
 
     def demand(instruction: Instruction, lead: int, before: int) -> None:
-        for slot in slots_read(instruction):
+        for slot in instruction.body.slots():
             if slot.row == 0:
                 for writer in writers[slot.buffer]:
                     if writer < before:
                         leads[writer] = max(leads[writer], lead + slot.col)
-        for cache in caches_read(instruction):
-            assert isinstance(instruction, Attention)
+        for cache in instruction.body.caches():
             for writer in writers[cache.buffer]:
                 if writer < before:
-                    leads[writer] = max(leads[writer], lead + instruction.reach(program.shape[2]))
+                    leads[writer] = max(leads[writer], lead + _reach(instruction, program))
 
     for step in program.steps:
         for instruction in step:
@@ -122,7 +120,7 @@ def _leads(program: Program) -> list[int]:
     for index in reversed(range(len(leads))):
         instruction = program.row[index]
         demand(instruction, leads[index], index)
-        if adds(instruction):  # what it adds to was written before
+        if instruction.body.adds:  # what it adds to was written before
             for writer in writers[instruction.out.buffer]:
                 if writer < index:
                     leads[writer] = max(leads[writer], leads[index])
@@ -131,16 +129,19 @@ def _leads(program: Program) -> list[int]:
 
 def _reads_above(instruction: Instruction, program: Program) -> Iterator[tuple[int, int, int | None]]:
     """(rows up, columns to the right, buffer; None: the image itself) of what an instruction reads on rows above."""
-    for slot in slots_read(instruction):
+    for slot in instruction.body.slots():
         if slot.row < 0:
             yield -slot.row, slot.col, slot.buffer
-    if isinstance(instruction, Lookup):
-        for pixel in instruction.taps:
-            if pixel.row < 0:
-                yield -pixel.row, pixel.col, None
-    for cache in caches_read(instruction):  # what binds on the row above binds more than the same on a higher one
-        assert isinstance(instruction, Attention)
-        yield 1, instruction.reach(program.shape[2]), cache.buffer
+    for pixel in instruction.body.pixels():
+        if pixel.row < 0:
+            yield -pixel.row, pixel.col, None
+    for cache in instruction.body.caches():  # what binds on the row above binds more than the same on a higher one
+        yield 1, _reach(instruction, program), cache.buffer
+
+
+def _reach(instruction: Instruction, program: Program) -> int:
+    """How many columns to the right of the running one anything stands in its caches, at most, on whatever row."""
+    return max(cache.col for cache in instruction.body.caches()) + program.shape[2] - 1 - instruction.rect.col0
 
 
 @dataclass(frozen=True)

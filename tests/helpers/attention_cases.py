@@ -8,7 +8,7 @@ import numpy as np
 from native import HEIGHT, IMAGE, WIDTH
 from programs import normal
 
-from pixelfast.ir.program import Attention, Buffer, Cache, Draw, Field, FieldSlot, Keys, Map, Program, Rect, Slot
+from pixelfast.ir.program import Attention, Buffer, Cache, Draw, Field, FieldSlot, Instruction, Keys, Map, Program, Rect, Slot
 
 PIXELS = HEIGHT * WIDTH
 
@@ -58,12 +58,11 @@ def program_of(case: Case, rng: np.random.Generator) -> Program:
     bias = normal(rng, case.biases, int(seen.counts().sum())) if case.biases else None
     keys = Cache(2, 1, asked, *case.shift)
     values = Cache(2, 2 + asked, made, *case.shift)
-    zeros = Map(Slot(0, 0, made), (0.25,), (), IMAGE)
-    attention = Attention(
-        Slot(0, 0, made), Slot(1, 2, asked), keys, values, case.heads, 0.7, seen, bias, case.rect, "attention"
-    )  # fmt: skip
-    copies = (Map(Slot(1, 0, asked + 2), (FieldSlot(0, 0, asked + 2),), (), IMAGE),
-              Map(Slot(2, 0, kept + 3), (FieldSlot(1, 0, kept + 3),), (), stand))  # fmt: skip
+    zeros = Instruction(Slot(0, 0, made), Map((0.25,), ()), IMAGE)
+    body = Attention(Slot(1, 2, asked), keys, values, case.heads, case.masks, 0.7, seen, bias)
+    attention = Instruction(Slot(0, 0, made), body, case.rect, "attention")
+    copies = (Instruction(Slot(1, 0, asked + 2), Map((FieldSlot(0, 0, asked + 2),), ()), IMAGE),
+              Instruction(Slot(2, 0, kept + 3), Map((FieldSlot(1, 0, kept + 3),), ()), stand))  # fmt: skip
     listed = (*copies, zeros, attention)
     row, step = (listed, ()) if case.phase == "row" else ((), listed)
     return Program(

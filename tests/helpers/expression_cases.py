@@ -10,7 +10,7 @@ from native import HEIGHT, IMAGE, IMAGES, WIDTH
 from programs import normal
 
 from pixelfast.ir import program as contract
-from pixelfast.ir.program import BINARY, UNARY, Leaf, Map, Op, Slot
+from pixelfast.ir.program import BINARY, UNARY, Instruction, Leaf, Map, Op, Slot
 
 SPECIAL = [0.0, -0.0, 1e-30, -1e-30, 1e-4, -1e-4, 0.5, -0.5, 88.0, -88.0, 89.5, -104.0, 1e30, -1e30]
 EXTREME = [math.inf, -math.inf, math.nan]
@@ -61,7 +61,7 @@ FUSED: dict[str, tuple[Op, ...]] = {
 NAMES = ("add", "sub", "mul", "maximum", "minimum", "lt", "where", "tanh", "sigmoid", "relu", "neg")
 
 
-def random_map(rng: np.random.Generator, features: int) -> Map:
+def random_map(rng: np.random.Generator, features: int) -> Instruction:
     """An expression of up to 12 operations over leaves of every kind, with shared results."""
     leaves: tuple[Leaf, ...] = (
         *(Slot(1, 3, features), Slot(2, 1, features, 0, -2), Slot(1, 2, 1), Slot(2, 5, features, -2, 1)),
@@ -73,4 +73,4 @@ def random_map(rng: np.random.Generator, features: int) -> Map:
         arity = 1 if name in UNARY else 2 if name in BINARY else 3
         first = len(leaves) if made and rng.random() < 0.8 else 0  # mostly results of operations before
         ops.append(Op(name, tuple(int(i) for i in rng.integers(first, len(leaves) + made, arity))))
-    return Map(Slot(0, 0, features), leaves, tuple(ops), IMAGE)
+    return Instruction(Slot(0, 0, features), Map(leaves, tuple(ops)), IMAGE)

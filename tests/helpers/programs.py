@@ -37,6 +37,11 @@ def normal(rng: Generator, *shape: int, scale: float = 1.0) -> np.ndarray:
     return (rng.standard_normal(shape) * scale).astype(np.float32)
 
 
+def with_body(instruction: Instruction, **change: object) -> Instruction:
+    """The instruction with another body: some fields changed."""
+    return replace(instruction, body=replace(instruction.body, **change))  # type: ignore[type-var]
+
+
 def request(
     program: Program,
     rng: Generator,
@@ -74,7 +79,7 @@ def probe(
         features = array.shape[3]
         buffers.append(Buffer(f"in{i}", features, 3, columns, image))
         fields.append(Field(features, 0, 0, height, width, None))
-        copies.append(Map(Slot(i + 1, 0, features), (FieldSlot(i, 0, features),), (), image))
+        copies.append(Instruction(Slot(i + 1, 0, features), Map((FieldSlot(i, 0, features),), ()), image))
     program = Program(
         shape=(1, height, width),
         levels=outputs,
@@ -159,12 +164,12 @@ class Builder:
     def encode(self, channel: int) -> Encode:
         return Encode(Slot(self.x, channel, 1), channel, normal(self.rng, 1, self.levels))
 
-    def product(self, out: Slot, taps: Sequence[Slot], rect: Rect, *, bias: bool = True) -> Product:
+    def product(self, out: Slot, taps: Sequence[Slot], rect: Rect, *, bias: bool = True) -> Instruction:
         rows = sum(tap.count for tap in taps)
         weights = normal(self.rng, rows, out.count, scale=rows**-0.5)
-        return Product(out, tuple(taps), weights, normal(self.rng, out.count) if bias else None, rect)
+        return Instruction(out, Product(tuple(taps), weights, normal(self.rng, out.count) if bias else None), rect)
 
-    def row_product(self) -> Product:
+    def row_product(self) -> Instruction:
         channels = self.shape[0]
         taps = [Slot(self.x, 0, channels, row, col) for row in (-2, -1) for col in (-2, -1, 0, 1, 2)]
         return self.product(Slot(self.above, 0, self.features), taps, self.around)
@@ -180,21 +185,23 @@ class Builder:
         tables = normal(rng, 3, self.levels, f)
         seen = (Pixel(-1, 1, channels - 1), Pixel(0, -1, 0), Pixel(-2, 0, 0) if k == 0 else Pixel(0, 0, k - 1))
         return [
-            Map(hidden, (Slot(self.above, 0, f), FieldSlot(0, 0, f)), (Op("add", (0, 1)),), self.around),
+            Instruction(hidden, Map((Slot(self.above, 0, f), FieldSlot(0, 0, f)), (Op("add", (0, 1)),)), self.around),
             self.product(hidden, left, self.around, bias=False),
-            Lookup(hidden, seen, tables, self.around),
-            Map(hidden, (hidden, FieldSlot(1, 0, f), 0.5), (Op("add", (0, 1)), Op("tanh", (3,))), self.around),
+            Instruction(hidden, Lookup(seen, tables), self.around),
+            Instruction(hidden, Map((hidden, FieldSlot(1, 0, f), 0.5), (Op("add", (0, 1)), Op("tanh", (3,)))), self.around),
             self.product(middle, lower, self.around),
             self.product(gate, lower[:3], self.around),
-            Map(
+            Instruction(
                 gate,
-                (middle, gate, FieldSlot(2, 0, 1)),
-                (Op("tanh", (0,)), Op("sigmoid", (1,)), Op("mul", (3, 4)), Op("mul", (5, 2)), Op("add", (6, 0))),
+                Map(
+                    (middle, gate, FieldSlot(2, 0, 1)),
+                    (Op("tanh", (0,)), Op("sigmoid", (1,)), Op("mul", (3, 4)), Op("mul", (5, 2)), Op("add", (6, 0))),
+                ),
                 self.around,
             ),
-            Reduce(Slot(self.second, 2 * f, 1), "var", (middle, gate), 1.0, self.around),
-            Map(gate, (gate, Slot(self.second, 2 * f, 1)), (Op("div", (0, 1)),), self.around),
-            Norm(scratch, gate, normal(rng, f), normal(rng, f), 1e-5, self.around),
+            Instruction(Slot(self.second, 2 * f, 1), Reduce("var", (middle, gate), 1.0), self.around),
+            Instruction(gate, Map((gate, Slot(self.second, 2 * f, 1)), (Op("div", (0, 1)),)), self.around),
+            Instruction(scratch, Norm(gate, normal(rng, f), normal(rng, f), 1e-5), self.around),
             self.product(Slot(self.out, 0, self.parameters), [scratch, hidden], self.image),
             *self.to_probability(),
         ]
@@ -203,7 +210,7 @@ class Builder:
         if self.head != "bernoulli_probability":
             return []
         out = Slot(self.out, 0, 1)
-        return [Map(out, (out,), (Op("sigmoid", (0,)),), self.image)]
+        return [Instruction(out, Map((out,), (Op("sigmoid", (0,)),)), self.image)]
 
 
 def by_phases(program: Program, row_step: int, col_step: int) -> Program:
@@ -224,13 +231,17 @@ def recurrent(rng: Generator, height: int, width: int) -> Program:
     before = (Slot(1, 0, 9, 0, -1), Slot(0, 0, 1, 0, -1), Slot(1, 0, 9, -1, 0))
     step = (
         # Small enough that rounding does not grow from column to column.
-        Product(Slot(2, 0, 9), before, normal(rng, 19, 9, scale=19**-0.5), normal(rng, 9), around),
-        Map(Slot(1, 0, 9), (Slot(2, 0, 9),), (Op("tanh", (0,)),), around),
-        Product(Slot(3, 0, levels), (Slot(1, 0, 9),), normal(rng, 9, levels), normal(rng, levels), image),
+        Instruction(Slot(2, 0, 9), Product(before, normal(rng, 19, 9, scale=19**-0.5), normal(rng, 9)), around),
+        Instruction(Slot(1, 0, 9), Map((Slot(2, 0, 9),), (Op("tanh", (0,)),)), around),
+        Instruction(Slot(3, 0, levels), Product((Slot(1, 0, 9),), normal(rng, 9, levels), normal(rng, levels)), image),
     )
     encodes = ((Encode(Slot(0, 0, 1), 0, normal(rng, 1, levels)),),)
     draws = (Draw(0, Slot(3, 0, levels)),)
     return Program((1, height, width), levels, levels, "categorical", buffers, (), (), (step,), draws, encodes)
+
+
+UPDATE = (Op("mul", (0, 1)), Op("add", (0, 2)), Op("tanh", (3,)))
+LAST = (Op("add", (0, 1)), Op("sub", (3, 2)))
 
 
 def swept(rng: Generator, height: int, width: int, sweep: int, images: int = 3) -> tuple[Program, Request]:
@@ -251,26 +262,23 @@ def swept(rng: Generator, height: int, width: int, sweep: int, images: int = 3) 
     def at(slot: Slot, row: int, col: int) -> Slot:
         return Slot(slot.buffer, slot.channel, slot.count, row, col)
 
-    def product(out: Slot, taps: Sequence[Slot], rect: Rect, bias: bool, sweep: int = 0) -> Product:
+    def product(out: Slot, taps: Sequence[Slot], rect: Rect, bias: bool, sweep: int = 0) -> Instruction:
         rows = sum(tap.count for tap in taps)
         weights = normal(rng, rows, out.count, scale=rows**-0.5)
-        return Product(out, tuple(taps), weights, normal(rng, out.count) if bias else None, rect, sweep=sweep)
+        return Instruction(out, Product(tuple(taps), weights, normal(rng, out.count) if bias else None), rect, sweep=sweep)
 
     row = (
         product(sums, [at(x, -1, col) for col in (-1, 0, 1)] + [at(state, -1, sweep)], below, True),
         product(sums, [at(state, 0, beside), at(normed, 0, far), at(total, 0, beside)], below, False, sweep),
-        Lookup(sums, (Pixel(-1, 1, 0), Pixel(-1, -2, 0)), normal(rng, 2, levels, 9), below, sweep=sweep),
+        Instruction(sums, Lookup((Pixel(-1, 1, 0), Pixel(-1, -2, 0)), normal(rng, 2, levels, 9)), below, sweep=sweep),
         # Its own output in the column before, and below, in place.
-        Map(state, (sums, at(state, 0, beside)), (Op("mul", (0, 1)), Op("add", (0, 2)), Op("tanh", (3,))), below, sweep=sweep),
-        Norm(normed, state, normal(rng, 9), normal(rng, 9), 1e-5, below, sweep=sweep),
-        Map(normed, (normed,), (Op("relu", (0,)),), below, sweep=sweep),
-        Reduce(Slot(4, 0, 1), "mean", (state, at(normed, 0, beside)), 0.0, below, sweep=sweep),
-        Reduce(Slot(4, 1, 1), "amax", (sums, at(state, 0, far)), 0.0, below, sweep=sweep),
+        Instruction(state, Map((sums, at(state, 0, beside)), UPDATE), below, sweep=sweep),
+        Instruction(normed, Norm(state, normal(rng, 9), normal(rng, 9), 1e-5), below, sweep=sweep),
+        Instruction(normed, Map((normed,), (Op("relu", (0,)),)), below, sweep=sweep),
+        Instruction(Slot(4, 0, 1), Reduce("mean", (state, at(normed, 0, beside)), 0.0), below, sweep=sweep),
+        Instruction(Slot(4, 1, 1), Reduce("amax", (sums, at(state, 0, far)), 0.0), below, sweep=sweep),
         # A sweep of its own, which reads all of what the first one wrote.
-        Map(
-            again, (at(state, 0, -1), at(normed, 0, 1), at(again, 0, -beside)), (Op("add", (0, 1)), Op("sub", (3, 2))), below,
-            sweep=-sweep,
-        ),
+        Instruction(again, Map((at(state, 0, -1), at(normed, 0, 1), at(again, 0, -beside)), LAST), below, sweep=-sweep),
     )  # fmt: skip
     seen = [at(x, 0, -1), state, at(state, 0, 1), normed, at(normed, 0, -1), total, again, at(again, 0, 2)]
     program = Program(
@@ -288,10 +296,12 @@ def wide_rows(rng: np.random.Generator, features: int = 50) -> Program:
     taps = tuple(Slot(1, 0, features, row, col) for row in (-2, -1, 0) for col in range(-3, 4))
     above = tuple(Slot(0, 0, 1, -1, col) for col in range(-2, 3))
     row = (
-        Product(Slot(1, 0, features), above, normal(rng, 5, features), normal(rng, features), around),
-        Product(Slot(2, 0, features), taps, normal(rng, 21 * features, features, scale=0.03), normal(rng, features), around),
+        Instruction(Slot(1, 0, features), Product(above, normal(rng, 5, features), normal(rng, features)), around),
+        Instruction(
+            Slot(2, 0, features), Product(taps, normal(rng, 21 * features, features, scale=0.03), normal(rng, features)), around
+        ),
     )
     seen = (Slot(2, 0, features), Slot(0, 0, 1, 0, -1))
-    step = (Product(Slot(3, 0, 5), seen, normal(rng, features + 1, 5, scale=0.1), normal(rng, 5), image),)
+    step = (Instruction(Slot(3, 0, 5), Product(seen, normal(rng, features + 1, 5, scale=0.1), normal(rng, 5)), image),)
     encodes = ((Encode(Slot(0, 0, 1), 0, normal(rng, 1, 5)),),)
     return Program((1, 6, 11), 5, 5, "categorical", buffers, (), row, (step,), (Draw(0, Slot(3, 0, 5)),), encodes)

@@ -39,10 +39,10 @@ def spoilt(program: Program) -> Program:
     def changed(instructions: tuple[Any, ...], done: list[bool]) -> tuple[Any, ...]:
         found = []
         for instruction in instructions:
-            if isinstance(instruction, Product) and not done:
-                weights = instruction.weights.copy()
+            if isinstance(instruction.body, Product) and not done:
+                weights = instruction.body.weights.copy()
                 weights[np.unravel_index(np.abs(weights).argmax(), weights.shape)] *= 1.01
-                instruction = dataclasses.replace(instruction, weights=weights)
+                instruction = dataclasses.replace(instruction, body=dataclasses.replace(instruction.body, weights=weights))
                 done.append(True)
             found.append(instruction)
         return tuple(found)

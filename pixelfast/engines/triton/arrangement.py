@@ -70,8 +70,8 @@ def wish(name: str | None) -> str | None:
 def refuses(program: Program) -> str | None:
     """Why no persistent kernel can run the pixels of a program; None if one can."""
     for instruction in (instruction for step in program.steps for instruction in step):
-        if not isinstance(instruction, WALKED):
-            return f"the persistent kernel has no body for {type(instruction).__name__} ({instruction.layer})"
+        if not isinstance(instruction.body, WALKED):
+            return f"the persistent kernel has no body for {type(instruction.body).__name__} ({instruction.layer})"
     if program.head not in HEADS:
         return f"the persistent kernel has no body for draws from a {program.head} head"
     if program.parameters > MOST_LEVELS:

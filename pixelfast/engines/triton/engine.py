@@ -88,18 +88,19 @@ def reasons(program: Program) -> list[str]:
 
     missing: dict[str, list[str]] = {}
     for instruction in program.instructions():
-        if not isinstance(instruction, RUNS):
-            missing.setdefault(f"it has no kernel for {type(instruction).__name__}", []).append(instruction.layer)
+        if not isinstance(instruction.body, RUNS):
+            missing.setdefault(f"it has no kernel for {type(instruction.body).__name__}", []).append(instruction.layer)
     found = [f"{reason} ({_some(layers)})" for reason, layers in missing.items()]
     if program.head not in HEADS:
         found.append(f"it has no kernel for draws from a {program.head} head")
     elif program.mixture is not None and program.mixture.components > MOST_COMPONENTS:
         found.append(f"a draw holds at most {MOST_COMPONENTS} logistics, the head has {program.mixture.components}")
-    norms = [i for i in program.instructions() if isinstance(i, Norm) and i.out.count > MOST_FEATURES]
+    norms = [i for i in program.instructions() if isinstance(i.body, Norm) and i.out.count > MOST_FEATURES]
     found += [f"a layer norm holds at most {MOST_FEATURES} features, {norm.layer} has {norm.out.count}" for norm in norms[:1]]
-    for a in (i for i in program.instructions() if isinstance(i, Attention)):
-        if (size := max(a.keys.count, a.values.count) // a.heads) > MOST_CHANNELS:
-            found.append(f"a head of attention holds at most {MOST_CHANNELS} channels, {a.layer} has {size}")
+    for instruction in program.instructions():
+        a = instruction.body
+        if isinstance(a, Attention) and (size := max(a.keys.count, a.values.count) // a.heads) > MOST_CHANNELS:
+            found.append(f"a head of attention holds at most {MOST_CHANNELS} channels, {instruction.layer} has {size}")
             break
     return found
 

@@ -9,7 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...ir.program import Attention, Cache, Draw, Encode, Instruction, Lookup, Map, Norm, Product, Program, Rect, Reduce, Slot
+from ...ir.program import (
+    Attention,
+    Cache,
+    Draw,
+    Encode,
+    Instruction,
+    Lookup,
+    Map,
+    Norm,
+    Product,
+    Program,
+    Reduce,
+    Slot,
+    unknown_body,
+)
 from ...kernels import attention, draw, lookup, norm, pixel_stage, pointwise, row_products
 from ...kernels.launch import Launch, power_of_two
 from ...kernels.operand import ALIGNMENT
@@ -83,31 +97,34 @@ class Launches:
         return self.own if columns == 1 else 0
 
     def instruction(self, instruction: Instruction, columns: int) -> Launch:
-        match instruction:
-            case Product():
-                return self.product(instruction, columns)
-            case Lookup():
-                return self.lookup(instruction, columns)
-            case Map():
-                return self.map(instruction, columns)
-            case Reduce():
-                return self.reduce(instruction, columns)
-            case Norm():
-                return self.norm(instruction, columns)
-            case Attention():
-                return self.attention(instruction, columns)
+        out = instruction.out
+        match instruction.body:
+            case Product() as body:
+                return self.product(out, body, columns)
+            case Lookup() as body:
+                return self.lookup(out, body, columns)
+            case Map() as body:
+                return self.map(out, body, columns)
+            case Reduce() as body:
+                return self.reduce(out, body, columns)
+            case Norm() as body:
+                return self.norm(out, body, columns)
+            case Attention() as body:
+                return self.attention(instruction, body, columns)
+            case body:
+                raise unknown_body(body, "the Triton engine")
 
-    def product(self, product: Product, columns: int) -> Launch:
+    def product(self, out: Slot, product: Product, columns: int) -> Launch:
         memory, add = self.memory, product.bias is None
         most = max((tap.count for tap in product.taps), default=1)
         _, features, chunk = row_products.tile(columns * memory.images, most)
-        block = min(features, max(16, power_of_two(product.out.count)))
-        out = memory.slot(product.out)
+        block = min(features, max(16, power_of_two(out.count)))
+        written = memory.slot(out)
         taps = memory.runs(product.taps, chunk)
-        rows = [out, out if product.bias is None else memory.vector(product.bias), *taps]
+        rows = [written, written if product.bias is None else memory.vector(product.bias), *taps]
         return row_products.row_products(
             memory.arena, self.packed(product, chunk, 1, block), memory.table(rows), self.state.position, add=add,
-            columns=columns, images=memory.images, features=product.out.count, chunk=chunk, align=alignment([out]),
+            columns=columns, images=memory.images, features=out.count, chunk=chunk, align=alignment([written]),
             taps=alignment(taps, counts=True),
         )  # fmt: skip
 
@@ -118,19 +135,19 @@ class Launches:
         used = [*rows]  # with their strides, while of vectors only the start is
         for part in stage.parts:
             bias = rows[0] if product.bias is None else memory.vector(product.bias)
-            rows.append([*bias[:4], bias[4] + part.channel - product.out.channel, *bias[5:]])
+            rows.append([*bias[:4], bias[4] + part.channel - stage.start.out.channel, *bias[5:]])
         steps: list[pixel_stage.Step] = []
-        for index, (instruction, names) in enumerate(zip(stage.tail, stage.registers, strict=True)):
-            if isinstance(instruction, Norm):
+        for index, ((out, body), names) in enumerate(zip(stage.tail, stage.registers, strict=True)):
+            if isinstance(body, Norm):
                 assert names[0] is not None
-                steps.append(pixel_stage.NormStep(names[0], instruction.eps))
-                rows += [memory.vector(instruction.scale), memory.vector(instruction.shift)]
+                steps.append(pixel_stage.NormStep(names[0], body.eps))
+                rows += [memory.vector(body.scale), memory.vector(body.shift)]
             else:
-                steps.append(pixel_stage.MapStep(_leaves(instruction, names), instruction.ops))
-                read = [memory.leaf(x) for x, name in zip(instruction.leaves, names, strict=True) if _operand(x, name)]
+                steps.append(pixel_stage.MapStep(_leaves(out, body, names), body.ops))
+                read = [memory.leaf(x) for x, name in zip(body.leaves, names, strict=True) if _operand(x, name)]
                 rows, used = rows + read, used + read
             if f"z{index}" in stage.stored:
-                rows.append(memory.slot(instruction.out))
+                rows.append(memory.slot(out))
                 used.append(rows[-1])
         chunk, block = chunk_of(product), pixel_stage.feature_block(stage.features, steps, self.own)
         taps = memory.runs(product.taps, chunk)
@@ -146,60 +163,61 @@ class Launches:
             self.weights[key] = pack(product, chunk, parts, block, self.precision).to(self.memory.device)
         return self.weights[key]
 
-    def map(self, map: Map, columns: int) -> Launch:
-        rows = [self.memory.slot(map.out), *(self.memory.leaf(leaf) for leaf in map.leaves if _operand(leaf))]
-        if map.out.buffer in self.memory.halves:
+    def map(self, out: Slot, map: Map, columns: int) -> Launch:
+        rows = [self.memory.slot(out), *(self.memory.leaf(leaf) for leaf in map.leaves if _operand(leaf))]
+        if out.buffer in self.memory.halves:
             return attention.keep(
                 self.memory.arena, self.memory.arena.view(torch.float16), self.memory.table(rows), self.state.position,
-                columns=columns, images=self.memory.images, features=map.out.count,
+                columns=columns, images=self.memory.images, features=out.count,
             )  # fmt: skip
-        return self.pointwise(map, rows, columns)
+        return self.pointwise(out, map, rows, columns)
 
-    def pointwise(self, map: Map, rows: Sequence[Row], columns: int) -> Launch:
-        leaves = [_broadcast(leaf, map.out.count) if _operand(leaf) else leaf for leaf in map.leaves]
+    def pointwise(self, out: Slot, map: Map, rows: Sequence[Row], columns: int) -> Launch:
+        leaves = [_broadcast(leaf, out.count) if _operand(leaf) else leaf for leaf in map.leaves]
         return pointwise.pointwise(
             self.memory.arena, self.memory.table(rows), self.state.position, leaves, map.ops, columns=columns,  # type: ignore[arg-type]
-            images=self.memory.images, features=map.out.count, align=alignment(rows), own=self._own(columns),
+            images=self.memory.images, features=out.count, align=alignment(rows), own=self._own(columns),
         )  # fmt: skip
 
     def clear(self, buffer: int, poison: bool, columns: int) -> Launch:
         """Zeros, or NaN, everywhere in some columns of a buffer."""
         row = self.memory.whole(buffer)
         value = 0.0 if not poison else NO_HALF if buffer in self.memory.halves else float("nan")
-        return self.pointwise(Map(Slot(buffer, 0, row[3]), (value,), (), Rect(0, 0, 0, 0)), [row], columns)
+        return self.pointwise(Slot(buffer, 0, row[3]), Map((value,), ()), [row], columns)
 
-    def lookup(self, lookup_: Lookup, columns: int) -> Launch:
+    def lookup(self, out: Slot, lookup_: Lookup, columns: int) -> Launch:
         memory, (_, levels, features) = self.memory, lookup_.tables.shape
         start = memory.vector(lookup_.tables)[4]
         places = [[tap.row, tap.col, tap.channel, start + i * levels * features] for i, tap in enumerate(lookup_.taps)]
-        out = memory.slot(lookup_.out)
+        written = memory.slot(out)
         return lookup.lookup(
-            memory.arena, self.state.values, torch.tensor(places).to(memory.device), memory.table([out]), self.state.position,
-            columns=columns, images=memory.images, features=features, align=alignment([out]), own=self._own(columns),
+            memory.arena, self.state.values, torch.tensor(places).to(memory.device), memory.table([written]),
+            self.state.position, columns=columns, images=memory.images, features=features, align=alignment([written]),
+            own=self._own(columns),
         )  # fmt: skip
 
-    def norm(self, norm_: Norm, columns: int) -> Launch:
+    def norm(self, out: Slot, norm_: Norm, columns: int) -> Launch:
         memory = self.memory
-        rows = [memory.slot(norm_.out), memory.slot(norm_.source), memory.vector(norm_.scale), memory.vector(norm_.shift)]
+        rows = [memory.slot(out), memory.slot(norm_.source), memory.vector(norm_.scale), memory.vector(norm_.shift)]
         return norm.norm(
             memory.arena, memory.table(rows), self.state.position, norm_.eps, columns=columns, images=memory.images,
-            features=norm_.out.count, align=alignment(rows[:2]), own=self._own(columns),
+            features=out.count, align=alignment(rows[:2]), own=self._own(columns),
         )  # fmt: skip
 
-    def reduce(self, reduce: Reduce, columns: int) -> Launch:
+    def reduce(self, out: Slot, reduce: Reduce, columns: int) -> Launch:
         memory, count = self.memory, sum(source.count for source in reduce.sources)
         width = min(REDUCED, power_of_two(max(source.count for source in reduce.sources)))
-        rows = [memory.slot(reduce.out), *memory.runs(reduce.sources, width)]
+        rows = [memory.slot(out), *memory.runs(reduce.sources, width)]
         return norm.reduce(
             memory.arena, memory.table(rows), self.state.position, reduce.kind, reduce.correction, columns=columns,
             images=memory.images, features=count, width=width, align=alignment(rows), own=self._own(columns),
         )  # fmt: skip
 
-    def attention(self, attention_: Attention, columns: int) -> Launch:
+    def attention(self, instruction: Instruction, attention_: Attention, columns: int) -> Launch:
         memory, seen, bias, heads = self.memory, attention_.seen, attention_.bias, attention_.heads
         low = attention_.keys.buffer in memory.halves
         caches = [memory.slot(_standing(cache)) for cache in (attention_.keys, attention_.values)]
-        out = memory.slot(attention_.out)
+        out = memory.slot(instruction.out)
         rows = [out, memory.slot(attention_.query), *caches, out if bias is None else memory.vector(bias)]
         most, sizes = HALVES if low else ALIGNMENT, (attention_.keys.count // heads, attention_.values.count // heads)
         align = alignment(caches, most) if all(size % most == 0 for size in sizes) else 1
@@ -210,7 +228,7 @@ class Launches:
         return attention.attention(
             memory.arena, memory.arena.view(torch.float16) if low else memory.arena, lists, runs, memory.table(rows),
             self.state.position, columns=columns, images=memory.images, width=self.program.shape[2], heads=heads, sizes=sizes,
-            rect=attention_.rect, masked=attention_.elements if attention_.masks > 1 else 0,
+            rect=instruction.rect, masked=attention_.elements if attention_.masks > 1 else 0,
             biased=bias.shape[1] if bias is not None and len(bias) > 1 else 0, scale=attention_.scale, bias=bias is not None,
             longest=int(lengths.max(initial=1)), align=align,
         )  # fmt: skip
@@ -261,17 +279,15 @@ def _broadcast(leaf: object, features: int) -> bool:
     return count == 1 and features > 1
 
 
-def _leaves(map: Map, names: Sequence[str | None]) -> tuple[str | bool | float, ...]:
+def _leaves(out: Slot, map: Map, names: Sequence[str | None]) -> tuple[str | bool | float, ...]:
     """The leaves of an expression inside a stage: names, literals, or whether an operand is broadcast."""
     found: list[str | bool | float] = []
     for leaf, name in zip(map.leaves, names, strict=True):
         if name is not None:
             found.append(name)
         elif _operand(leaf):
-            found.append(_broadcast(leaf, map.out.count))
+            found.append(_broadcast(leaf, out.count))
         else:
             assert isinstance(leaf, (int, float))
             found.append(float(leaf))
     return tuple(found)
-
-

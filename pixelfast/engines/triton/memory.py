@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ...ir.program import FieldSlot, Instruction, Leaf, Map, Product, Program, Slot
 from ...kernels.operand import ALIGNMENT, move
-from ...lowering.ring_buffers import caches_read, slots_read
 
 Row = list[int]
 HALVES = 2 * ALIGNMENT
@@ -75,11 +74,9 @@ class Memory:
     def _collect(self) -> None:
         """Give every vector and table of the program its place."""
         for instruction in self.program.instructions():
-            arrays = [getattr(instruction, name, None) for name in ("bias", "scale", "shift", "tables")]
-            if isinstance(instruction, Map):
-                arrays += [leaf for leaf in instruction.leaves if isinstance(leaf, np.ndarray)]
-            for array in arrays:
-                if isinstance(array, np.ndarray):  # the scale of attention is a number
+            body = instruction.body
+            for array in body.arrays():
+                if not isinstance(body, Product) or array is not body.weights:  # those are packed
                     self._constant(array, array)
         for encodes in self.program.encodes:
             for encode in encodes:
@@ -156,9 +153,7 @@ class Memory:
 
     def runs(self, slots: Sequence[Slot], most: int) -> list[Row]:
         """Slots cut into runs of at most so many features: the chunks of a product or of a reduction."""
-        return [
-            self.slot(slot, part, min(most, slot.count - part)) for slot in slots for part in range(0, slot.count, most)
-        ]
+        return [self.slot(slot, part, min(most, slot.count - part)) for slot in slots for part in range(0, slot.count, most)]
 
 
 def alignment(rows: Sequence[Row], most: int = ALIGNMENT, counts: bool = False) -> int:
@@ -172,8 +167,8 @@ def halves(program: Program, precision: str) -> frozenset[int]:
     if precision != "fp16":
         return frozenset()
     instructions = program.instructions()
-    caches = [{cache.buffer for cache in caches_read(instruction)} for instruction in instructions]
-    others = {slot.buffer for instruction in instructions for slot in slots_read(instruction)}
+    caches = [{cache.buffer for cache in instruction.body.caches()} for instruction in instructions]
+    others = {slot.buffer for instruction in instructions for slot in instruction.body.slots()}
     others |= {draw.source.buffer for draw in program.draws}
     others |= {encode.out.buffer for encodes in program.encodes for encode in encodes}
     others |= {instruction.out.buffer for instruction in instructions if not _copies(instruction)}
@@ -184,9 +179,10 @@ def halves(program: Program, precision: str) -> frozenset[int]:
 
 
 def _copies(instruction: Instruction) -> bool:
-    if not isinstance(instruction, Map) or instruction.ops:
+    body = instruction.body
+    if not isinstance(body, Map) or body.ops:
         return False
-    (leaf,) = instruction.leaves
+    (leaf,) = body.leaves
     return isinstance(leaf, (Slot, FieldSlot)) and leaf.count == instruction.out.count
 
 
@@ -198,7 +194,7 @@ def chunk_of(product: Product) -> int:
 
 def pack(product: Product, chunk: int, parts: int, block: int, precision: str) -> Tensor:
     """Weights as the kernels read them: (chunks x chunk, parts x width), zeros where there is no feature."""
-    features = product.out.count // parts
+    features = product.weights.shape[1] // parts
     width = -(-features // block) * block
     blocks, first = [], 0
     for tap in product.taps:
@@ -224,5 +220,3 @@ def _fits_float16(product: Product) -> bool:
 
 def _padded(features: int) -> int:
     return -(-features // ALIGNMENT) * ALIGNMENT
-
-

@@ -158,7 +158,7 @@ class Rows:
 
 
 def _first(work: Stage | Instruction) -> Instruction:
-    return work.product if isinstance(work, Stage) else work
+    return work.start if isinstance(work, Stage) else work
 
 
 def _runs(instruction: Instruction, row: int, col: int) -> bool:

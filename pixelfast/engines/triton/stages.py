@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from ...ir.program import Instruction, Map, Norm, Product, Program, Slot
-from ...lowering.ring_buffers import adds, caches_read, slots_read
 
 MOST_NORMALISED = 256
 """Features of a layer norm inside a stage: one program holds them all."""
@@ -24,15 +23,18 @@ class Stage:
     Values have names: y0, y1 for the parts, z0, z1, ... for the results of `tail`.
 
     Attributes:
-        parts: the parts of product.out.
-        registers: for each instruction of the tail, the name of the value that each leaf (or the norm's source) is, or None if
+        start: the instruction whose body is the product.
+        parts: the parts of where it writes.
+        tail: what goes on with it: where each result belongs, and what it is.
+        registers: for each of the tail, the name of the value that each leaf (or the norm's source) is, or None if
             the leaf comes from memory.
         stored: names of the values that something else reads.
     """
 
+    start: Instruction
     product: Product
     parts: tuple[Slot, ...]
-    tail: tuple[Map | Norm, ...]
+    tail: tuple[tuple[Slot, Map | Norm], ...]
     registers: tuple[tuple[str | None, ...], ...]
     stored: tuple[str, ...]
 
@@ -41,17 +43,15 @@ class Stage:
         return self.parts[0].count
 
 
-def stages(
-    program: Program, instructions: Sequence[Instruction], alone: Collection[int] = ()
-) -> list[Stage | Instruction]:
+def stages(program: Program, instructions: Sequence[Instruction], alone: Collection[int] = ()) -> list[Stage | Instruction]:
     """The instructions of a step in their order, grouped; what is written to the buffers `alone` is no part of a group."""
     found: list[Stage | Instruction] = []
     index = 0
     while index < len(instructions):
         instruction = instructions[index]
-        if isinstance(instruction, Product):
+        if isinstance(instruction.body, Product):
             following = takewhile(lambda other: other.out.buffer not in alone, instructions[index + 1 :])
-            stage = _longest(program, instruction, list(following))
+            stage = _longest(program, instruction, instruction.body, list(following))
             found.append(stage)
             index += 1 + len(stage.tail)
         else:
@@ -60,45 +60,50 @@ def stages(
     return found
 
 
-def _longest(program: Program, product: Product, following: Sequence[Instruction]) -> Stage:
-    out = product.out
+def _longest(program: Program, start: Instruction, product: Product, following: Sequence[Instruction]) -> Stage:
+    out = start.out
     parts: tuple[Slot, ...] = (out,)
-    if following and isinstance(following[0], Map) and 2 * following[0].out.count == out.count > 2:
+    if following and isinstance(following[0].body, Map) and 2 * following[0].out.count == out.count > 2:
         half = out.count // 2
         halves = (replace(out, count=half), replace(out, channel=out.channel + half, count=half))
-        if _Group(product, halves).accepts(following[0]):
+        if _Group(start, product, halves).takes(following[0]):
             parts = halves
-    group = _Group(product, parts)
+    group = _Group(start, product, parts)
     for instruction in following:
-        if not isinstance(instruction, (Map, Norm)) or not group.accepts(instruction):
+        if not group.takes(instruction):
             break
-        group.append(instruction)
     return group.stage(program)
 
 
 class _Group:
     """A stage while it grows."""
 
-    def __init__(self, product: Product, parts: tuple[Slot, ...]) -> None:
-        self.product, self.parts = product, parts
-        self.tail: list[Map | Norm] = []
+    def __init__(self, start: Instruction, product: Product, parts: tuple[Slot, ...]) -> None:
+        self.start, self.product, self.parts = start, product, parts
+        self.members: list[Instruction] = []
+        self.tail: list[tuple[Slot, Map | Norm]] = []
         self.registers: list[tuple[str | None, ...]] = []
         self.loaded: list[Slot] = [tap for tap in product.taps if _here(tap)]
         self.values = {part: f"y{i}" for i, part in enumerate(parts)}  # where a value belongs, and the last one for it
 
-    def accepts(self, instruction: Map | Norm) -> bool:
+    def takes(self, instruction: Instruction) -> bool:
+        """Append an instruction if its kind is one of a tail's, and the group accepts it."""
+        body = instruction.body
+        if not isinstance(body, (Map, Norm)) or not self._accepts(instruction, body):
+            return False
+        self._append(instruction, body)
+        return True
+
+    def _accepts(self, instruction: Instruction, body: Map | Norm) -> bool:
         """Whether each leaf is a value of the group, or something that the group does not write."""
         count = self.parts[0].count
-        if (instruction.rect, instruction.lattice) != (self.product.rect, self.product.lattice):
+        if (instruction.rect, instruction.lattice) != (self.start.rect, self.start.lattice):
             return False
         if instruction.out.count != count or not _here(instruction.out):
             return False
-        if isinstance(instruction, Norm):
-            if len(self.parts) > 1 or count > MOST_NORMALISED or instruction.source not in self.values:
-                return False
-            loaded: list[Slot] = []
-        else:
-            loaded = [leaf for leaf in instruction.leaves if isinstance(leaf, Slot) and leaf not in self.values]
+        if isinstance(body, Norm) and (len(self.parts) > 1 or count > MOST_NORMALISED or body.source not in self.values):
+            return False
+        loaded = [slot for slot in body.slots() if slot not in self.values]
         if any(_here(leaf) and _overlap(leaf, written) for leaf in loaded for written in self.values):
             return False
         # Another program may not have read yet what this one would write.
@@ -106,31 +111,30 @@ class _Group:
             return False
         return all(instruction.out == written or not _overlap(instruction.out, written) for written in self.values)
 
-    def append(self, instruction: Map | Norm) -> None:
-        leaves = [instruction.source] if isinstance(instruction, Norm) else instruction.leaves
+    def _append(self, instruction: Instruction, body: Map | Norm) -> None:
+        leaves = (body.source,) if isinstance(body, Norm) else body.leaves
         names = tuple(self.values.get(leaf) if isinstance(leaf, Slot) else None for leaf in leaves)
-        self.loaded += [
-            leaf for leaf, name in zip(leaves, names, strict=True) if isinstance(leaf, Slot) and name is None and _here(leaf)
-        ]
+        self.loaded += [slot for slot in body.slots() if slot not in self.values and _here(slot)]
         self.values[instruction.out] = f"z{len(self.tail)}"
-        self.tail.append(instruction)
+        self.members.append(instruction)
+        self.tail.append((instruction.out, body))
         self.registers.append(names)
 
     def stage(self, program: Program) -> Stage:
         read = list(self._read_from_memory(program))
         stored = [name for slot, name in self.values.items() if any(_overlap(slot, other) for other in read)]
-        return Stage(self.product, self.parts, tuple(self.tail), tuple(self.registers), tuple(sorted(stored)))
+        return Stage(self.start, self.product, self.parts, tuple(self.tail), tuple(self.registers), tuple(sorted(stored)))
 
     def _read_from_memory(self, program: Program) -> Iterable[Slot]:
         """Every slot that is read anywhere, except by this group's tail at its own place."""
-        members = {id(instruction) for instruction in self.tail}
+        members = {id(instruction) for instruction in self.members}
         for instruction in program.instructions():
-            for slot in slots_read(instruction):
+            for slot in instruction.body.slots():
                 if id(instruction) not in members or not _here(slot):
                     yield slot
-            for cache in caches_read(instruction):
+            for cache in instruction.body.caches():
                 yield Slot(cache.buffer, cache.channel, cache.count)
-            if adds(instruction) and instruction is not self.product:
+            if instruction.body.adds and instruction is not self.start:
                 yield instruction.out
         for draw in program.draws:
             yield draw.source

@@ -19,7 +19,7 @@ from pixelfast.engines.base import Request
 from pixelfast.engines.cuda import HEADS, MOST_VALUES, refuses, unsupported
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir import program as contract
-from pixelfast.ir.program import Map, Norm, Op, Product, Program, Rect, Reduce, Slot
+from pixelfast.ir.program import Instruction, Map, Norm, Op, Product, Program, Rect, Reduce, Slot
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -100,12 +100,12 @@ def overwriting() -> tuple[Program, Request]:
     rng = np.random.default_rng(8)
     image, f = Rect(0, 2, 0, 3), 6
     x, y, total = Slot(1, 0, f), Slot(2, 0, f), Slot(3, 0, f)
-    instructions: list = [Map(total, (0.0,), (), image), Map(x, (1.0,), (), image)]
+    instructions: list = [Instruction(total, Map((0.0,), ()), image), Instruction(x, Map((1.0,), ()), image)]
     for _ in range(4):
-        instructions.append(Product(y, (x,), normal(rng, f, f, scale=0.4), normal(rng, f), image))
-        instructions.append(Map(total, (y, total), (Op("tanh", (0,)), Op("add", (1, 2))), image))
-        instructions.append(Map(x, (total,), (Op("tanh", (0,)),), image))
-    instructions.append(Product(Slot(0, 0, f), (total,), normal(rng, f, f), normal(rng, f), image))
+        instructions.append(Instruction(y, Product((x,), normal(rng, f, f, scale=0.4), normal(rng, f)), image))
+        instructions.append(Instruction(total, Map((y, total), (Op("tanh", (0,)), Op("add", (1, 2)))), image))
+        instructions.append(Instruction(x, Map((total,), (Op("tanh", (0,)),)), image))
+    instructions.append(Instruction(Slot(0, 0, f), Product((total,), normal(rng, f, f), normal(rng, f)), image))
     buffers = tuple(contract.Buffer(name, f, 1, (0, 3), image) for name in ("out", "x", "y", "total"))
     draws = (contract.Draw(0, Slot(0, 0, f)),)
     program = Program((1, 2, 3), f, f, "categorical", buffers, (), (), (tuple(instructions),), draws, ((),))
@@ -142,7 +142,9 @@ def test_every_operation(tmp_path: Path) -> None:
     for i, name in enumerate(names):
         arguments = 1 if name in contract.UNARY else 3 if name in contract.TERNARY else 2
         leaves = tuple(Slot(j + 1, 0, 3) for j in range(arguments))
-        maps.append(Map(Slot(0, 3 * i, 3), leaves, (Op(name, tuple(range(arguments))),), Rect(0, SMALL[0], 0, SMALL[1])))
+        maps.append(
+            Instruction(Slot(0, 3 * i, 3), Map(leaves, (Op(name, tuple(range(arguments))),)), Rect(0, SMALL[0], 0, SMALL[1]))
+        )
     program, fields = probe(inputs, maps, 3 * len(names))
     call = request(program, rng, 2, known=1.0, fields=fields)
     with np.errstate(all="ignore"):
@@ -158,8 +160,8 @@ def test_every_reduction_and_a_norm(tmp_path: Path) -> None:
     image = Rect(0, SMALL[0], 0, SMALL[1])
     x = normal(rng, 3, *SMALL, 37)
     both = (Slot(1, 0, 20), Slot(1, 20, 17))
-    reductions = [Reduce(Slot(0, i, 1), kind, both, 1.0, image) for i, kind in enumerate(contract.REDUCTIONS)]
-    norm = Norm(Slot(0, len(reductions), 37), Slot(1, 0, 37), normal(rng, 37), normal(rng, 37), 1e-5, image)
+    reductions = [Instruction(Slot(0, i, 1), Reduce(kind, both, 1.0), image) for i, kind in enumerate(contract.REDUCTIONS)]
+    norm = Instruction(Slot(0, len(reductions), 37), Norm(Slot(1, 0, 37), normal(rng, 37), normal(rng, 37), 1e-5), image)
     program, fields = probe([x], [*reductions, norm], len(reductions) + 37)
     compare(program, request(program, rng, 3, known=1.0, fields=fields), Shape(images=2), tmp_path, 4 * INSTRUCTION)
 
@@ -169,7 +171,7 @@ def test_parameters_that_describe_no_distribution(bad: float, tmp_path: Path) ->
     image = Rect(0, SMALL[0], 0, SMALL[1])
     x = np.zeros((3, *SMALL, 4), np.float32)
     x[1, 2, 1, 3] = x[2, 2, 1, 0] = bad
-    program, fields = probe([x], [Map(Slot(0, 0, 4), (Slot(1, 0, 4),), (), image)], 4)
+    program, fields = probe([x], [Instruction(Slot(0, 0, 4), Map((Slot(1, 0, 4),), ()), image)], 4)
     found = emulate(program, request(program, np.random.default_rng(0), 3, fields=fields), Shape(), tmp_path)
     pixel, first = divmod(found.failure, 1 << 24)
     assert (first, divmod(pixel, SMALL[1])) == (1, (2, 1))
@@ -178,7 +180,7 @@ def test_parameters_that_describe_no_distribution(bad: float, tmp_path: Path) ->
 def test_programs_of_other_kinds_are_refused_on_both_sides(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image, x = Rect(0, SMALL[0], 0, SMALL[1]), np.zeros((2, *SMALL, 4), np.float32)
-    plain = Map(Slot(0, 0, 4), (Slot(1, 0, 4),), (), image, "blocks.3")
+    plain = Instruction(Slot(0, 0, 4), Map((Slot(1, 0, 4),), ()), image, "blocks.3")
     strided, fields = probe([x], [plain, replace(plain, lattice=contract.Lattice(2, 0, 1, 0))], 4)
     recurrence, call = swept(rng, *SMALL, 1)
     long, _ = probe([x], [replace(plain, ops=tuple(Op("neg", (i,)) for i in range(MOST_VALUES)))], 4)
@@ -197,7 +199,7 @@ def test_programs_of_other_kinds_are_refused_on_both_sides(tmp_path: Path) -> No
 def test_shapes_of_clusters_that_cannot_be(tmp_path: Path) -> None:
     image = Rect(0, SMALL[0], 0, SMALL[1])
     x = np.zeros((2, *SMALL, 4), np.float32)
-    program, fields = probe([x], [Map(Slot(0, 0, 4), (Slot(1, 0, 4),), (), image)], 4)
+    program, fields = probe([x], [Instruction(Slot(0, 0, 4), Map((Slot(1, 0, 4),), ()), image)], 4)
     call = request(program, np.random.default_rng(0), 2, fields=fields)
     with pytest.raises(Refused, match="1 to 16 blocks"):
         emulate(program, call, Shape(ranks=17), tmp_path)

@@ -19,7 +19,7 @@ from pixelfast.engines.reference import run as reference
 from pixelfast.engines.triton.arrangement import OWNED
 from pixelfast.engines.triton.engine import TritonEngine
 from pixelfast.engines.triton.session import Session
-from pixelfast.ir.program import Map, Norm, Op, Product, Rect, Reduce, Slot
+from pixelfast.ir.program import Instruction, Map, Norm, Op, Product, Rect, Reduce, Slot
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 IMAGES = OWNED[0] + 1
@@ -64,10 +64,10 @@ def test_what_more_than_one_tile_holds() -> None:
     rng, wide, image = np.random.default_rng(4), 700, Rect(0, 1, 0, 2)
     whole, source = Slot(0, 0, wide), Slot(1, 0, wide)
     made = [
-        Map(whole, (source,), (Op("tanh", (0,)),), image),
-        Norm(whole, whole, normal(rng, wide), normal(rng, wide), 1e-5, image),
-        Reduce(Slot(0, 3, 1), "logsumexp", (whole,), 0.0, image),
-        Product(whole, (Slot(1, 5, 17), Slot(1, 0, 130, 0, -1)), normal(rng, 147, wide), None, image),
+        Instruction(whole, Map((source,), (Op("tanh", (0,)),)), image),
+        Instruction(whole, Norm(whole, normal(rng, wide), normal(rng, wide), 1e-5), image),
+        Instruction(Slot(0, 3, 1), Reduce("logsumexp", (whole,), 0.0), image),
+        Instruction(whole, Product((Slot(1, 5, 17), Slot(1, 0, 130, 0, -1)), normal(rng, 147, wide), None), image),
     ]
     program, fields = probe([normal(rng, 3, 1, 2, wide)], made, wide)
     call = request(program, rng, 3, fields=fields)

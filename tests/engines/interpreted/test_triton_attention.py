@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from attention_cases import CASES, Case, fields_of, program_of
 from native import close
-from programs import request
+from programs import request, with_body
 from tolerances import INSTRUCTION, LOG_PROB
 
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.triton.engine import TritonEngine
 from pixelfast.engines.triton.memory import halves
-from pixelfast.ir.program import Attention, Map, Op, Program, Slot
+from pixelfast.ir.program import Attention, Instruction, Map, Op, Program, Slot
 
 
 def check(program: Program, known: float, scale: float = 1.0, precision: str = "fp32") -> np.ndarray:
@@ -56,10 +56,10 @@ def test_caches_that_stay_float32() -> None:
     """What something else reads, or writes, is not rounded."""
     program = program_of(Case(), np.random.default_rng(4))
     query, cache, zeros, attention = program.steps[0]
-    assert isinstance(cache, Map)
+    assert isinstance(cache.body, Map)
     for step in (
-        (query, cache, Map(Slot(0, 0, 21), (Slot(2, 0, 21),), (), cache.rect), attention),
-        (query, dataclasses.replace(cache, ops=(Op("relu", (0,)),)), zeros, attention),
+        (query, cache, Instruction(Slot(0, 0, 21), Map((Slot(2, 0, 21),), ()), cache.rect), attention),
+        (query, with_body(cache, ops=(Op("relu", (0,)),)), zeros, attention),
     ):
         changed = dataclasses.replace(program, steps=(step,))
         assert not halves(changed, "fp16")
@@ -76,10 +76,11 @@ def test_scores_of_any_size() -> None:
     """Scores of thousands, of which one counts, and biases that exclude all pixels of a block but one."""
     check(program_of(Case(prefix=True), np.random.default_rng(6)), 1.0, scale=30.0)
     program = program_of(Case(prefix=True, biases=1), np.random.default_rng(6))
-    *before, attention = program.steps[0]
+    *before, instruction = program.steps[0]
+    attention = instruction.body
     assert isinstance(attention, Attention)
     assert attention.bias is not None
     bias = np.where(np.random.default_rng(7).random(attention.bias.shape) < 0.7, -np.inf, attention.bias).astype(np.float32)
     counts = attention.seen.counts()
     bias[:, np.cumsum(counts)[counts > 0] - 1] = 0.0
-    check(dataclasses.replace(program, steps=((*before, dataclasses.replace(attention, bias=bias)),)), 1.0)
+    check(dataclasses.replace(program, steps=((*before, with_body(instruction, bias=bias)),)), 1.0)

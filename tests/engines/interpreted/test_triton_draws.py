@@ -18,7 +18,7 @@ from pixelfast.engines.base import Request
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.triton.engine import TritonEngine
 from pixelfast.errors import EngineUnavailable
-from pixelfast.ir.program import Buffer, Draw, Encode, Field, FieldSlot, Map, Program, Rect, Slot
+from pixelfast.ir.program import Buffer, Draw, Encode, Field, FieldSlot, Instruction, Map, Program, Rect, Slot
 
 PIXELS = 9
 
@@ -97,7 +97,8 @@ def categorical_program(levels: int, pixels: int) -> Program:
     return Program(
         (1, 1, pixels), levels, levels, "categorical",
         (Buffer("logits", levels, 1, (0, pixels), image), Buffer("x", 3, 1, (0, pixels), image)),
-        (Field(levels, 0, 0, 1, pixels, None),), (), ((Map(out, (FieldSlot(0, 0, levels),), (), image),),), (Draw(0, out),),
+        (Field(levels, 0, 0, 1, pixels, None),), (),
+        ((Instruction(out, Map((FieldSlot(0, 0, levels),), ()), image),),), (Draw(0, out),),
         ((Encode(Slot(1, 0, 3), 0, table),),),
     )  # fmt: skip
 

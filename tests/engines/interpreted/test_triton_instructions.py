@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from expression_cases import FUSED, exact, numbers, random_map
 from native import close
-from programs import normal, probe, request
+from programs import normal, probe, request, with_body
 from tolerances import INSTRUCTION, OPERATION, PROGRAM, ROUNDED, TRITON_OPERATION
 
 from pixelfast.engines.reference import run as reference
@@ -17,7 +17,22 @@ from pixelfast.engines.triton.arrangement import NAMES
 from pixelfast.engines.triton.engine import TritonEngine
 from pixelfast.engines.triton.stages import Stage, stages
 from pixelfast.ir import program as contract
-from pixelfast.ir.program import BINARY, UNARY, Buffer, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Reduce, Slot
+from pixelfast.ir.program import (
+    BINARY,
+    UNARY,
+    Buffer,
+    Instruction,
+    Lookup,
+    Map,
+    Norm,
+    Op,
+    Pixel,
+    Product,
+    Program,
+    Rect,
+    Reduce,
+    Slot,
+)
 from pixelfast.kernels import expressions
 
 # Few enough that a test whose pixels are drawn one by one takes seconds: each launch takes milliseconds.
@@ -63,8 +78,8 @@ def test_operation(name: str) -> None:
     if name in ("eq", "ne", "where"):
         inputs[0] = inputs[-1].round() if name == "where" else np.where(rng.random(inputs[0].shape) < 0.5, *inputs)
     height, width = inputs[0].shape[1:3]
-    made = Map(
-        Slot(0, 0, 17), tuple(Slot(i + 1, 0, 17) for i in range(arity)), (Op(name, tuple(range(arity))),),
+    made = Instruction(
+        Slot(0, 0, 17), Map(tuple(Slot(i + 1, 0, 17) for i in range(arity)), (Op(name, tuple(range(arity))),)),
         Rect(0, height, 0, width),
     )  # fmt: skip
     with np.errstate(all="ignore"):
@@ -78,7 +93,9 @@ def test_operation(name: str) -> None:
 def test_groups_of_operations(name: str) -> None:
     rng = np.random.default_rng(2)
     inputs = [normal(rng, IMAGES, HEIGHT, WIDTH, 17, scale=2.0) for _ in range(2)]
-    check_instructions(inputs, [Map(Slot(0, 0, 17), (Slot(1, 0, 17), Slot(2, 0, 17), 0.0, 1.0), FUSED[name], IMAGE)], 17)
+    check_instructions(
+        inputs, [Instruction(Slot(0, 0, 17), Map((Slot(1, 0, 17), Slot(2, 0, 17), 0.0, 1.0), FUSED[name]), IMAGE)], 17
+    )
 
 
 @pytest.mark.parametrize("drawn", [False, True])
@@ -97,11 +114,11 @@ def product_case(rng: np.random.Generator, images: int, outputs: int, tail: list
     taps = (Slot(1, 0, 17), Slot(2, 1, 3, 0, -1), Slot(1, 16, 1, -2, 2), Slot(1, 2, 8, -1, 1), Slot(2, 0, 5, -1, -2))
     weights = normal(rng, sum(tap.count for tap in taps), outputs)
     made = [
-        Product(Slot(0, 0, outputs), taps, weights, normal(rng, outputs), IMAGE),
+        Instruction(Slot(0, 0, outputs), Product(taps, weights, normal(rng, outputs)), IMAGE),
         # Some channels in the middle, added to what is there.
-        Product(Slot(0, 1, outputs - 1), taps[1:3], weights[17:21, 1:].copy(), None, Rect(1, 3, 1, 2)),
-        Product(Slot(0, 0, 1), (), np.zeros((0, 1), np.float32), normal(rng, 1), Rect(2, 3, 0, 3)),
-        Product(Slot(0, 0, 1), (), np.zeros((0, 1), np.float32), None, IMAGE),
+        Instruction(Slot(0, 1, outputs - 1), Product(taps[1:3], weights[17:21, 1:].copy(), None), Rect(1, 3, 1, 2)),
+        Instruction(Slot(0, 0, 1), Product((), np.zeros((0, 1), np.float32), normal(rng, 1)), Rect(2, 3, 0, 3)),
+        Instruction(Slot(0, 0, 1), Product((), np.zeros((0, 1), np.float32), None), IMAGE),
     ]
     return inputs, [*made, *tail]
 
@@ -119,10 +136,10 @@ def test_product_in_float16(drawn: bool) -> None:
     rng = np.random.default_rng(1)
     inputs, made = product_case(rng, 3, 17, [])
     inputs = [array.astype(np.float16).astype(np.float32) for array in inputs]
-    made = [dataclasses.replace(p, weights=p.weights.astype(np.float16).astype(np.float32)) for p in made]
+    made = [with_body(p, weights=p.body.weights.astype(np.float16).astype(np.float32)) for p in made]
     check(*probe(inputs, made, 17), known=0.0 if drawn else 1.0, precision="fp16")
-    large = dataclasses.replace(made[0], weights=made[0].weights * 1e6)  # which float16 does not hold
-    exact_weights = [large, *(dataclasses.replace(p, weights=p.weights) for p in made[1:])]
+    large = with_body(made[0], weights=made[0].body.weights * 1e6)  # which float16 does not hold
+    exact_weights = [large, *made[1:]]
     check(*probe(inputs, exact_weights, 17), known=0.0 if drawn else 1.0, precision="fp16")
 
 
@@ -143,15 +160,15 @@ def test_stage(name: str, add: bool, normed: bool) -> None:
     inputs = [normal(rng, IMAGES, HEIGHT, WIDTH, features) for features in (17, width)]
     between, out = Slot(3, 0, width), Slot(0, 0, 17)
     taps = (Slot(1, 0, 17), Slot(1, 0, 17, 0, -1))
-    first = [Map(between, (Slot(2, 0, width),), (), IMAGE)] if add else []
+    first = [Instruction(between, Map((Slot(2, 0, width),), ()), IMAGE)] if add else []
     leaves = (Slot(3, 0, 17), Slot(1, 0, 17), Slot(3, 17, 17)) if parts == 2 else (between, Slot(1, 0, 17))
-    ending: list = [Map(out, leaves, tuple(ops), IMAGE)]
+    ending: list = [Instruction(out, Map(leaves, tuple(ops)), IMAGE)]
     if normed:
-        ending.append(Norm(out, out, normal(rng, 17), normal(rng, 17), 1e-5, IMAGE))
+        ending.append(Instruction(out, Norm(out, normal(rng, 17), normal(rng, 17), 1e-5), IMAGE))
         if parts == 1:
-            ending.insert(0, Norm(between, between, normal(rng, 17), normal(rng, 17), 1e-5, IMAGE))
+            ending.insert(0, Instruction(between, Norm(between, normal(rng, 17), normal(rng, 17), 1e-5), IMAGE))
     bias = None if add else normal(rng, width)
-    made = [*first, Product(between, taps, normal(rng, 34, width), bias, IMAGE), *ending]
+    made = [*first, Instruction(between, Product(taps, normal(rng, 34, width), bias), IMAGE), *ending]
     program, fields = probe(inputs, made, 17)
     program = dataclasses.replace(program, buffers=(*program.buffers, Buffer("between", width, 1, (0, WIDTH), IMAGE)))
     found = [stage for stage in stages(program, program.steps[0]) if isinstance(stage, Stage)]
@@ -167,9 +184,9 @@ def test_stage_whose_product_is_read_again() -> None:
     inputs = [normal(rng, IMAGES, HEIGHT, WIDTH, 17)]
     between, out, taps = Slot(2, 0, 17), Slot(0, 0, 17), (Slot(1, 0, 17),)
     made = [
-        Product(between, taps, normal(rng, 17, 17), normal(rng, 17), IMAGE),
-        Map(out, (between,), (Op("relu", (0,)),), IMAGE),
-        Product(out, (between, Slot(2, 0, 9, 0, -1)), normal(rng, 26, 17), None, IMAGE),
+        Instruction(between, Product(taps, normal(rng, 17, 17), normal(rng, 17)), IMAGE),
+        Instruction(out, Map((between,), (Op("relu", (0,)),)), IMAGE),
+        Instruction(out, Product((between, Slot(2, 0, 9, 0, -1)), normal(rng, 26, 17), None), IMAGE),
     ]
     program, fields = probe(inputs, made, 17)
     columns = (-1, WIDTH)
@@ -186,9 +203,9 @@ def test_zeros_outside_the_domain(known: float) -> None:
     rng, domain, image = np.random.default_rng(9), Rect(1, 3, 1, 2), Rect(0, 6, 0, WIDTH)
     taps = tuple(Slot(1, 2, 9, row, col) for row in (-2, -1, 0) for col in (-2, -1, 0, 1, 2) if row < 0 or col <= 0)
     made = [
-        Product(Slot(0, 0, 17), taps, normal(rng, len(taps) * 9, 17), normal(rng, 17), image),
-        Map(Slot(0, 0, 9), (Slot(0, 0, 9), taps[3], taps[9]), (Op("add", (0, 1)), Op("add", (2, 3))), image),
-        Reduce(Slot(0, 16, 1), "sum", taps, 0.0, image),
+        Instruction(Slot(0, 0, 17), Product(taps, normal(rng, len(taps) * 9, 17), normal(rng, 17)), image),
+        Instruction(Slot(0, 0, 9), Map((Slot(0, 0, 9), taps[3], taps[9]), (Op("add", (0, 1)), Op("add", (2, 3)))), image),
+        Instruction(Slot(0, 16, 1), Reduce("sum", taps, 0.0), image),
     ]
     program, fields = probe([normal(rng, 2, 6, WIDTH, 17)], made, 17)
     out, source = program.buffers
@@ -208,21 +225,25 @@ def test_reduction(kind: str) -> None:
     inputs[0][0, 0, 0, 3], inputs[1][1, 1, 1, 5] = math.nan, -math.inf
     inputs[0][2, 2, 2], inputs[1][2, 2, 2] = -math.inf, -math.inf
     sources = (Slot(1, 0, 17), Slot(2, 3, 146), Slot(2, 0, 1, -1, 1))
-    made = [Reduce(Slot(0, i, 1), kind, sources[: i + 1], 1.0 - i, IMAGE) for i in range(3)]
+    made = [Instruction(Slot(0, i, 1), Reduce(kind, sources[: i + 1], 1.0 - i), IMAGE) for i in range(3)]
     check_instructions(inputs, made, 3)
 
 
 @pytest.mark.filterwarnings("ignore:var")
 def test_variance_of_one_channel() -> None:
     inputs = [normal(np.random.default_rng(3), IMAGES, HEIGHT, WIDTH, 2)]
-    check_instructions(inputs, [Reduce(Slot(0, i, 1), "var", (Slot(1, 0, 1),), float(i), IMAGE) for i in range(2)], 2)
+    check_instructions(
+        inputs, [Instruction(Slot(0, i, 1), Reduce("var", (Slot(1, 0, 1),), float(i)), IMAGE) for i in range(2)], 2
+    )
 
 
 @pytest.mark.parametrize("features", [2, 17, 64, 130])
 def test_norm(features: int) -> None:
     rng = np.random.default_rng(4)
     inputs = [normal(rng, IMAGES, HEIGHT, WIDTH, features + 1) + 2]
-    made = [Norm(Slot(0, 0, features), Slot(1, 1, features), normal(rng, features), normal(rng, features), 1e-5, IMAGE)]
+    made = [
+        Instruction(Slot(0, 0, features), Norm(Slot(1, 1, features), normal(rng, features), normal(rng, features), 1e-5), IMAGE)
+    ]
     check_instructions(inputs, made, features)
 
 
@@ -230,9 +251,9 @@ def test_norm_and_map_in_place() -> None:
     rng = np.random.default_rng(4)
     whole = Slot(0, 0, 17)
     made = [
-        Map(whole, (Slot(1, 0, 17),), (), IMAGE),
-        Norm(whole, whole, normal(rng, 17), normal(rng, 17), 1e-3, IMAGE),
-        Map(whole, (whole, Slot(1, 0, 17)), (Op("mul", (0, 1)), Op("sub", (2, 0))), IMAGE),
+        Instruction(whole, Map((Slot(1, 0, 17),), ()), IMAGE),
+        Instruction(whole, Norm(whole, normal(rng, 17), normal(rng, 17), 1e-3), IMAGE),
+        Instruction(whole, Map((whole, Slot(1, 0, 17)), (Op("mul", (0, 1)), Op("sub", (2, 0)))), IMAGE),
     ]
     check_instructions([normal(rng, IMAGES, HEIGHT, WIDTH, 17)], made, 17)
 
@@ -241,5 +262,8 @@ def test_norm_and_map_in_place() -> None:
 def test_lookup(drawn: bool) -> None:
     rng = np.random.default_rng(5)
     whole, taps = Slot(0, 0, 17), (Pixel(-1, 2, 0), Pixel(0, -1, 0), Pixel(-2, -2, 0), Pixel(-1, -1, 0))
-    made = [Map(whole, (Slot(1, 0, 17),), (), IMAGE), Lookup(whole, taps, normal(rng, 4, 17, 17), Rect(0, 3, 0, 2))]
+    made = [
+        Instruction(whole, Map((Slot(1, 0, 17),), ()), IMAGE),
+        Instruction(whole, Lookup(taps, normal(rng, 4, 17, 17)), Rect(0, 3, 0, 2)),
+    ]
     check_instructions([normal(rng, IMAGES, HEIGHT, WIDTH, 17)], made, 17, drawn=drawn)

@@ -8,19 +8,25 @@ import numpy as np
 import pytest
 from attention_cases import CASES, PIXELS, Case, fields_of, program_of
 from native import ARRANGEMENTS, HEIGHT, IMAGES, ISAS, WIDTH, compare, needs_engine, some_images
-from programs import request
+from programs import request, with_body
 from tolerances import INSTRUCTION
 
 from pixelfast.engines import cpu, packing, reference
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.ir.program import Attention, Keys, Program
+from pixelfast.ir.program import Attention, Keys, Program, Rect
 from pixelfast.lowering.wavefront import Wave, wavefront
+
+
+def attention_of(program: Program) -> tuple[Attention, Rect]:
+    """The only attention of a program, and where it runs."""
+    ((attention, rect),) = ((i.body, i.rect) for i in program.instructions() if isinstance(i.body, Attention))
+    return attention, rect
 
 
 def by_hand(program: Program, fields: tuple[np.ndarray, ...]) -> np.ndarray:
     """Attention over arrays, in float64: (N, H, W, heads * D), 0.25 outside the instruction's rectangle."""
-    (attention,) = (i for i in program.instructions() if isinstance(i, Attention))
-    heads, rect = attention.heads, attention.rect
+    attention, rect = attention_of(program)
+    heads = attention.heads
     query, cache = (field.astype(np.float64).reshape(len(field), PIXELS, -1) for field in fields)
     q = query[..., 2:].reshape(len(query), PIXELS, heads, -1)
     k = cache[..., 1 : 1 + attention.keys.count].reshape(len(query), PIXELS, heads, -1)
@@ -116,11 +122,11 @@ def test_lists_of_pixels() -> None:
 
 def changed(program: Program, **change: object) -> Program:
     *copies, attention = program.steps[0]
-    return dataclasses.replace(program, steps=((*copies, dataclasses.replace(attention, **change)),))
+    return dataclasses.replace(program, steps=((*copies, with_body(attention, **change)),))
 
 
 def malformed(program: Program) -> list[tuple[str, Program]]:
-    (attention,) = (i for i in program.instructions() if isinstance(i, Attention))
+    attention, _ = attention_of(program)
     seen, keys, values = attention.seen, attention.keys, attention.values
     few = (*program.buffers[:2], dataclasses.replace(program.buffers[2], rows=HEIGHT - 1))
 
@@ -161,7 +167,7 @@ def test_malformed_attention_is_refused(case: int) -> None:
 def test_lists_that_do_not_fit_are_refused() -> None:
     program = program_of(Case(), np.random.default_rng(0))
     words, floats = packing.pack(program)
-    offsets = program.steps[0][-1].seen.offsets
+    offsets = attention_of(program)[0].seen.offsets
     (at,) = (i for i in range(len(words) - PIXELS) if np.array_equal(words[i : i + PIXELS + 2], [PIXELS + 1, *offsets]))
     for place, value in [(1, 1), (6, offsets[6] + 1), (PIXELS + 1, offsets[-1] - 1), (PIXELS + 1, offsets[-1] + 1)]:
         damaged = words.copy()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from native import ARRANGEMENTS, ISAS, close
-from programs import Builder, normal, probe, request, wide_rows
+from programs import Builder, normal, probe, request, wide_rows, with_body
 from tolerances import INSTRUCTION
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ from pixelfast.engines.reference import run as reference
 from pixelfast.errors import EngineUnavailable
 from pixelfast.files.checkpoint import load, shipped
 from pixelfast.inputs.conditions import Conditions
-from pixelfast.ir.program import Map, Op, Product, Program, Rect, Slot
+from pixelfast.ir.program import Instruction, Map, Op, Product, Program, Rect, Slot
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
@@ -38,7 +38,7 @@ def rounded(array: np.ndarray) -> np.ndarray:
 
 def with_rounded_weights(program: Program) -> Program:
     def low(instructions):
-        return tuple(dataclasses.replace(i, weights=rounded(i.weights)) if isinstance(i, Product) else i for i in instructions)
+        return tuple(with_body(i, weights=rounded(i.body.weights)) if isinstance(i.body, Product) else i for i in instructions)
 
     return dataclasses.replace(program, row=low(program.row), steps=tuple(map(low, program.steps)))
 
@@ -54,8 +54,12 @@ def test_products(outputs: int, images: int) -> None:
     taps = (Slot(1, 0, 17), Slot(2, 1, 3, 0, -1), Slot(1, 16, 1, -2, 2), Slot(2, 0, 5, -1, -2), Slot(2, 0, 6))
     weights = normal(rng, 32, outputs) * np.exp(rng.uniform(-50, 0, (32, outputs))).astype(np.float32)
     made = [
-        Product(Slot(0, 0, outputs), taps, weights, normal(rng, outputs), IMAGE),
-        Product(Slot(0, outputs // 2, outputs - outputs // 2), taps[1:3], normal(rng, 4, outputs - outputs // 2), None, IMAGE),
+        Instruction(Slot(0, 0, outputs), Product(taps, weights, normal(rng, outputs)), IMAGE),
+        Instruction(
+            Slot(0, outputs // 2, outputs - outputs // 2),
+            Product(taps[1:3], normal(rng, 4, outputs - outputs // 2), None),
+            IMAGE,
+        ),
     ]
     program, fields = probe(inputs, made, max(outputs, 2))
     for known in (0.0, 1.0):
@@ -86,7 +90,7 @@ def same_but_subnormal(found: np.ndarray, expected: np.ndarray, isa: str) -> Non
 
 def test_inputs_are_rounded_as_pytorch_rounds() -> None:
     x = numbers_to_round()
-    copies = Product(Slot(0, 0, 1), (Slot(1, 0, 1),), np.ones((1, 1), np.float32), np.zeros(1, np.float32), IMAGE)
+    copies = Instruction(Slot(0, 0, 1), Product((Slot(1, 0, 1),), np.ones((1, 1), np.float32), np.zeros(1, np.float32)), IMAGE)
     program, fields = probe([x], [copies], 2)
     call = request(program, np.random.default_rng(0), len(x), known=1.0, fields=fields)
     with np.errstate(all="ignore"):
@@ -98,7 +102,7 @@ def test_inputs_are_rounded_as_pytorch_rounds() -> None:
 def test_weights_are_rounded_as_pytorch_rounds() -> None:
     weights = numbers_to_round().reshape(1, -1)
     outputs = weights.shape[1]
-    product = Product(Slot(0, 0, outputs), (Slot(1, 0, 1),), weights, np.zeros(outputs, np.float32), IMAGE)
+    product = Instruction(Slot(0, 0, outputs), Product((Slot(1, 0, 1),), weights, np.zeros(outputs, np.float32)), IMAGE)
     program, fields = probe([np.ones((3, 7, 5, 1), np.float32)], [product], outputs)
     call = request(program, np.random.default_rng(0), 3, known=1.0, fields=fields)
     expected = np.broadcast_to(rounded(weights), (3, 7, 5, outputs))
@@ -114,7 +118,9 @@ def test_what_is_not_finite_spoils_its_own_row_only(count: int) -> None:
     rng = np.random.default_rng(count)
     x = normal(rng, 3, 7, 5, count)
     x[1, 2, 3, -1], x[2, 4, 4, 0] = np.inf, np.nan
-    product = Product(Slot(0, 0, 19), (Slot(1, 0, count),), np.abs(normal(rng, count, 19)) + 0.1, normal(rng, 19), IMAGE)
+    product = Instruction(
+        Slot(0, 0, 19), Product((Slot(1, 0, count),), np.abs(normal(rng, count, 19)) + 0.1, normal(rng, 19)), IMAGE
+    )
     program, fields = probe([x], [product], 19)
     call = request(program, rng, 3, known=1.0, fields=fields)
     for isa in ISAS:
@@ -129,14 +135,14 @@ def test_only_products_are_rounded() -> None:
     rng = np.random.default_rng(4)
     x = normal(rng, 3, 7, 5, 17)
     made = [
-        Product(Slot(0, 0, 17), (Slot(1, 0, 17),), np.zeros((17, 17), np.float32), normal(rng, 17), IMAGE),
-        Map(Slot(0, 0, 17), (Slot(0, 0, 17), Slot(1, 0, 17)), (Op("add", (0, 1)),), IMAGE),
+        Instruction(Slot(0, 0, 17), Product((Slot(1, 0, 17),), np.zeros((17, 17), np.float32), normal(rng, 17)), IMAGE),
+        Instruction(Slot(0, 0, 17), Map((Slot(0, 0, 17), Slot(1, 0, 17)), (Op("add", (0, 1)),)), IMAGE),
     ]
     program, fields = probe([x], made, 17)
     call = request(program, rng, 3, known=1.0, fields=fields)
     for isa in ISAS:
         found = CpuEngine(program, isa=isa, precision="bf16").run(call).parameters[..., 0, :]
-        np.testing.assert_array_equal(found, x + made[0].bias, err_msg=isa)
+        np.testing.assert_array_equal(found, x + made[0].body.bias, err_msg=isa)
 
 
 # Whole programs.

@@ -15,7 +15,7 @@ from pixelfast.engines.base import Request, Result
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.errors import NumericalError
-from pixelfast.ir.program import Map, Program, Rect, Slot
+from pixelfast.ir.program import Instruction, Map, Program, Rect, Slot
 
 pytestmark = needs_engine
 
@@ -23,7 +23,7 @@ pytestmark = needs_engine
 def draws(logits: np.ndarray, noise: np.ndarray, isa: str, temperature: float = 1.0) -> tuple[Result, Program, Request]:
     """One draw an image, from logits (N, K) with noise (N,)."""
     program, fields = probe([logits[:, None, None, :]], [], logits.shape[1], padding=0)
-    copy = Map(Slot(0, 0, logits.shape[1]), (Slot(1, 0, logits.shape[1]),), (), Rect(0, 1, 0, 1))
+    copy = Instruction(Slot(0, 0, logits.shape[1]), Map((Slot(1, 0, logits.shape[1]),), ()), Rect(0, 1, 0, 1))
     program = dataclasses.replace(program, steps=((*program.steps[0], copy),))
     call = Request(noise.astype(np.float32).reshape(-1, 1, 1, 1), None, fields, temperature, want_log_prob=True)
     return CpuEngine(program, isa=isa).run(call), program, call
@@ -67,7 +67,7 @@ def test_parameters_without_distribution_are_reported(bad: float, isa: str) -> N
     array = normal(rng, 5, HEIGHT, WIDTH, 19)
     array[3, 4, 2] = bad  # -infinity is fine for some categories, not for all
     array[2, 5, 1, 18] = -math.inf
-    copy = Map(Slot(0, 0, 19), (Slot(1, 0, 19),), (), IMAGE)
+    copy = Instruction(Slot(0, 0, 19), Map((Slot(1, 0, 19),), ()), IMAGE)
     program, fields = probe([array], [copy], 19)
     call = request(program, rng, 5, fields=fields, threads=2)
     for run in (CpuEngine(program, isa=isa).run, lambda call: reference(program, call)):

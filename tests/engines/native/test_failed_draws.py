@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from native import ARRANGEMENTS, needs_engine
-from programs import Builder, request
+from programs import Builder, request, with_body
 
 from pixelfast.engines.base import Request
 from pixelfast.engines.cpu import CpuEngine
@@ -34,9 +34,9 @@ def failing(row: int, column: slice, **options: Any) -> tuple[Program, Request]:
     fields[1][0, top, left : left + column.stop - column.start] = np.nan  # of all images
 
     def looks_far(instruction: Instruction) -> Instruction:
-        if not isinstance(instruction, Lookup):
+        if not isinstance(instruction.body, Lookup):
             return instruction
-        return replace(instruction, taps=(Pixel(-1, 3, program.shape[0] - 1), *instruction.taps[1:]))
+        return with_body(instruction, taps=(Pixel(-1, 3, program.shape[0] - 1), *instruction.body.taps[1:]))
 
     program = replace(program, steps=tuple(tuple(map(looks_far, step)) for step in program.steps))
     return program, request(program, np.random.default_rng(5), IMAGES, fields=fields, **options)

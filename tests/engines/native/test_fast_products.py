@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from native import ISAS, needs_engine
@@ -11,7 +13,7 @@ from tolerances import FAST_PRODUCT
 from pixelfast.engines.base import Request
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
-from pixelfast.ir.program import Buffer, Draw, Field, FieldSlot, Map, Product, Program, Rect, Slot
+from pixelfast.ir.program import Buffer, Draw, Field, FieldSlot, Instruction, Map, Product, Program, Rect, Slot
 
 pytestmark = needs_engine
 
@@ -23,7 +25,7 @@ def row_program(products: list[Product], features: list[int], outputs: int, widt
     """`products` into buffer 0 for whole rows, from buffers 1, 2, .. that are copied from fields 0, 1, ..."""
     image, columns = Rect(0, HEIGHT, 0, width), (-PADDING, width + PADDING)
     sources = tuple(Buffer(f"in{i}", count, 4, columns, image) for i, count in enumerate(features))
-    copies = [Map(Slot(i + 1, 0, count), (FieldSlot(i, 0, count),), (), image) for i, count in enumerate(features)]
+    copies = [Instruction(Slot(i + 1, 0, count), Map((FieldSlot(i, 0, count),), ()), image) for i, count in enumerate(features)]
     return Program(
         shape=(1, HEIGHT, width),
         levels=outputs,
@@ -40,7 +42,7 @@ def row_program(products: list[Product], features: list[int], outputs: int, widt
 
 def product(rng: np.random.Generator, taps: list[Slot], outputs: int, rect: Rect, *, bias: bool = True) -> Product:
     weights = normal(rng, sum(tap.count for tap in taps), outputs)
-    return Product(Slot(0, 0, outputs), tuple(taps), weights, normal(rng, outputs) if bias else None, rect)
+    return Instruction(Slot(0, 0, outputs), Product(tuple(taps), weights, normal(rng, outputs) if bias else None), rect)
 
 
 def runs(rng: np.random.Generator, slot: Slot, lengths: tuple[int, ...]) -> list[Slot]:
@@ -92,7 +94,7 @@ def test_outputs_depend_on_their_own_place_alone(outputs: int, isa: str, cell: i
     noise = rng.random((65, HEIGHT, width, 1), dtype=np.float32)
 
     def parameters(images: slice, columns: int, threads: int = 1) -> np.ndarray:
-        cut = Product(made.out, made.taps, made.weights, made.bias, Rect(0, HEIGHT, 0, columns))
+        cut = replace(made, rect=Rect(0, HEIGHT, 0, columns))
         engine = CpuEngine(row_program([cut], [features], outputs, width), isa=isa, cell=cell)
         assert engine.fast_products == 1
         call = Request(noise[images], None, (field[images],), threads=threads, want_parameters=True)

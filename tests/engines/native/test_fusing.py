@@ -12,7 +12,7 @@ from tolerances import PROGRAM
 
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
-from pixelfast.ir.program import Buffer, Draw, Encode, Map, Op, Product, Program, Slot
+from pixelfast.ir.program import Buffer, Draw, Encode, Instruction, Map, Op, Product, Program, Slot
 from pixelfast.lowering.given_rows import known_order
 
 pytestmark = needs_engine
@@ -54,8 +54,8 @@ def test_product_and_its_ending(kind: str, features: int, known: float, isa: str
     arrays = [normal(rng, IMAGES, HEIGHT, WIDTH, 21), normal(rng, IMAGES, HEIGHT, WIDTH, features)]
     out, middle, other = Slot(0, 0, features), Slot(3, 1, features), Slot(2, 0, features)
     taps = (Slot(1, 0, 21), Slot(1, 4, 9, 0, -1))
-    product = Product(middle, taps, normal(rng, 30, features, scale=0.2), normal(rng, features), IMAGE)
-    program, fields = probe(arrays, [product, Map(out, *ending(kind, middle, other), IMAGE)], features)
+    product = Instruction(middle, Product(taps, normal(rng, 30, features, scale=0.2), normal(rng, features)), IMAGE)
+    program, fields = probe(arrays, [product, Instruction(out, Map(*ending(kind, middle, other)), IMAGE)], features)
     buffers = (*program.buffers, Buffer("middle", features + 2, 1, (0, WIDTH), IMAGE))
     program = dataclasses.replace(program, buffers=buffers)
     instructions = agrees(program, request(program, rng, IMAGES, known=known, fields=fields), isa)
@@ -70,15 +70,21 @@ def test_endings_that_must_stay(change: str, isa: str) -> None:
     arrays = [normal(rng, IMAGES, HEIGHT, WIDTH, 21), normal(rng, IMAGES, HEIGHT, WIDTH, features)]
     out, middle = Slot(0, 0, features), Slot(3, 0, features)
     weights, bias = normal(rng, 21, features, scale=0.2), normal(rng, features)
-    made = [Product(middle, (Slot(1, 0, 21),), weights, bias, IMAGE), Map(out, (middle,), (Op("relu", (0,)),), IMAGE)]
+    made = [
+        Instruction(middle, Product((Slot(1, 0, 21),), weights, bias), IMAGE),
+        Instruction(out, Map((middle,), (Op("relu", (0,)),)), IMAGE),
+    ]
     if change == "read again":
-        made.append(Map(out, (out, middle), (Op("sub", (0, 1)),), IMAGE))
+        made.append(Instruction(out, Map((out, middle), (Op("sub", (0, 1)),)), IMAGE))
     if change == "another place":
         part = Slot(3, 1, features - 1)
-        made[1:] = [Map(Slot(0, 0, features - 1), (part,), (Op("relu", (0,)),), IMAGE)]
-        made.append(Map(Slot(0, features - 1, 1), (Slot(3, 0, 1),), (), IMAGE))
+        made[1:] = [Instruction(Slot(0, 0, features - 1), Map((part,), (Op("relu", (0,)),)), IMAGE)]
+        made.append(Instruction(Slot(0, features - 1, 1), Map((Slot(3, 0, 1),), ()), IMAGE))
     if change == "adds":
-        made[:1] = [Map(middle, (Slot(2, 0, features),), (), IMAGE), Product(middle, (Slot(1, 0, 21),), weights, None, IMAGE)]
+        made[:1] = [
+            Instruction(middle, Map((Slot(2, 0, features),), ()), IMAGE),
+            Instruction(middle, Product((Slot(1, 0, 21),), weights, None), IMAGE),
+        ]
     program, fields = probe(arrays, made, features)
     program = dataclasses.replace(program, buffers=(*program.buffers, Buffer("middle", features, 1, (0, WIDTH), IMAGE)))
     call = request(program, rng, IMAGES, fields=fields)
@@ -97,7 +103,7 @@ def test_known_rows_do_not_mix_up_what_is_handed_on(known: float, isa: str) -> N
 
     def product(to: Slot, *taps: Slot) -> Product:
         rows = sum(tap.count for tap in taps)
-        return Product(to, taps, normal(rng, rows, to.count, scale=rows**-0.5), normal(rng, to.count), IMAGE)
+        return Instruction(to, Product(taps, normal(rng, rows, to.count, scale=rows**-0.5), normal(rng, to.count)), IMAGE)
 
     before = dataclasses.replace(x, col=-1)
     first = (

@@ -18,7 +18,22 @@ from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir import program as contract
-from pixelfast.ir.program import BINARY, UNARY, Buffer, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Reduce, Slot
+from pixelfast.ir.program import (
+    BINARY,
+    UNARY,
+    Buffer,
+    Instruction,
+    Lookup,
+    Map,
+    Norm,
+    Op,
+    Pixel,
+    Product,
+    Program,
+    Rect,
+    Reduce,
+    Slot,
+)
 
 pytestmark = needs_engine
 
@@ -62,7 +77,7 @@ def test_operation(name: str) -> None:
     if name in ("eq", "ne", "where"):
         inputs[0] = inputs[-1].round() if name == "where" else np.where(rng.random(inputs[0].shape) < 0.5, *inputs)
     leaves = tuple(Slot(i + 1, 0, 17) for i in range(arity))
-    made = Map(Slot(0, 0, 17), leaves, (Op(name, tuple(range(arity))),), IMAGE)
+    made = Instruction(Slot(0, 0, 17), Map(leaves, (Op(name, tuple(range(arity))),)), IMAGE)
     with np.errstate(all="ignore"):
         truth = exact(name, *inputs).astype(np.float32)
     for isa, found in compare_instructions(inputs, [made], 17).items():
@@ -73,7 +88,7 @@ def test_operation(name: str) -> None:
 def test_groups_of_operations(name: str) -> None:
     rng = np.random.default_rng(2)
     inputs = [normal(rng, IMAGES, HEIGHT, WIDTH, 17, scale=2.0) for _ in range(2)]
-    made = Map(Slot(0, 0, 17), (Slot(1, 0, 17), Slot(2, 0, 17), 0.0, 1.0), FUSED[name], IMAGE)
+    made = Instruction(Slot(0, 0, 17), Map((Slot(1, 0, 17), Slot(2, 0, 17), 0.0, 1.0), FUSED[name]), IMAGE)
     compare_instructions(inputs, [made], 17)
 
 
@@ -99,11 +114,11 @@ def test_product(outputs: int, images: int, drawn: bool) -> None:
     taps = (Slot(1, 0, 17), Slot(2, 1, 3, 0, -1), Slot(1, 16, 1, -2, 2), Slot(1, 2, 8, -1, 1), Slot(2, 0, 5, -1, -2))
     weights = normal(rng, sum(tap.count for tap in taps), outputs)
     made = [
-        Product(Slot(0, 0, outputs), taps, weights, normal(rng, outputs), IMAGE),
+        Instruction(Slot(0, 0, outputs), Product(taps, weights, normal(rng, outputs)), IMAGE),
         # Some channels in the middle, added to what is there.
-        Product(Slot(0, 1, outputs - 1), taps[1:3], weights[17:21, 1:].copy(), None, Rect(1, 6, 1, 4)),
-        Product(Slot(0, 0, 1), (), np.zeros((0, 1), np.float32), normal(rng, 1), Rect(2, 3, 0, 5)),
-        Product(Slot(0, 0, 1), (), np.zeros((0, 1), np.float32), None, IMAGE),
+        Instruction(Slot(0, 1, outputs - 1), Product(taps[1:3], weights[17:21, 1:].copy(), None), Rect(1, 6, 1, 4)),
+        Instruction(Slot(0, 0, 1), Product((), np.zeros((0, 1), np.float32), normal(rng, 1)), Rect(2, 3, 0, 5)),
+        Instruction(Slot(0, 0, 1), Product((), np.zeros((0, 1), np.float32), None), IMAGE),
     ]
     compare_instructions(inputs, made, outputs, drawn=drawn)
 
@@ -114,9 +129,9 @@ def test_zeros_outside_the_domain(images: int) -> None:
     rng, domain = np.random.default_rng(9), Rect(1, 4, 1, 4)
     taps = tuple(Slot(1, 2, 9, row, col) for row in (-2, -1, 0) for col in (-2, -1, 0, 1, 2) if row < 0 or col <= 0)
     made = [
-        Product(Slot(0, 0, 17), taps, normal(rng, len(taps) * 9, 17), normal(rng, 17), IMAGE),
-        Map(Slot(0, 0, 9), (Slot(0, 0, 9), taps[3], taps[9]), (Op("add", (0, 1)), Op("add", (2, 3))), IMAGE),
-        Reduce(Slot(0, 16, 1), "sum", taps, 0.0, IMAGE),
+        Instruction(Slot(0, 0, 17), Product(taps, normal(rng, len(taps) * 9, 17), normal(rng, 17)), IMAGE),
+        Instruction(Slot(0, 0, 9), Map((Slot(0, 0, 9), taps[3], taps[9]), (Op("add", (0, 1)), Op("add", (2, 3)))), IMAGE),
+        Instruction(Slot(0, 16, 1), Reduce("sum", taps, 0.0), IMAGE),
     ]
     program, fields = probe([normal(rng, images, HEIGHT, WIDTH, 17)], made, 17)
     out, source = program.buffers
@@ -137,14 +152,14 @@ def test_reduction(kind: str) -> None:
     inputs[0][0, 0, 0, 3], inputs[1][1, 1, 1, 5] = math.nan, -math.inf
     inputs[0][2, 2, 2], inputs[1][2, 2, 2] = -math.inf, -math.inf
     sources = (Slot(1, 0, 17), Slot(2, 3, 66), Slot(2, 0, 1, -1, 1))
-    made = [Reduce(Slot(0, i, 1), kind, sources[: i + 1], 1.0 - i, IMAGE) for i in range(3)]
+    made = [Instruction(Slot(0, i, 1), Reduce(kind, sources[: i + 1], 1.0 - i), IMAGE) for i in range(3)]
     compare_instructions(inputs, made, 3)
 
 
 @pytest.mark.filterwarnings("ignore:var")
 def test_variance_of_one_channel() -> None:
     inputs = [normal(np.random.default_rng(3), IMAGES, HEIGHT, WIDTH, 2)]
-    made = [Reduce(Slot(0, i, 1), "var", (Slot(1, 0, 1),), float(i), IMAGE) for i in range(2)]
+    made = [Instruction(Slot(0, i, 1), Reduce("var", (Slot(1, 0, 1),), float(i)), IMAGE) for i in range(2)]
     compare_instructions(inputs, made, 2)
 
 
@@ -152,7 +167,9 @@ def test_variance_of_one_channel() -> None:
 def test_norm(features: int) -> None:
     rng = np.random.default_rng(4)
     inputs = [normal(rng, IMAGES, HEIGHT, WIDTH, features + 1) + 2]
-    made = [Norm(Slot(0, 0, features), Slot(1, 1, features), normal(rng, features), normal(rng, features), 1e-5, IMAGE)]
+    made = [
+        Instruction(Slot(0, 0, features), Norm(Slot(1, 1, features), normal(rng, features), normal(rng, features), 1e-5), IMAGE)
+    ]
     compare_instructions(inputs, made, features)
 
 
@@ -160,9 +177,9 @@ def test_norm_and_map_in_place() -> None:
     rng = np.random.default_rng(4)
     whole = Slot(0, 0, 17)
     made = [
-        Map(whole, (Slot(1, 0, 17),), (), IMAGE),
-        Norm(whole, whole, normal(rng, 17), normal(rng, 17), 1e-3, IMAGE),
-        Map(whole, (whole, Slot(1, 0, 17)), (Op("mul", (0, 1)), Op("sub", (2, 0))), IMAGE),
+        Instruction(whole, Map((Slot(1, 0, 17),), ()), IMAGE),
+        Instruction(whole, Norm(whole, normal(rng, 17), normal(rng, 17), 1e-3), IMAGE),
+        Instruction(whole, Map((whole, Slot(1, 0, 17)), (Op("mul", (0, 1)), Op("sub", (2, 0)))), IMAGE),
     ]
     compare_instructions([normal(rng, IMAGES, HEIGHT, WIDTH, 17)], made, 17)
 
@@ -184,11 +201,11 @@ def test_norm_and_relu(features: int, again: bool, known: float) -> None:
         array[1, 2, 3, 4] = math.nan
     out, source, middle = Slot(0, 0, features), Slot(1, 0, features), Slot(2, 0, features)
     made = [
-        Norm(middle, source, normal(rng, features), normal(rng, features), 1e-5, IMAGE),
-        Map(out, (middle,), (Op("relu", (0,)),), IMAGE),
+        Instruction(middle, Norm(source, normal(rng, features), normal(rng, features), 1e-5), IMAGE),
+        Instruction(out, Map((middle,), (Op("relu", (0,)),)), IMAGE),
     ]
     if again:
-        made.append(Map(out, (out, middle), (Op("sub", (0, 1)),), IMAGE))
+        made.append(Instruction(out, Map((out, middle), (Op("sub", (0, 1)),)), IMAGE))
     program, fields = between(array, IMAGE, made, features)
     compare(program, request(program, rng, IMAGES, known=known, fields=fields), PROGRAM)
 
@@ -197,7 +214,10 @@ def test_norm_and_relu(features: int, again: bool, known: float) -> None:
 def test_zeros_beside_what_a_pixel_hands_on(known: float) -> None:
     rng, domain = np.random.default_rng(4), Rect(1, 4, 1, 4)
     out, source, middle = Slot(0, 0, 17), Slot(1, 0, 17), Slot(2, 0, 17)
-    made = [Map(middle, (source,), (Op("neg", (0,)),), domain), Map(out, (source, middle), (Op("add", (0, 1)),), IMAGE)]
+    made = [
+        Instruction(middle, Map((source,), (Op("neg", (0,)),)), domain),
+        Instruction(out, Map((source, middle), (Op("add", (0, 1)),)), IMAGE),
+    ]
     program, fields = between(normal(rng, IMAGES, HEIGHT, WIDTH, 17), domain, made, 17)
     compare(program, request(program, rng, IMAGES, known=known, fields=fields), PROGRAM)
 
@@ -206,7 +226,10 @@ def test_zeros_beside_what_a_pixel_hands_on(known: float) -> None:
 def test_lookup(drawn: bool) -> None:
     rng = np.random.default_rng(5)
     whole, taps = Slot(0, 0, 17), (Pixel(-1, 2, 0), Pixel(0, -1, 0), Pixel(-2, -2, 0), Pixel(-1, -1, 0))
-    made = [Map(whole, (Slot(1, 0, 17),), (), IMAGE), Lookup(whole, taps, normal(rng, 4, 17, 17), Rect(0, 6, 0, 4))]
+    made = [
+        Instruction(whole, Map((Slot(1, 0, 17),), ()), IMAGE),
+        Instruction(whole, Lookup(taps, normal(rng, 4, 17, 17)), Rect(0, 6, 0, 4)),
+    ]
     compare_instructions([normal(rng, IMAGES, HEIGHT, WIDTH, 17)], made, 17, drawn=drawn)
 
 

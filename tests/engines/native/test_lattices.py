@@ -19,18 +19,17 @@ pytestmark = needs_engine
 
 STEPS = [(2, 2), (3, 1), (1, 3), (4, 4)]
 RNG = np.random.default_rng(3)
+PIXELS = (Pixel(-1, 2, 0), Pixel(0, -1, 0), Pixel(-2, -2, 0))
+LEAVES = (Slot(1, 0, 17), Slot(2, 4, 1, -1, 1), FieldSlot(0, 0, 17))
 TAPS = (Slot(1, 0, 17), Slot(2, 1, 3, 0, -1), Slot(1, 16, 1, -2, 2), Slot(2, 0, 5, -1, -2))
 KINDS: dict[str, Instruction] = {
-    "product": Product(Slot(0, 0, 17), TAPS, normal(RNG, 26, 17), normal(RNG, 17), IMAGE),
-    "added": Product(Slot(0, 2, 15), TAPS, normal(RNG, 26, 15), None, Rect(1, 6, 1, 5)),
-    "bias": Product(Slot(0, 0, 3), (), np.zeros((0, 3), np.float32), normal(RNG, 3), Rect(2, 5, 0, 4)),
-    "lookup": Lookup(Slot(0, 0, 17), (Pixel(-1, 2, 0), Pixel(0, -1, 0), Pixel(-2, -2, 0)), normal(RNG, 3, 17, 17), IMAGE),
-    "map": Map(
-        Slot(0, 0, 17), (Slot(1, 0, 17), Slot(2, 4, 1, -1, 1), FieldSlot(0, 0, 17)), (Op("mul", (0, 1)), Op("add", (3, 2))),
-        IMAGE,
-    ),
-    "reduce": Reduce(Slot(0, 5, 1), "var", (Slot(1, 0, 17), Slot(2, 0, 5, -1, -1)), 1.0, IMAGE),
-    "norm": Norm(Slot(0, 0, 17), Slot(1, 0, 17), normal(RNG, 17), normal(RNG, 17), 1e-5, IMAGE),
+    "product": Instruction(Slot(0, 0, 17), Product(TAPS, normal(RNG, 26, 17), normal(RNG, 17)), IMAGE),
+    "added": Instruction(Slot(0, 2, 15), Product(TAPS, normal(RNG, 26, 15), None), Rect(1, 6, 1, 5)),
+    "bias": Instruction(Slot(0, 0, 3), Product((), np.zeros((0, 3), np.float32), normal(RNG, 3)), Rect(2, 5, 0, 4)),
+    "lookup": Instruction(Slot(0, 0, 17), Lookup(PIXELS, normal(RNG, 3, 17, 17)), IMAGE),
+    "map": Instruction(Slot(0, 0, 17), Map(LEAVES, (Op("mul", (0, 1)), Op("add", (3, 2)))), IMAGE),
+    "reduce": Instruction(Slot(0, 5, 1), Reduce("var", (Slot(1, 0, 17), Slot(2, 0, 5, -1, -1)), 1.0), IMAGE),
+    "norm": Instruction(Slot(0, 0, 17), Norm(Slot(1, 0, 17), normal(RNG, 17), normal(RNG, 17), 1e-5), IMAGE),
 }  # fmt: skip
 
 
@@ -40,7 +39,7 @@ def test_instruction(kind: str, images: int) -> None:
     """On a lattice of odd steps and phases over what was there, pixel by pixel and whole rows at a time."""
     rng = np.random.default_rng(images)
     inputs = [normal(rng, images, HEIGHT, WIDTH, features) for features in (17, 5)]
-    before = Map(Slot(0, 0, 17), (Slot(1, 0, 17),), (Op("neg", (0,)),), IMAGE)
+    before = Instruction(Slot(0, 0, 17), Map((Slot(1, 0, 17),), (Op("neg", (0,)),)), IMAGE)
     for lattice in (Lattice(2, 1, 2, 1), Lattice(3, 2, 1, 0), Lattice(1, 0, 3, 1), Lattice(9, 8, 1, 0)):
         program, fields = probe(inputs, [before, dataclasses.replace(KINDS[kind], lattice=lattice)], 17)
         everywhere, _ = probe(inputs, [before, KINDS[kind]], 17)

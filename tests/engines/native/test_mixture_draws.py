@@ -167,4 +167,3 @@ def test_two_channels_are_refused() -> None:
     two = dataclasses.replace(program, shape=(2, 1, 4), steps=program.steps[:2], draws=program.draws[:2], encodes=((), ()))
     with pytest.raises(ValueError, match="1 or 3 image channels"):
         CpuEngine(two)
-

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from native import ARRANGEMENTS, ISAS, close, needs_engine
-from programs import Builder, normal, probe, request, wide_rows
+from programs import Builder, normal, probe, request, wide_rows, with_body
 from tolerances import INSTRUCTION, PROGRAM
 
 import pixelfast
@@ -17,7 +17,7 @@ from pixelfast.engines import cpu, registry
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.errors import EngineUnavailable, InvalidInput, VerificationError
-from pixelfast.ir.program import Product, Program, Rect, Slot
+from pixelfast.ir.program import Instruction, Product, Program, Rect, Slot
 from pixelfast.models import PixelCNN
 from pixelfast.precision import NATIVE, PRECISIONS
 
@@ -34,7 +34,7 @@ def with_halves(program: Program) -> Program:
     """The program whose products have the weights that fp16w keeps."""
 
     def rounded(instructions):
-        products = (dataclasses.replace(i, weights=halves(i.weights)) if isinstance(i, Product) else i for i in instructions)
+        products = (with_body(i, weights=halves(i.body.weights)) if isinstance(i.body, Product) else i for i in instructions)
         return tuple(products)
 
     return dataclasses.replace(program, row=rounded(program.row), steps=tuple(map(rounded, program.steps)))
@@ -56,8 +56,12 @@ def test_products_with_halves(outputs: int, images: int) -> None:
     weights = normal(rng, 26, outputs) * np.exp(rng.uniform(-16, 0, (26, outputs))).astype(np.float32)  # subnormal ones too
     weights[0] = 1.0
     made = [
-        Product(Slot(0, 0, outputs), taps, weights, normal(rng, outputs), IMAGE),
-        Product(Slot(0, outputs // 2, outputs - outputs // 2), taps[1:3], normal(rng, 4, outputs - outputs // 2), None, IMAGE),
+        Instruction(Slot(0, 0, outputs), Product(taps, weights, normal(rng, outputs)), IMAGE),
+        Instruction(
+            Slot(0, outputs // 2, outputs - outputs // 2),
+            Product(taps[1:3], normal(rng, 4, outputs - outputs // 2), None),
+            IMAGE,
+        ),
     ]
     program, fields = probe(inputs, made, max(outputs, 2))
     expected = with_halves(program)
@@ -102,12 +106,12 @@ def test_what_a_half_cannot_hold_stays_float32(weight: float) -> None:
     rng = np.random.default_rng(0)
     weights = normal(rng, 9, 17)
     weights[:, 4] = 0.0
-    fine = Product(Slot(0, 0, 17), (Slot(1, 0, 9),), weights.copy(), None, IMAGE)
+    fine = Instruction(Slot(0, 0, 17), Product((Slot(1, 0, 9),), weights.copy(), None), IMAGE)
     weights[0, 4] = weight
-    bad = Product(Slot(0, 0, 17), (Slot(1, 0, 9),), weights, None, IMAGE)
+    bad = Instruction(Slot(0, 0, 17), Product((Slot(1, 0, 9),), weights, None), IMAGE)
     program, fields = probe([normal(rng, 3, 7, 5, 9)], [fine, bad], 17)
     call = request(program, rng, 3, known=1.0, fields=fields)
-    kept = dataclasses.replace(fine, weights=halves(fine.weights))
+    kept = with_body(fine, weights=halves(fine.body.weights))
     truth = reference(dataclasses.replace(program, steps=((program.steps[0][0], kept, program.steps[0][2]),)), call)
     for isa in ISAS:
         engine = CpuEngine(program, isa=isa, precision="fp16w")

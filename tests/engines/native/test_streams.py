@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 from native import needs_engine
-from programs import Builder, request, swept
+from programs import Builder, request, swept, with_body
 
 from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.errors import EngineUnavailable
-from pixelfast.ir.program import Lattice, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Slot
+from pixelfast.ir.program import Instruction, Lattice, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Slot
 from pixelfast.lowering.wavefront import wavefront
 
 pytestmark = needs_engine
@@ -21,16 +22,16 @@ pytestmark = needs_engine
 def malformed(program: Program) -> list[tuple[str, Program]]:
     """Programs that would read or write where they must not."""
     step = program.steps[0]
-    product = next(i for i in step if isinstance(i, Product))
-    lookup = next(i for i in step if isinstance(i, Lookup))
-    norm = next(i for i in step if isinstance(i, Norm))
-    tap = product.taps[0]
+    product = next(i for i in step if isinstance(i.body, Product))
+    lookup = next(i for i in step if isinstance(i.body, Lookup))
+    norm = next(i for i in step if isinstance(i.body, Norm))
+    tap = product.body.taps[0]
 
     def changed(instruction) -> Program:
         return dataclasses.replace(program, steps=((instruction,), *program.steps[1:]))
 
     def with_tap(**change) -> Program:
-        return changed(dataclasses.replace(product, taps=(dataclasses.replace(tap, **change), *product.taps[1:])))
+        return changed(with_body(product, taps=(dataclasses.replace(tap, **change), *product.body.taps[1:])))
 
     def with_buffer(**change) -> Program:
         buffer = program.buffers[1]
@@ -46,18 +47,18 @@ def malformed(program: Program) -> list[tuple[str, Program]]:
         ("a buffer", with_tap(buffer=99)),
         ("channels", with_tap(count=3)),
         ("first channel", with_tap(channel=-1)),
-        ("weights", changed(dataclasses.replace(product, weights=product.weights[:-1]))),
-        ("bias", changed(dataclasses.replace(product, bias=np.zeros(3, np.float32)))),
-        ("overwrites", changed(Map(Slot(3, 0, 17), (Slot(3, 1, 17),), (), norm.rect))),
-        ("overwrites", changed(Map(Slot(3, 0, 17), (Slot(3, 0, 17, 0, 1),), (), norm.rect))),
+        ("weights", changed(with_body(product, weights=product.body.weights[:-1]))),
+        ("bias", changed(with_body(product, bias=np.zeros(3, np.float32)))),
+        ("overwrites", changed(Instruction(Slot(3, 0, 17), Map((Slot(3, 1, 17),), ()), norm.rect))),
+        ("overwrites", changed(Instruction(Slot(3, 0, 17), Map((Slot(3, 0, 17, 0, 1),), ()), norm.rect))),
         ("its own position", changed(dataclasses.replace(norm, out=dataclasses.replace(norm.out, col=1)))),
         ("domain", changed(dataclasses.replace(norm, rect=dataclasses.replace(norm.rect, col0=-3), out=Slot(4, 0, 6)))),
-        ("not drawn yet", changed(dataclasses.replace(lookup, taps=(Pixel(0, 0, 0), *lookup.taps[1:])))),
-        ("a row offset", changed(dataclasses.replace(lookup, taps=(Pixel(1, 0, 0), *lookup.taps[1:])))),
-        ("an argument", changed(Map(norm.out, (norm.source,), (Op("neg", (1,)),), norm.rect))),
-        ("leaf", changed(Map(norm.out, (), (), norm.rect))),
-        ("channels", changed(Map(norm.out, (Slot(1, 0, 2),), (), norm.rect))),
-        ("a vector", changed(Map(norm.out, (np.zeros(2, np.float32),), (), norm.rect))),
+        ("not drawn yet", changed(with_body(lookup, taps=(Pixel(0, 0, 0), *lookup.body.taps[1:])))),
+        ("a row offset", changed(with_body(lookup, taps=(Pixel(1, 0, 0), *lookup.body.taps[1:])))),
+        ("an argument", changed(Instruction(norm.out, Map((norm.body.source,), (Op("neg", (1,)),)), norm.rect))),
+        ("leaf", changed(Instruction(norm.out, Map((), ()), norm.rect))),
+        ("channels", changed(Instruction(norm.out, Map((Slot(1, 0, 2),), ()), norm.rect))),
+        ("a vector", changed(Instruction(norm.out, Map((np.zeros(2, np.float32),), ()), norm.rect))),
         ("field", dataclasses.replace(program, fields=tuple(dataclasses.replace(f, rows=3) for f in program.fields))),
         ("field", dataclasses.replace(program, fields=tuple(dataclasses.replace(f, col0=-1) for f in program.fields))),
         ("drawn twice", dataclasses.replace(program, draws=(program.draws[0],) * 2)),
@@ -81,20 +82,20 @@ def test_malformed_programs_are_refused(case: int) -> None:
 
 
 @pytest.mark.parametrize(("reason", "index", "change"), [
-    ("not come to yet", 3, {"leaves": (Slot(1, 0, 9), Slot(2, 0, 9, 0, 1))}),
-    ("not come to yet", 1, {"taps": (Slot(2, 0, 9, 0, 1), Slot(3, 0, 9, 0, -2), Slot(4, 0, 2, 0, -1))}),
+    ("not come to yet", 3, {"body": {"leaves": (Slot(1, 0, 9), Slot(2, 0, 9, 0, 1))}}),
+    ("not come to yet", 1, {"body": {"taps": (Slot(2, 0, 9, 0, 1), Slot(3, 0, 9, 0, -2), Slot(4, 0, 2, 0, -1))}}),
     ("not come to yet", 4, {"sweep": -1}),
     ("overwrites", 3, {"sweep": 0}),
     ("a sweep is", 3, {"sweep": 2}),
     ("a sweep is", 3, {"sweep": -2}),
 ])  # fmt: skip
-def test_sweeps_out_of_order_are_refused(reason: str, index: int, change: dict[str, object]) -> None:
+def test_sweeps_out_of_order_are_refused(reason: str, index: int, change: dict[str, Any]) -> None:
     program, _ = swept(np.random.default_rng(0), 7, 5, 1)
     row = list(program.row)
     if index == 4:  # all that follows turns round
         row[1:8] = [dataclasses.replace(instruction, **change) for instruction in row[1:8]]
     else:
-        row[index] = dataclasses.replace(row[index], **change)
+        row[index] = with_body(row[index], **change["body"]) if "body" in change else dataclasses.replace(row[index], **change)
     with pytest.raises(ValueError, match=reason):
         CpuEngine(dataclasses.replace(program, row=tuple(row)))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from attention_cases import Case, program_of
-from programs import Builder, normal, probe
+from programs import Builder, normal, probe, with_body
 from torch import Tensor
 
 import pixelfast
@@ -24,7 +24,26 @@ from pixelfast.engines.triton import engine as triton
 from pixelfast.engines.triton.arrangement import Arrangement, arrange, wish
 from pixelfast.engines.triton.stages import Stage, stages
 from pixelfast.errors import EngineUnavailable, InvalidInput
-from pixelfast.ir.program import Buffer, Draw, Lattice, Lookup, Map, Mixture, Norm, Op, Product, Program, Rect, Reduce, Slot
+from pixelfast.ir.program import (
+    EVERYWHERE,
+    Attention,
+    Buffer,
+    Cache,
+    Draw,
+    Instruction,
+    Keys,
+    Lattice,
+    Lookup,
+    Map,
+    Mixture,
+    Norm,
+    Op,
+    Product,
+    Program,
+    Rect,
+    Reduce,
+    Slot,
+)
 from pixelfast.models import PixelCNN
 
 HERE = triton.available() is None
@@ -59,7 +78,7 @@ def test_what_it_refuses_is_named() -> None:
     assert reason == "a draw holds at most 64 logistics, the head has 65"
     wide, image = 8193, Rect(0, 1, 0, 1)
     ones = np.ones(wide, np.float32)
-    norm = Norm(Slot(0, 0, wide), Slot(1, 0, wide), ones, ones, 1e-5, image, "norms.0")
+    norm = Instruction(Slot(0, 0, wide), Norm(Slot(1, 0, wide), ones, ones, 1e-5), image, "norms.0")
     (*_, reason) = triton.reasons(probe([normal(np.random.default_rng(0), 1, 1, 1, wide)], [norm], 3)[0])
     assert reason == "a layer norm holds at most 8192 features, norms.0 has 8193"
     program = program_of(Case(heads=1, size=1025), np.random.default_rng(0))
@@ -73,21 +92,29 @@ def test_instructions_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> 
     assert "it has no kernel for Product" in " ".join(triton.reasons(small()))
 
 
-def product(out: Slot, *taps: Slot) -> Product:
+SQUARE = Rect(0, 2, 0, 2)
+
+
+def product(out: Slot, *taps: Slot) -> Instruction:
     rows = sum(tap.count for tap in taps)
-    return Product(out, taps, np.zeros((rows, out.count), np.float32), np.zeros(out.count, np.float32), Rect(0, 2, 0, 2))
+    body = Product(taps, np.zeros((rows, out.count), np.float32), np.zeros(out.count, np.float32))
+    return Instruction(out, body, SQUARE)
+
+
+def copy(out: Slot, source: Slot, rect: Rect = SQUARE, lattice: Lattice = EVERYWHERE) -> Instruction:
+    return Instruction(out, Map((source,), ()), rect, "", lattice)
 
 
 WHOLE, OTHER, HALF = Slot(0, 0, 8), Slot(1, 0, 8), Slot(0, 0, 4)
-APART: dict[str, tuple[Product, Map | Norm]] = {
-    "a leaf is a part of the product": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (Slot(0, 3, 1),), (), Rect(0, 2, 0, 2))),
-    "a leaf is moved by a channel": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (Slot(0, 1, 8),), (), Rect(0, 2, 0, 2))),
-    "another rectangle": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE,), (), Rect(0, 2, 0, 1))),
-    "written over what the product reads": (product(WHOLE, OTHER), Map(OTHER, (WHOLE,), (), Rect(0, 2, 0, 2))),
-    "written over a part of the product": (product(WHOLE, OTHER), Map(Slot(0, 2, 8), (WHOLE,), (), Rect(0, 2, 0, 2))),
-    "another lattice": (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE,), (), Rect(0, 2, 0, 2), "", Lattice(2, 0, 1, 0))),
-    "written elsewhere": (product(WHOLE, OTHER), Map(Slot(2, 0, 8, 0, 1), (WHOLE,), (), Rect(0, 2, 0, 2))),
-    "a norm of a half": (product(WHOLE, OTHER), Norm(Slot(2, 0, 4), HALF, np.ones(4), np.ones(4), 1e-5, Rect(0, 2, 0, 2))),
+APART: dict[str, Instruction] = {
+    "a leaf is a part of the product": copy(Slot(2, 0, 8), Slot(0, 3, 1)),
+    "a leaf is moved by a channel": copy(Slot(2, 0, 8), Slot(0, 1, 8)),
+    "another rectangle": copy(Slot(2, 0, 8), WHOLE, Rect(0, 2, 0, 1)),
+    "written over what the product reads": copy(OTHER, WHOLE),
+    "written over a part of the product": copy(Slot(0, 2, 8), WHOLE),
+    "another lattice": copy(Slot(2, 0, 8), WHOLE, lattice=Lattice(2, 0, 1, 0)),
+    "written elsewhere": copy(Slot(2, 0, 8, 0, 1), WHOLE),
+    "a norm of a half": Instruction(Slot(2, 0, 4), Norm(HALF, np.ones(4), np.ones(4), 1e-5), Rect(0, 2, 0, 2)),
 }
 
 
@@ -95,21 +122,20 @@ APART: dict[str, tuple[Product, Map | Norm]] = {
 def test_what_is_a_launch_of_its_own(name: str) -> None:
     """Whatever another program of the same launch may not have computed, or not read yet."""
     image = Rect(0, 2, 0, 2)
-    step = APART[name]
+    step = (product(WHOLE, OTHER), APART[name])
     buffers = tuple(Buffer(f"b{i}", 10, 1, (0, 3), image) for i in range(3))
     program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(2, 0, 5)),))
-    assert [type(work) for work in stages(program, step)] == [Stage, type(step[1])]
+    assert [type(work) for work in stages(program, step)] == [Stage, Instruction]
 
 
 def test_what_attention_reads_is_stored() -> None:
     image, cache = Rect(0, 2, 0, 2), Slot(2, 0, 8)
     buffers = tuple(Buffer(f"b{i}", 10, 2, (0, 3), image) for i in range(4))
-    copy = Map(cache, (WHOLE,), (), image)
-    seen = pixelfast.ir.program.Keys.of(np.tri(4, k=-1, dtype=bool))
-    caches = pixelfast.ir.program.Cache(2, 0, 4, 0, 0), pixelfast.ir.program.Cache(2, 4, 4, 0, 0)
+    seen = Keys.of(np.tri(4, k=-1, dtype=bool))
+    caches = Cache(2, 0, 4, 0, 0), Cache(2, 4, 4, 0, 0)
     step = (
-        product(WHOLE, OTHER), copy,
-        pixelfast.ir.program.Attention(Slot(3, 0, 4), HALF, *caches, 1, 1.0, seen, None, image),
+        product(WHOLE, OTHER), copy(cache, WHOLE),
+        Instruction(Slot(3, 0, 4), Attention(HALF, *caches, 1, 1, 1.0, seen, None), image),
     )  # fmt: skip
     program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(3, 0, 4)),))
     stage, *_ = stages(program, step)
@@ -123,7 +149,7 @@ def test_what_attention_reads_is_stored() -> None:
 def test_what_a_launch_need_not_store() -> None:
     image = Rect(0, 2, 0, 2)
     buffers = tuple(Buffer(f"b{i}", 10, 1, (0, 3), image) for i in range(3))
-    step = (product(WHOLE, OTHER), Map(Slot(2, 0, 8), (WHOLE, OTHER), (Op("add", (0, 1)),), image))
+    step = (product(WHOLE, OTHER), Instruction(Slot(2, 0, 8), Map((WHOLE, OTHER), (Op("add", (0, 1)),)), image))
     program = dataclasses.replace(small(), buffers=buffers, row=(), steps=(step,), draws=(Draw(0, Slot(2, 0, 5)),))
     (stage,) = stages(program, step)
     assert isinstance(stage, Stage)
@@ -147,7 +173,7 @@ def test_small_nets_are_for_the_persistent_kernel_and_large_ones_for_graphs() ->
     assert arrange(program, 100_000, "fp32", None, HOST).name == "graph"
     (step,) = program.steps
     wide = tuple(
-        dataclasses.replace(work, weights=np.broadcast_to(np.float32(0), (20_000, 64))) if isinstance(work, Product) else work
+        with_body(work, weights=np.broadcast_to(np.float32(0), (20_000, 64))) if isinstance(work.body, Product) else work
         for work in step
     )
     large = dataclasses.replace(program, steps=(wide,))
@@ -159,8 +185,8 @@ def test_small_nets_are_for_the_persistent_kernel_and_large_ones_for_graphs() ->
 def test_what_no_persistent_kernel_runs_is_a_graph_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     program = small()
     monkeypatch.setattr(triton_arrangement, "WALKED", (Map, Lookup, Norm, Product))
-    reduce = Reduce(Slot(0, 0, 1), "mean", (Slot(0, 0, 1),), 0.0, Rect(0, 1, 0, 1), "means.0")
-    program = dataclasses.replace(program, steps=(tuple(i for i in program.steps[0] if not isinstance(i, Reduce)),))
+    reduce = Instruction(Slot(0, 0, 1), Reduce("mean", (Slot(0, 0, 1),), 0.0), Rect(0, 1, 0, 1), "means.0")
+    program = dataclasses.replace(program, steps=(tuple(i for i in program.steps[0] if not isinstance(i.body, Reduce)),))
     refused = {
         "the persistent kernel has no body for Reduce (means.0)": dataclasses.replace(program, steps=((reduce,),)),
         "the persistent kernel has no body for draws from a custom head": dataclasses.replace(program, head="custom"),
