@@ -254,7 +254,8 @@ class _Machine:
 
     def norm(self, norm: Norm, row: int, columns: Columns) -> Tensor:
         x = self.view(norm.source, row, columns)
-        return F.layer_norm(x, x.shape[-1:], self.constant(norm.scale), self.constant(norm.shift), norm.eps)
+        scale, shift = self.constant(norm.scale).double(), self.constant(norm.shift).double()
+        return F.layer_norm(x.double(), x.shape[-1:], scale, shift, norm.eps).float()  # numbers may hardly differ
 
     def attention(self, attention: Attention, rect: Rect, row: int, columns: Columns) -> Tensor:
         heads = attention.heads
