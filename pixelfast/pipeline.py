@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from .causality.availability import Times, availability, find_leak, leaks
+from .causality.availability import availability, leak_count
+from .causality.leak_report import find_leak
 from .distributions.base import Head
 from .errors import InvalidInput, NotAutoregressive, UnsupportedModel, described
 from .host.forking import pause, refuse_half_way
@@ -17,9 +18,11 @@ from .inputs.conditions import Conditions
 from .ir.graph import FieldSpec, Graph
 from .ir.program import Program
 from .ir.scan_order import ORDERS, RASTER, Order
+from .ir.schedule import Schedule
 from .lowering.lower import lower
+from .ops.times import Times
 from .passes.reorder import turned
-from .passes.scheduler import Schedule, is_regular, schedule
+from .passes.scheduler import is_regular, schedule
 from .passes.simplify import prune, simplify
 from .trace.capture import Capture, capture
 from .trace.convert import Converted, convert
@@ -143,13 +146,13 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
     if not found:
         assert refused is not None
         raise refused
-    causal = [analysis for analysis in found if leaks(analysis.graph, analysis.times) == 0]
+    causal = [analysis for analysis in found if leak_count(analysis.graph, analysis.times) == 0]
     if len(causal) > 1:
         raise ambiguous(converted.shape, [analysis.layout for analysis in causal], "and all are autoregressive")
     if causal:
         return causal[0]
     # None is autoregressive: the layout with the fewest leaks tells the user most.
-    closest = min(found, key=lambda analysis: leaks(analysis.graph, analysis.times))
+    closest = min(found, key=lambda analysis: leak_count(analysis.graph, analysis.times))
     # Before layers are merged, every node still belongs to one of the user's layers.
     unmerged = prune(turned(bind(converted, closest.layout), left))
     seen = find_leak(unmerged, availability(unmerged), order)

@@ -16,9 +16,10 @@ from pixelfast import pipeline
 from pixelfast.debug import first_difference
 from pixelfast.engines import registry
 from pixelfast.errors import InvalidInput
-from pixelfast.ir.graph import Graph, TapConv
+from pixelfast.ir.graph import Graph
 from pixelfast.ir.program import Map, Op, Product, Program
 from pixelfast.models import GatedPixelCNN, PixelCNN
+from pixelfast.ops import TapConv
 from pixelfast.trace.pointwise import EXPRESSIONS
 
 Fault = Callable[[pytest.MonkeyPatch], None]

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.graph import (
-    CausalAttention,
-    ChannelNorm,
-    ChannelReduce,
-    Edge,
-    Gather,
-    Graph,
-    Input,
-    Pointwise,
-    Scan,
-    TapConv,
-)
+from ..ir.graph import Graph
 from ..ir.scan_order import RASTER, Order
-from .attention import marks_seen
-from .availability import elements
-from .recurrences import gate_channels, scan_marks
+from ..ops import Input, operations
+from ..ops.base import Marks
+from ..ops.times import elements
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,7 @@ def receptive_field(graph: Graph, row: int, col: int, order: Order = RASTER) -> 
         needed: list[np.ndarray | None] = [None] * len(graph.nodes)
         for edge in edges:
             start = np.ones((len(edge.channels), 1, 1), dtype=bool)
-            _mark(graph, needed, edge, start, line, pixel)
+            _mark(graph, needed, Marks(edge, start, line, pixel))
         _walk_back(graph, needed)
         for index, node in enumerate(graph.nodes):
             marks = needed[index]
@@ -101,52 +90,25 @@ def receptive_field(graph: Graph, row: int, col: int, order: Order = RASTER) -> 
 
 
 def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
-    for index in reversed(range(len(graph.nodes))):
-        node, marks = graph.nodes[index], needed[index]
+    for index, node in reversed(list(enumerate(operations(graph)))):
+        marks = needed[index]
         if marks is None:
             continue
         if not node.lattice.everywhere:
             marks &= elements(node)
-        row0, col0 = node.domain.row0, node.domain.col0
-        match node:
-            case TapConv():
-                flat = marks.reshape(len(marks), -1).astype(np.float32)
-                for edge, weights in node.taps:
-                    reached = ((weights != 0).astype(np.float32) @ flat > 0).reshape(-1, *marks.shape[1:])
-                    _mark(graph, needed, edge, reached, row0, col0)
-            case Pointwise():
-                for edge in node.edges:
-                    aligned = marks if len(edge.channels) == len(marks) else np.asarray(marks.any(0, keepdims=True))
-                    _mark(graph, needed, edge, aligned, row0, col0)
-            case Scan():
-                marks = scan_marks(node, marks)
-                for edge, states in gate_channels(node):
-                    _mark(graph, needed, edge, marks[states], row0, col0)
-            case ChannelReduce() | ChannelNorm():
-                for edge in node.edges:
-                    whole = np.broadcast_to(marks.any(0), (len(edge.channels), *marks.shape[1:]))
-                    _mark(graph, needed, edge, whole, row0, col0)
-            case Gather():
-                first = 0
-                for edge in node.edges:
-                    _mark(graph, needed, edge, marks[first : first + len(edge.channels)], row0, col0)
-                    first += len(edge.channels)
-            case CausalAttention():
-                asked, seen = marks_seen(node, graph.image, marks)
-                _mark(graph, needed, node.query, asked, row0, col0)
-                _mark(graph, needed, replace(node.cache, row=0, col=0), seen, 0, 0)
-            case _:
-                pass
+        for reads in node.reach(graph.image, marks):
+            _mark(graph, needed, reads)
 
 
-def _mark(graph: Graph, needed: list[np.ndarray | None], edge: Edge, marks: np.ndarray, row0: int, col0: int) -> None:
-    """Mark what an edge reads when its reader's marks (channels, rows, cols) start at pixel (row0, col0)."""
+def _mark(graph: Graph, needed: list[np.ndarray | None], reads: Marks) -> None:
+    """Mark what an edge reads."""
+    edge, marks = reads.edge, reads.marks
     domain = graph.nodes[edge.source].domain
     found = needed[edge.source]
     if found is None:
-        found = np.zeros((graph.nodes[edge.source].features, domain.row1 - domain.row0, domain.col1 - domain.col0), dtype=bool)
+        found = np.zeros((graph.nodes[edge.source].features, *domain.size), dtype=bool)
         needed[edge.source] = found
-    top, left = row0 + edge.row, col0 + edge.col
+    top, left = reads.row0 + edge.row, reads.col0 + edge.col
     r0, r1 = max(top, edge.rect.row0), min(top + marks.shape[1], edge.rect.row1)
     c0, c1 = max(left, edge.rect.col0), min(left + marks.shape[2], edge.rect.col1)
     if r0 >= r1 or c0 >= c1:

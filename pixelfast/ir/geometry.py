@@ -19,6 +19,11 @@ class Rect:
     def empty(self) -> bool:
         return self.row0 >= self.row1 or self.col0 >= self.col1
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many rows and columns it has."""
+        return self.row1 - self.row0, self.col1 - self.col0
+
     def hull(self, other: Rect) -> Rect:
         if self.empty or other.empty:
             return other if self.empty else self

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UnsupportedModel
-from ..ir.graph import CausalAttention, Gather
 from ..ir.program import Attention, Cache, Instruction, Keys, Map, Rect, Slot
-from ..passes.scheduler import Piece
+from ..ir.schedule import Piece
+from ..ops import CausalAttention, Gather
 
 if TYPE_CHECKING:
     from .lower import Lowering

@@ -20,21 +20,7 @@ import numpy as np
 from ..distributions.base import Head
 from ..host.forking import pause
 from ..ir.expression import without_zeros
-from ..ir.graph import (
-    CausalAttention,
-    ChannelNorm,
-    ChannelReduce,
-    Edge,
-    FieldEdge,
-    FieldSpec,
-    Gather,
-    Input,
-    Node,
-    Operand,
-    Pointwise,
-    Scan,
-    TapConv,
-)
+from ..ir.graph import Edge, FieldEdge, FieldSpec, Node
 from ..ir.program import (  # fmt: skip
     Buffer,
     Encode,
@@ -53,7 +39,8 @@ from ..ir.program import (  # fmt: skip
     Slot,
 )
 from ..ir.program import Leaf as ProgramLeaf
-from ..passes.scheduler import Piece, Schedule
+from ..ir.schedule import Piece, Schedule
+from ..ops import CausalAttention, ChannelNorm, ChannelReduce, Gather, Input, Operand, Pointwise, Scan, TapConv
 from .attention import lower_attention, lower_gather
 from .channel_order import channel_orders
 from .draws import head_name, lower_draws, mixture_of

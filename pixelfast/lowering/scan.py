@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..ir.graph import Scan
 from ..ir.program import Buffer, Instruction, Map, Op, Product, Slot
-from ..passes.scheduler import Piece
+from ..ir.schedule import Piece
+from ..ops import Scan
 
 if TYPE_CHECKING:
     from .lower import Lowering

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..ir.graph import Edge, Graph, Node, Operand, Pointwise, TapConv
+from ..ir.graph import Edge, Graph, Node
+from ..ops import Operand, Pointwise, TapConv
 
 
 def absorb(graph: Graph) -> Graph:

@@ -10,25 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import NotAutoregressive
 from ..ir.geometry import Lattice, Rect
-from ..ir.graph import (
-    CausalAttention,
-    ChannelNorm,
-    ChannelReduce,
-    Edge,
-    FieldSpec,
-    Gather,
-    Graph,
-    Input,
-    Node,
-    Pointwise,
-    Scan,
-    TapConv,
-)
-from ..ir.pixel_runs import Keys
+from ..ir.graph import Edge, FieldSpec, Graph, Node
 from ..ir.scan_order import RASTER, Order
-from ..ops.recurrence import direction
+from ..ops import Operation, operations
 
 
 def turned(graph: Graph, order: Order) -> Graph:
@@ -43,7 +28,7 @@ def turned(graph: Graph, order: Order) -> Graph:
     return replace(
         graph,
         shape=order.shape(graph.shape),
-        nodes=tuple(map(turn.node, graph.nodes)),
+        nodes=tuple(map(turn.node, operations(graph))),
         fields=tuple(map(turn.field, graph.fields)),
         outputs=tuple(tuple(map(turn.edge, edges)) for edges in graph.outputs),
     )
@@ -79,46 +64,11 @@ class _Turn:
         )
         return replace(spec, row0=where.row0, col0=where.col0, value=value, index=index)
 
-    def node(self, node: Node) -> Node:
-        node = node.with_edges(map(self.edge, node.edges))
-        match node:
-            case CausalAttention():
-                node = self._attention(node)
-            case Scan():
-                node = self._scan(node)
-            case Input() | TapConv() | Pointwise() | ChannelReduce() | ChannelNorm() | Gather():
-                pass
-            case _:
-                raise AssertionError(f"unknown node {type(node).__name__}")
-        return replace(node, domain=self.rect(node.domain), lattice=self.lattice(node.lattice))
-
-    def _attention(self, node: CausalAttention) -> CausalAttention:
-        pixels = self.order.pixels(self.height, self.width)  # (lines, pixels)
-        numbers, count = pixels.reshape(-1), pixels.size
-        mask = node.seen.mask(count).reshape(-1, count, count)
-        seen = Keys.of(mask[:, numbers][:, :, numbers].reshape(-1, count))
-        bias = node.bias
-        if bias is not None:
-            listed = np.zeros(mask.shape, dtype=np.int64)  # each key's place in the lists
-            listed[mask] = np.arange(bias.shape[1])
-            bias = np.ascontiguousarray(bias[:, listed[:, numbers][:, :, numbers][mask[:, numbers][:, :, numbers]]])
-        row, col = seen.latest_offset(*pixels.shape)
-        return replace(node, edges=(node.query, replace(node.cache, row=row, col=col)), seen=seen, bias=bias)
-
-    def _scan(self, node: Scan) -> Scan:
-        taps = tuple(
-            replace(tap, row=row, col=col) for tap in node.taps for row, col in [self.order.offset(tap.row, tap.col)]
+    def node(self, node: Operation) -> Node:
+        turned = replace(
+            node,
+            domain=self.rect(node.domain),
+            edges=tuple(map(self.edge, node.edges)),
+            lattice=self.lattice(node.lattice),
         )
-        cell = self.order.offset(*node.cell)
-        sweep = direction([*((tap.row, tap.col) for tap in taps), cell])
-        if sweep is None:
-            raise NotAutoregressive(
-                f"not autoregressive in the order {self.order.name!r}: the recurrence of layer {node.layer!r} ({node.name}) "
-                f"reads its own states at the offsets {[(tap.row, tap.col) for tap in node.taps]} and its cell at {node.cell} "
-                "(rows, columns), of which some are not there yet. Check order=; a module that runs over its image in another "
-                "order flips or transposes it before the recurrence, and the states back after it",
-                layer=node.layer,
-                node=node.name,
-                offset=node.cell,
-            )
-        return replace(node, taps=taps, cell=cell, sweep=sweep)
+        return turned.reordered(self.order, self.height, self.width)

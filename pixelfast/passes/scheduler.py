@@ -14,76 +14,15 @@ for all columns at once. Everything else is computed pixel by pixel, in the step
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ..errors import UnsupportedModel
-from ..ir.graph import (
-    CausalAttention,
-    ChannelNorm,
-    ChannelReduce,
-    Edge,
-    Gather,
-    Graph,
-    Input,
-    Node,
-    Pointwise,
-    Scan,
-    TapConv,
-)
-from ..ir.program import Rect
-
-ROW = 1 << 24
-"""Weight of a row in a lag that is written as one number, (row * ROW + column) * C + step: far wider than any image."""
-START = -(ROW // 4)
-"""Column of a lag that ends before its row starts: of what depends on all of the row above, as from the right it does."""
-NEVER = np.iinfo(np.int64).min // 4
-"""Lag of what depends on no sub-pixel."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Features of one node that share a shift: element (r, c) of the node is computed at (r + row, c + col).
-
-    Attributes:
-        phase: "encode" (written when a value is drawn), "row" or "pixel"; "always" while a piece that depends on no
-            sub-pixel has not found its place.
-        steps: for each feature, the channel step in which a pixel's element is computed.
-        domain: the rectangle at which it is computed.
-    """
-
-    node: int
-    features: np.ndarray
-    phase: str
-    steps: np.ndarray
-    row: int
-    col: int
-    domain: Rect
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Pieces in the order of computation; `piece_of[node]` gives the piece of each of a node's features."""
-
-    graph: Graph
-    pieces: tuple[Piece, ...]
-    piece_of: tuple[np.ndarray, ...]
-
-    def offset(self, edge: Edge, source: Piece, reader: Piece | None) -> tuple[int, int]:
-        """Where `reader` (None: a draw) reads `source`, relative to the running position."""
-        row, col = (reader.row, reader.col) if reader is not None else (0, 0)
-        return edge.row + source.row - row, edge.col + source.col - col
-
-    def __str__(self) -> str:
-        lines = []
-        for piece in self.pieces:
-            node = self.graph.nodes[piece.node]
-            steps = ",".join(str(int(s)) for s in np.unique(piece.steps))
-            when = {"encode": "on each draw", "row": "once per row", "pixel": f"per pixel, step {steps}"}[piece.phase]
-            where = f"  # {node.layer}" if node.layer else ""
-            lines.append(f"  %{piece.node} {node.name}: {len(piece.features)} features {when}{where}")
-        return "\n".join(lines)
+from ..ir.graph import Edge, Graph
+from ..ir.schedule import Piece, Schedule
+from ..ops import Input, operations
+from ..ops.lags import NEVER, START, decode, lags_through
 
 
 def schedule(graph: Graph) -> Schedule:
@@ -110,7 +49,7 @@ def schedule(graph: Graph) -> Schedule:
                 if position < NEVER // channels // 2:
                     pieces.append(Piece(index, members, "always", members * 0, 0, 0, node.domain))
                     continue
-                row, col = _decode(int(position))
+                row, col = decode(int(position))
                 if col <= START // 2:  # known with the end of the row above, like all that waits for a row
                     row, col = row - 1, 0
                 steps = lags[index][members] % channels
@@ -124,11 +63,6 @@ def schedule(graph: Graph) -> Schedule:
 def is_regular(graph: Graph) -> bool:
     """Whether a model that is autoregressive has shifts that are the same all over the image."""
     return _causal(graph, lags_of(graph, frozenset()))
-
-
-def _decode(position: int) -> tuple[int, int]:
-    row = (position + ROW // 2) // ROW
-    return row, position - row * ROW
 
 
 def _settled_lags(graph: Graph) -> list[np.ndarray]:
@@ -162,8 +96,8 @@ def lags_of(graph: Graph, merged: frozenset[int]) -> list[np.ndarray]:
     """Lag of each feature of each node; nodes in `merged` wait until all of their features can be computed."""
     channels = graph.shape[0]
     lags: list[np.ndarray] = []
-    for index, node in enumerate(graph.nodes):
-        lag = _node_lags(node, channels, lags)
+    for index, node in enumerate(operations(graph)):
+        lag = node.lags(channels, lags)
         if index in merged:
             position = int(lag.max()) // channels
             lag = np.where(lag // channels < position, position * channels, lag)
@@ -171,48 +105,11 @@ def lags_of(graph: Graph, merged: frozenset[int]) -> list[np.ndarray]:
     return lags
 
 
-def _node_lags(node: Node, channels: int, lags: list[np.ndarray]) -> np.ndarray:
-    lag = np.full(node.features, NEVER, dtype=np.int64)
-    match node:
-        case Input():
-            return node.channels.astype(np.int64) + 1
-        case TapConv():
-            for edge, weights in node.taps:
-                seen = _through(edge, lags, channels)
-                lag = np.maximum(lag, np.where(weights != 0, seen[:, None], NEVER).max(0))
-        case Pointwise():
-            for edge in node.edges:
-                lag = np.maximum(lag, _through(edge, lags, channels))
-        case ChannelReduce() | ChannelNorm() | Gather() | CausalAttention():
-            for edge in node.edges:
-                lag = np.maximum(lag, _through(edge, lags, channels).max())
-        case Scan():
-            gates = np.concatenate([_through(edge, lags, channels) for edge in node.edges])
-            return _scan_lags(gates.reshape(4, node.features).max(0), node.sweep, channels)
-        case _:
-            raise AssertionError(f"unknown node {type(node).__name__}")
-    return lag
-
-
-def _scan_lags(gates: np.ndarray, sweep: int, channels: int) -> np.ndarray:
-    """Lags of a recurrence's states from those of their gates (F,): one place for all, where the last of them is known."""
-    position = int(gates.max()) // channels
-    if sweep < 0 and gates.max() > NEVER // 2:
-        row, col = _decode(position)
-        position = (row if col <= START // 2 else row + 1) * ROW + START
-    return np.where(gates // channels < position, position * channels, gates)
-
-
-def _through(edge: Edge, lags: list[np.ndarray], channels: int) -> np.ndarray:
-    lag = lags[edge.source][edge.channels]
-    return np.where(lag > NEVER // 2, lag + (edge.row * ROW + edge.col) * channels, NEVER)
-
-
 def _causal(graph: Graph, lags: list[np.ndarray]) -> bool:
     """Whether the parameters of channel c are there in step c of their pixel."""
     channels = graph.shape[0]
     return all(
-        (_through(edge, lags, channels) <= channel).all() for channel, edges in enumerate(graph.outputs) for edge in edges
+        (lags_through(edge, lags, channels) <= channel).all() for channel, edges in enumerate(graph.outputs) for edge in edges
     )
 
 

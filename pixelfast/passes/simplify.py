@@ -1,33 +1,19 @@
-"""Simplify: from a graph to a smaller graph that computes the same outputs.
-
-`prune` keeps only the elements and channels that reach an output; `fuse` makes one expression of pointwise chains.
-"""
+"""Simplify: from a graph to a smaller graph that computes the same outputs."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
-from ..ir.graph import (
-    CausalAttention,
-    ChannelNorm,
-    ChannelReduce,
-    Edge,
-    FieldEdge,
-    Gather,
-    Graph,
-    Input,
-    Node,
-    Operand,
-    Pointwise,
-    Scan,
-    TapConv,
-)
-from ..ir.program import EVERYWHERE, Lattice, Op, Rect
+from ..ir.geometry import EVERYWHERE, Lattice, Rect
+from ..ir.graph import Edge, Graph, Node
+from ..ops import Pointwise, operations, verify
+from ..ops.base import Demand, Needs
 from .absorb import absorb
-from .drop_unread import forget_unread
+from .drop_unread import drop_unread
+from .fuse import fuse
 
 EMPTY = Rect(0, 0, 0, 0)
 
@@ -38,7 +24,7 @@ def simplify(graph: Graph) -> Graph:
     graph = separate_crops(graph)
     graph = prune(absorb(graph))
     graph = fuse(graph)
-    graph.verify()
+    verify(graph)
     return graph
 
 
@@ -54,123 +40,50 @@ def reached(source: Node, edge: Edge, reader: Rect, lattice: Lattice) -> Rect:
     return source.lattice.within(intersect(reader.shifted(edge.row, edge.col), edge.rect))
 
 
-# -------------------------------------------------------------------- prune
-
-
 def prune(graph: Graph) -> Graph:
-    """Drop nodes, channels, taps, rows and columns that no output depends on."""
-    graph = forget_unread(graph)
-    needed = [np.zeros(node.features, dtype=bool) for node in graph.nodes]
-    domains = [EMPTY for _ in graph.nodes]
+    """Drop nodes, channels, edges, rows and columns that no output depends on."""
+    graph = drop_unread(graph)
+    nodes = operations(graph)
+    kept = [np.zeros(node.features, dtype=bool) for node in nodes]
+    domains = [EMPTY for _ in nodes]
 
-    def need(edge: Edge, reader: Rect, lattice: Lattice, channels: np.ndarray) -> None:
-        rect = reached(graph.nodes[edge.source], edge, reader, lattice)
-        if rect.empty or not len(channels):
+    def need(edge: Edge, demand: Demand) -> None:
+        rect = reached(nodes[edge.source], edge, demand.rect, demand.lattice)
+        if rect.empty or not len(demand.channels):
             return
-        needed[edge.source][channels] = True
+        kept[edge.source][demand.channels] = True
         domains[edge.source] = domains[edge.source].hull(rect)
 
-    for edges in graph.outputs:
-        for edge in edges:
-            need(edge, graph.image, EVERYWHERE, edge.channels)
-    for index in reversed(range(len(graph.nodes))):
-        node, kept, domain = graph.nodes[index], needed[index], domains[index]
-        lattice = node.lattice
-        if not kept.any():
-            continue
-        match node:
-            case TapConv():
-                for edge, weights in node.taps:
-                    need(edge, domain, lattice, edge.channels[weights[:, kept].any(1)])
-            case Pointwise():
-                for edge in node.edges:
-                    need(edge, domain, lattice, edge.channels[kept] if len(edge.channels) > 1 else edge.channels)
-            case CausalAttention():
-                need(node.query, domain, lattice, node.query.channels)
-                need(node.cache, _everywhere(node.cache), EVERYWHERE, node.cache.channels)
-                needed[index][:] = True
-            case Scan():
-                # Every state depends on the rows above, and on all of its row where that has a direction.
-                whole = node.domain
-                domains[index] = Rect(whole.row0, domain.row1, whole.col0, whole.col1)
-                for edge in node.edges:
-                    need(edge, domains[index], lattice, edge.channels)
-                needed[index][:] = True
-            case _:
-                for edge in node.edges:
-                    need(edge, domain, lattice, edge.channels)
-                needed[index][:] = True
+    drawn = [[(edge, Demand(edge.channels, graph.image, EVERYWHERE)) for edge in edges] for edges in graph.outputs]
+    for edge, demand in chain(*drawn):
+        need(edge, demand)
+    needs: dict[int, Needs] = {}
+    for index in reversed(range(len(nodes))):
+        if kept[index].any():
+            needs[index] = found = nodes[index].needs(kept[index], domains[index])
+            kept[index], domains[index] = found.kept, found.domain
+            for edge, demand in zip(nodes[index].edges, found.demands, strict=True):
+                need(edge, demand)
 
+    positions = [np.cumsum(those) - 1 for those in kept]
     renumbered: dict[int, int] = {}
-    positions = [np.cumsum(kept) - 1 for kept in needed]
 
-    def move(edge: Edge, reader: Rect, lattice: Lattice, channels: np.ndarray) -> Edge | None:
+    def moved(edge: Edge, demand: Demand) -> Edge | None:
         rect = intersect(edge.rect, domains[edge.source])
-        source = graph.nodes[edge.source]
-        if not len(channels) or reached(source, replace(edge, rect=rect), reader, lattice).empty:
+        if not len(demand.channels):
             return None
-        return Edge(renumbered[edge.source], edge.row, edge.col, positions[edge.source][channels], rect)
+        if reached(nodes[edge.source], replace(edge, rect=rect), demand.rect, demand.lattice).empty:
+            return None
+        return Edge(renumbered[edge.source], edge.row, edge.col, positions[edge.source][demand.channels], rect)
 
-    nodes: list[Node] = []
-    for index, node in enumerate(graph.nodes):
-        if needed[index].any():
-            renumbered[index] = len(nodes)
-            nodes.append(_restrict(node, needed[index], domains[index], move))
-    outputs = []
-    for edges in graph.outputs:
-        moved = [move(edge, graph.image, EVERYWHERE, edge.channels) for edge in edges]
-        outputs.append(tuple(edge for edge in moved if edge is not None))
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(outputs))
-
-
-def _everywhere(edge: Edge) -> Rect:
-    """Where a reader would stand that sees all of an edge's rectangle."""
-    return edge.rect.shifted(-edge.row, -edge.col)
-
-
-def _restrict(node: Node, kept: np.ndarray, domain: Rect, move) -> Node:  # type: ignore[no-untyped-def]
-    """A node with only the kept features, over a smaller rectangle, with its edges moved."""
-    features = int(kept.sum())
-    match node:
-        case Input():
-            return replace(node, features=features, domain=domain, channels=node.channels[kept], table=node.table[kept])
-        case TapConv():
-            moved: list[Edge] = []
-            matrices: list[np.ndarray] = []
-            for edge, weights in node.taps:
-                weights = weights if kept.all() else weights[:, kept]  # many, in large models: no copy if none
-                live = weights.any(1)
-                seen = move(edge, domain, node.lattice, edge.channels[live])
-                if seen is not None:
-                    moved.append(seen)
-                    matrices.append(weights if live.all() else np.ascontiguousarray(weights[live]))
-            return replace(
-                node, features=features, domain=domain, edges=tuple(moved), weights=tuple(matrices), bias=node.bias[kept]
-            )
-        case Pointwise():
-            operands: list[Operand] = []
-            for leaf in node.operands:
-                if isinstance(leaf, Edge):
-                    wide = len(leaf.channels) > 1 or node.features == 1
-                    edge = move(leaf, domain, node.lattice, leaf.channels[kept] if wide else leaf.channels)
-                    operands.append(0.0 if edge is None else edge)
-                elif isinstance(leaf, FieldEdge):
-                    wide = len(leaf.channels) > 1 or node.features == 1
-                    operands.append(FieldEdge(leaf.field, leaf.channels[kept] if wide else leaf.channels))
-                else:
-                    operands.append(leaf[kept] if isinstance(leaf, np.ndarray) else leaf)
-            return replace(node.with_operands(operands, node.ops), features=features, domain=domain)
-        case ChannelReduce() | ChannelNorm() | Gather() | Scan():
-            edges = tuple(move(edge, domain, node.lattice, edge.channels) for edge in node.edges)
-            return replace(node, domain=domain, edges=edges)
-        case CausalAttention():
-            query, cache = move(node.query, domain, node.lattice, node.query.channels), node.cache
-            return replace(node, domain=domain, edges=(query, move(cache, _everywhere(cache), EVERYWHERE, cache.channels)))
-        case _:
-            raise AssertionError(f"unknown node {type(node).__name__}")
-
-
-# -------------------------------------------------------------------- crops
+    found_nodes: list[Node] = []
+    for index, node in enumerate(nodes):
+        if index in needs:
+            edges = [moved(edge, demand) for edge, demand in zip(node.edges, needs[index].demands, strict=True)]
+            renumbered[index] = len(found_nodes)
+            found_nodes.append(node.restricted(kept[index], domains[index], edges))
+    outputs = tuple(tuple(there for read in reads if (there := moved(*read)) is not None) for reads in drawn)
+    return replace(graph, nodes=tuple(found_nodes), outputs=outputs)
 
 
 def separate_crops(graph: Graph) -> Graph:
@@ -202,120 +115,3 @@ def separate_crops(graph: Graph) -> Graph:
         nodes.append(moved)
     outputs = tuple(tuple(cropped(edge, graph.image) for edge in edges) for edges in graph.outputs)
     return replace(graph, nodes=tuple(nodes), outputs=outputs)
-
-
-# -------------------------------------------------------------------- fuse
-
-
-def fuse(graph: Graph) -> Graph:
-    """Write pointwise nodes into the one pointwise node that reads them."""
-    readers: dict[int, set[int]] = defaultdict(set)
-    for index, node in enumerate(graph.nodes):
-        for edge in node.edges:
-            readers[edge.source].add(index)
-    for edges in graph.outputs:
-        for edge in edges:
-            readers[edge.source].add(-1)
-    nodes = list(graph.nodes)
-    gone: set[int] = set()
-    for index, node in enumerate(nodes):
-        if not isinstance(node, Pointwise):
-            continue
-        merged = node
-        while (inlined := _inline_one(merged, index, nodes, readers, gone)) is not None:
-            merged = inlined
-        nodes[index] = _share_leaves(merged)
-    renumbered = {}
-    kept: list[Node] = []
-    for index, node in enumerate(nodes):
-        if index not in gone:
-            renumbered[index] = len(kept)
-            kept.append(node.with_edges(replace(edge, source=renumbered[edge.source]) for edge in node.edges))
-    outputs = tuple(tuple(replace(edge, source=renumbered[edge.source]) for edge in edges) for edges in graph.outputs)
-    return replace(graph, nodes=tuple(kept), outputs=outputs)
-
-
-def _inline_one(
-    node: Pointwise, index: int, nodes: list[Node], readers: dict[int, set[int]], gone: set[int]
-) -> Pointwise | None:
-    """`node` with one of the nodes that only it reads written into it; None if there is none."""
-    for source_index in {edge.source for edge in node.edges}:
-        source = nodes[source_index]
-        reads = [edge for edge in node.edges if edge.source == source_index]
-        if (
-            isinstance(source, Pointwise)
-            and readers[source_index] == {index}
-            and all(source.domain.contains(node.domain.shifted(edge.row, edge.col)) for edge in reads)
-            and all(source.lattice.contains(node.lattice.shifted(edge.row, edge.col)) for edge in reads)
-            and all(len(edge.channels) == node.features for edge in reads)
-            and (not _has_fields(source) or all((edge.row, edge.col) == (0, 0) for edge in reads))
-        ):
-            gone.add(source_index)
-            for edge in source.edges:
-                readers[edge.source].discard(source_index)
-                readers[edge.source].add(index)
-            return _inline(node, source, source_index)
-    return None
-
-
-def _inline(node: Pointwise, source: Pointwise, source_index: int) -> Pointwise:
-    """Replace every leaf that reads `source` by the source's own expression over the same channels."""
-    leaves: list[Operand] = []
-    place: dict[int, int] = {}  # leaf of node -> its new leaf
-    copies: dict[int, list[int]] = {}  # leaf of node that reads source -> new leaves of the source's expression
-    for i, leaf in enumerate(node.operands):
-        if isinstance(leaf, Edge) and leaf.source == source_index:
-            first = len(leaves)
-            leaves += [_pick(inner, leaf) for inner in source.operands]
-            copies[i] = list(range(first, len(leaves)))
-        else:
-            place[i] = len(leaves)
-            leaves.append(leaf)
-    ops: list[Op] = []
-    for i, inner in copies.items():
-        base = len(leaves) + len(ops)
-        resolve = [*inner, *range(base, base + len(source.ops))]
-        ops += [Op(op.name, tuple(resolve[a] for a in op.args)) for op in source.ops]
-        place[i] = resolve[-1] if source.ops else inner[-1]
-    shift = len(leaves) + len(ops) - len(node.leaves)
-    ops += [Op(op.name, tuple(place[a] if a < len(node.leaves) else a + shift for a in op.args)) for op in node.ops]
-    return node.with_operands(leaves, ops)
-
-
-def _has_fields(node: Pointwise) -> bool:
-    """Whether a node reads fields, which it can do only from its own position."""
-    return any(isinstance(leaf, FieldEdge) for leaf in node.leaves)
-
-
-def _pick(leaf: Operand, edge: Edge) -> Operand:
-    """A leaf of the node behind `edge`, as the edge's reader sees it."""
-    channels = edge.channels
-    if isinstance(leaf, Edge):
-        wide = leaf.channels if len(leaf.channels) == 1 else leaf.channels[channels]
-        return replace(leaf, row=leaf.row + edge.row, col=leaf.col + edge.col, channels=wide)
-    if isinstance(leaf, FieldEdge):
-        return leaf if len(leaf.channels) == 1 else FieldEdge(leaf.field, leaf.channels[channels])
-    return leaf[channels] if isinstance(leaf, np.ndarray) else leaf
-
-
-def _share_leaves(node: Pointwise) -> Pointwise:
-    """The node with equal leaves read once."""
-    keys: dict[object, int] = {}
-    leaves: list[Operand] = []
-    place: list[int] = []
-    for leaf in node.operands:
-        key: object
-        if isinstance(leaf, Edge):
-            key = (leaf.source, leaf.row, leaf.col, leaf.rect, leaf.channels.tobytes())
-        elif isinstance(leaf, FieldEdge):
-            key = ("field", leaf.field, leaf.channels.tobytes())
-        else:
-            key = leaf.tobytes() if isinstance(leaf, np.ndarray) else leaf
-        if key not in keys:
-            keys[key] = len(leaves)
-            leaves.append(leaf)
-        place.append(keys[key])
-    shift = len(leaves) - len(node.leaves)
-    ops = tuple(Op(op.name, tuple(place[a] if a < len(place) else a + shift for a in op.args)) for op in node.ops)
-    # An expression without ops is its only leaf; sharing cannot reorder that.
-    return node.with_operands(leaves, ops)

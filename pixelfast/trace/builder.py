@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from ..ir.graph import CausalAttention, ChannelNorm, ChannelReduce, Edge, Gather, Input, Scan, StateTap
+from ..ir.graph import Edge
 from ..ir.program import Keys, Lattice
+from ..ops import CausalAttention, ChannelNorm, ChannelReduce, Gather, Input, Scan, StateTap
 from .builder_base import Origin, both_images
 from .builder_pointwise import PointwiseBuilder
 from .builder_products import ProductBuilder

@@ -10,8 +10,9 @@ from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
 from ..ir.expression import evaluate
-from ..ir.graph import Edge, FieldEdge, FieldSpec, Input, Operand, Pointwise
+from ..ir.graph import Edge, FieldEdge, FieldSpec
 from ..ir.program import Lattice, Op, Rect
+from ..ops import Input, Operand, Pointwise
 from .builder_base import Origin, ReadingBuilder, Reads, both_images, equal_rows, hull_of, of_group, placed
 from .elements import Value, written_out
 from .layout_types import Layout

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ir.graph import Edge, Pointwise, TapConv
+from ..ir.graph import Edge
 from ..ir.program import Lattice, Rect
+from ..ops import Pointwise, TapConv
 from .builder_base import Origin, ReadingBuilder, Reads, both_images, equal_rows, placed
 from .elements import written_out
 

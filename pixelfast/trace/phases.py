@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ir.graph import Edge, Pointwise
+from ..ir.graph import Edge
 from ..ir.program import Lattice, Op, Rect
+from ..ops import Pointwise
 from .elements import NEXT_IMAGE, written_out
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pixelfast import Categorical, NumericalError, UnsupportedModel
 from pixelfast.causality.receptive_field import receptive_field
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.inputs.conditions import Conditions
-from pixelfast.ir.graph import CausalAttention
+from pixelfast.ops import CausalAttention
 from pixelfast.pipeline import analyse
 from pixelfast.trace.capture import frozen_copy
 

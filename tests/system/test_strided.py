@@ -12,10 +12,10 @@ from torch.nn import functional as F
 import pixelfast
 from pixelfast import Categorical, NotAutoregressive
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.ir.graph import TapConv
 from pixelfast.ir.program import EVERYWHERE, Lattice, Rect
 from pixelfast.models import PixelCNNpp
 from pixelfast.models.shifted import network_in_network
+from pixelfast.ops import TapConv
 
 HEAD = Categorical(4, layout="NCKHW")
 

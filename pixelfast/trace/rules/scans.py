@@ -8,7 +8,7 @@ import numpy as np
 from torch import fx
 
 from ...errors import NotAutoregressive, UnsupportedModel
-from ...ir.graph import StateTap
+from ...ops import StateTap
 from ...ops.recurrence import direction
 from ..builder_base import both_images
 from ..constants import known_tensor

@@ -1,0 +1,61 @@
+"""Channels of several nodes side by side, in order: what attention asks with and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ..ir.geometry import Rect
+from ..ir.graph import Edge
+from .base import Marks
+from .evaluation import Evaluation
+from .shared import Together
+from .times import Reach, Step, Times, latest, through
+
+
+@dataclass(frozen=True)
+class Gather(Together):
+    """The channels of all edges side by side, in order, computed together when the last of them is there."""
+
+    keeps_order = True
+
+    def check(self) -> None:
+        assert sum(len(edge.channels) for edge in self.edges) == self.features
+
+    def evaluated(self, evaluation: Evaluation) -> Tensor:
+        return evaluation.read_all(self.edges, self.domain)
+
+    def times(self, shape: tuple[int, int, int], times: Sequence[Times]) -> Times:
+        reaches = []
+        for edge, first in zip(self.edges, self._first(), strict=True):
+            classes = np.full(self.features, -1)
+            classes[first : first + len(edge.channels)] = own = times[edge.source].classes[edge.channels]
+            reaches += [Reach(edge, int(number), classes == number) for number in np.unique(own)]
+        return through(self, reaches, times)
+
+    def _first(self) -> list[int]:
+        """The first feature of each edge."""
+        return [0, *np.cumsum([len(edge.channels) for edge in self.edges])[:-1].tolist()]
+
+    def cause(self, number: int, times: Sequence[Times], element: tuple[int, int, int], limit: int) -> Step:
+        feature, row, col = element
+        channels = [
+            edge.channels[feature - first :][:1] if feature >= first else edge.channels[:0]
+            for edge, first in zip(self.edges, self._first(), strict=True)
+        ]
+        return latest(self.edges, channels, times, row, col, limit)
+
+    def reach(self, image: Rect, marks: np.ndarray) -> Sequence[Marks]:
+        return [
+            Marks(edge, marks[first : first + len(edge.channels)], self.domain.row0, self.domain.col0)
+            for edge, first in zip(self.edges, self._first(), strict=True)
+        ]
+
+    def order_from(self) -> Edge | None:
+        return None
+
+    def order_for(self) -> Sequence[Edge]:
+        return ()

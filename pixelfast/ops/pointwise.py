@@ -1,0 +1,155 @@
+"""Pointwise nodes: an expression over aligned channels of nodes, fields and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..ir.expression import evaluate
+from ..ir.geometry import EVERYWHERE, Lattice, Rect
+from ..ir.graph import Edge, FieldEdge, FieldSpec, Node
+from ..ir.program import Op
+from .base import Demand, Marks, Needs
+from .evaluation import Evaluation
+from .lags import NEVER, lags_through
+from .shared import Local
+from .times import Reach, Step, Times, latest, through
+
+
+@dataclass(frozen=True)
+class Read:
+    """A leaf that is what the node's edge of this number reads."""
+
+    edge: int
+
+
+Leaf = Read | FieldEdge | np.ndarray | float
+Operand = Edge | FieldEdge | np.ndarray | float
+"""A leaf with the edge itself in the place of its number."""
+
+
+@dataclass(frozen=True)
+class Pointwise(Local):
+    """An expression over aligned channels; each edge has F channels, or one channel that is broadcast, and is one leaf."""
+
+    leaves: tuple[Leaf, ...]
+    ops: tuple[Op, ...]
+
+    keeps_order = False
+
+    @staticmethod
+    def of(
+        name: str, layer: str, features: int, domain: Rect, operands: Sequence[Operand], ops: Sequence[Op],
+        lattice: Lattice = EVERYWHERE,
+    ) -> Pointwise:  # fmt: skip
+        """The expression over operands, of which edges become the node's."""
+        return Pointwise(name, layer, features, domain, (), (), (), lattice=lattice).with_operands(operands, ops)
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return tuple(self.edges[leaf.edge] if isinstance(leaf, Read) else leaf for leaf in self.leaves)
+
+    def with_operands(self, operands: Sequence[Operand], ops: Sequence[Op]) -> Pointwise:
+        """The node with another expression."""
+        edges: list[Edge] = []
+        leaves: list[Leaf] = []
+        for operand in operands:
+            if isinstance(operand, Edge):
+                leaves.append(Read(len(edges)))
+                edges.append(operand)
+            else:
+                leaves.append(operand)
+        return replace(self, edges=tuple(edges), leaves=tuple(leaves), ops=tuple(ops))
+
+    def check(self) -> None:
+        assert [leaf.edge for leaf in self.leaves if isinstance(leaf, Read)] == list(range(len(self.edges)))
+        for leaf in self.operands:
+            if isinstance(leaf, (Edge, FieldEdge)):
+                assert len(leaf.channels) in (1, self.features), f"{self.name}: unaligned leaf"
+            elif isinstance(leaf, np.ndarray):
+                assert leaf.shape == (self.features,)
+
+    def evaluated(self, evaluation: Evaluation) -> Tensor:
+        values = []
+        for leaf in self.operands:
+            if isinstance(leaf, Edge):
+                values.append(evaluation.read(leaf, self.domain))
+            elif isinstance(leaf, FieldEdge):
+                values.append(evaluation.read_field(leaf, self.domain))
+            else:
+                values.append(torch.as_tensor(leaf, dtype=torch.float64))
+        return evaluate(self.ops, values).expand(len(evaluation.images), *self.domain.size, self.features)
+
+    def times(self, shape: tuple[int, int, int], times: Sequence[Times]) -> Times:
+        reaches = []
+        for edge in self.edges:
+            classes = np.broadcast_to(times[edge.source].classes[edge.channels], (self.features,))
+            reaches += [Reach(edge, int(number), classes == number) for number in np.unique(classes)]
+        return through(self, reaches, times)
+
+    def cause(self, number: int, times: Sequence[Times], element: tuple[int, int, int], limit: int) -> Step:
+        feature, row, col = element
+        channels = [edge.channels[feature : feature + 1] if len(edge.channels) > 1 else edge.channels for edge in self.edges]
+        return latest(self.edges, channels, times, row, col, limit)
+
+    def reach(self, image: Rect, marks: np.ndarray) -> Sequence[Marks]:
+        some = np.asarray(marks.any(0, keepdims=True))
+        return [
+            Marks(edge, marks if len(edge.channels) == len(marks) else some, self.domain.row0, self.domain.col0)
+            for edge in self.edges
+        ]
+
+    def needs(self, kept: np.ndarray, domain: Rect) -> Needs:
+        channels = [edge.channels[kept] if len(edge.channels) > 1 else edge.channels for edge in self.edges]
+        return Needs(kept, domain, tuple(Demand(read, domain, self.lattice) for read in channels))
+
+    def restricted(self, kept: np.ndarray, domain: Rect, edges: Sequence[Edge | None]) -> Node:
+        operands: list[Operand] = []
+        for leaf in self.leaves:
+            if isinstance(leaf, Read):
+                edge = edges[leaf.edge]
+                operands.append(0.0 if edge is None else edge)
+            elif isinstance(leaf, FieldEdge):
+                operands.append(leaf if len(leaf.channels) == 1 else FieldEdge(leaf.field, leaf.channels[kept]))
+            else:
+                operands.append(leaf[kept] if isinstance(leaf, np.ndarray) else leaf)
+        return replace(self.with_operands(operands, self.ops), features=int(kept.sum()), domain=domain)
+
+    def reads(self, image: Rect, fields: Sequence[FieldSpec], read: np.ndarray) -> Sequence[Marks]:
+        numbers = [(i, self.edges[leaf.edge]) for i, leaf in enumerate(self.leaves) if isinstance(leaf, Read)]
+        return [
+            Marks(edge, np.where(self._factor(fields, i) != 0, read, False), self.domain.row0, self.domain.col0)
+            for i, edge in numbers
+        ]
+
+    def _factor(self, fields: Sequence[FieldSpec], leaf: int) -> np.ndarray:
+        """The largest size of the known number that a leaf is first multiplied or chosen by, at each element."""
+        users = [op for op in self.ops if leaf in op.args]
+        if len(users) == 1 and (users[0].name == "mul" or (users[0].name == "where" and users[0].args[1] == leaf)):
+            known = users[0].args[:1] if users[0].name == "where" else users[0].args
+            others = [arg for arg in known if arg != leaf and arg < len(self.leaves)]
+            factor = self.leaves[others[0]] if others else None
+            spec = fields[factor.field] if isinstance(factor, FieldEdge) else None
+            if isinstance(factor, FieldEdge) and spec is not None and spec.value is not None:
+                sizes = np.abs(spec.value[0, :, :, factor.channels]).max(0)  # (rows or 1, cols or 1)
+                row, col = self.domain.row0 - spec.row0, self.domain.col0 - spec.col0
+                rows, cols = self.domain.size
+                sizes = sizes if len(sizes) == 1 else sizes[row : row + rows]
+                return np.asarray(sizes if sizes.shape[1] == 1 else sizes[:, col : col + cols])
+        return np.ones((1, 1))
+
+    def lags(self, channels: int, lags: Sequence[np.ndarray]) -> np.ndarray:
+        lag = np.full(self.features, NEVER, dtype=np.int64)
+        for edge in self.edges:
+            lag = np.maximum(lag, lags_through(edge, lags, channels))
+        return lag
+
+    def order_from(self) -> Edge | None:
+        return next(iter(self.order_for()), None)
+
+    def order_for(self) -> Sequence[Edge]:
+        return [edge for edge in self.edges if len(np.unique(edge.channels)) == self.features]
