@@ -148,7 +148,9 @@ class Scan(Operation):
         return replace(self, domain=domain, edges=all_there(self, edges))
 
     def reads(self, image: Rect, fields: Sequence[FieldSpec], read: np.ndarray) -> Sequence[Marks]:
-        return [Marks(edge, read, self.domain.row0, self.domain.col0) for edge in self.edges]
+        """By the states that are read, and by those that they depend on."""
+        places = self._spread(read[None], [np.ones((1, 1), dtype=bool) for _ in self.taps])[0]
+        return [Marks(edge, places, self.domain.row0, self.domain.col0) for edge in self.edges]
 
     def without_unread(self, image: Rect, read: np.ndarray) -> Node:
         return self
