@@ -20,8 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .gated_conv import offset_table
-from .gated_forward import Blocks, accumulator, neighbours, on, tanh
+from .gated_forward import Blocks, accumulator, neighbours, offset_table, on, tanh
 
 INPUT = {
     torch.float64: Blocks(16, 32, 16),

@@ -17,7 +17,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -170,7 +169,7 @@ class _GatedConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, live: Tensor, offsets: Any, *rest: Tensor | None) -> tuple[Tensor, Tensor]:
-        from .gated_forward import gated_forward
+        from .gated_forward import gated_forward, offset_table
 
         bias, condition, map, residual = rest
         y, sums = gated_forward(x, live, offset_table(offsets, x.device), bias, condition, map, residual)
@@ -204,12 +203,6 @@ class _GatedConv(torch.autograd.Function):
             found.gates if wants_map else None,
             grad_y if wants_residual else None,
         )
-
-
-@lru_cache(maxsize=256)
-def offset_table(offsets: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(row, col) of every tap, int32 (T, 2), where the kernels can read it."""
-    return torch.tensor(offsets, dtype=torch.int32, device=device).reshape(-1, 2)
 
 
 def _offsets(taps: Taps) -> tuple[tuple[int, int], ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
@@ -152,3 +153,9 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
 def on(x: Tensor) -> AbstractContextManager[object]:
     """Launch on the device of x, whichever is current."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+@lru_cache(maxsize=256)
+def offset_table(offsets: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """(row, col) of every tap, int32 (T, 2), where the kernels can read it."""
+    return torch.tensor(offsets, dtype=torch.int32, device=device).reshape(-1, 2)
