@@ -22,7 +22,7 @@ from .inputs.arguments import count_of, head_of, module_of, order_of, shape_of
 from .inputs.conditions import Conditions
 from .sampler import OnRow, Sampler
 from .trace.capture import frozen_copy
-from .trace.elements import IMAGES
+from .trace.index import IMAGES
 
 
 @public

@@ -30,7 +30,8 @@ from .precision import PRECISIONS
 from .sampler import Sampler
 from .trace.capture import capture
 from .trace.convert import convert, layer_of
-from .trace.elements import IMAGES, ElementTable, Value
+from .trace.index import IMAGES, ElementTable
+from .trace.values import Value
 from .verify import distances
 
 APART = 1e-3

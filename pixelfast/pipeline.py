@@ -26,7 +26,7 @@ from .passes.scheduler import is_regular, schedule
 from .passes.simplify import prune, simplify
 from .trace.capture import Capture, capture
 from .trace.convert import Converted, convert
-from .trace.elements import IMAGES
+from .trace.index import IMAGES
 from .trace.output import OutputLayout, ambiguous, bind, candidates
 
 REPEATS_BELOW = 64

@@ -24,7 +24,7 @@ from .inputs.conditions import Conditions
 from .ir.scan_order import Order
 from .pipeline import analyse
 from .trace.capture import call
-from .trace.elements import IMAGES
+from .trace.index import IMAGES
 from .trace.output import OutputLayout, candidates
 
 MOST_IMAGES, LEAST_IMAGES, SUB_PIXELS = 64, 4, 1 << 15

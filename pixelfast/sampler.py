@@ -38,7 +38,7 @@ from .pipeline import Analysis, Compiled, analyse, compile_program, evaluate_fie
 from .progress import RowProgress
 from .trace.capture import accepted_reading, blank_output, frozen_copy
 from .trace.diagnose import first_bad_layer
-from .trace.elements import IMAGES
+from .trace.index import IMAGES
 from .trace.output import OutputLayout, ambiguous, candidates
 from .verify import Verification, agreement, compare, own_rounding
 

@@ -20,7 +20,7 @@ from pixelfast.ir.graph import Graph
 from pixelfast.ir.program import Map, Op, Product, Program
 from pixelfast.models import GatedPixelCNN, PixelCNN
 from pixelfast.ops import TapConv
-from pixelfast.trace.pointwise import EXPRESSIONS
+from pixelfast.trace.expressions import EXPRESSIONS
 
 Fault = Callable[[pytest.MonkeyPatch], None]
 LAYERS = 2

@@ -19,8 +19,8 @@ from torch import Tensor, fx
 
 from ..errors import UnsupportedModel
 from .attention_node import attention_node
-from .elements import Value, stepped
-from .values import shape_of
+from .index import stepped
+from .values import Value, shape_of
 
 if TYPE_CHECKING:
     from .convert import Converter

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 from ..ir.program import Keys
-from .builder_base import both_images
-from .elements import IMAGES, NEXT_IMAGE, Value, all_elements, written_out
+from .index import IMAGES, NEXT_IMAGE, all_elements, both_images, written_out
 from .layout_types import PlainLayout
-from .values import mixed, shape_of
+from .values import Value, mixed, shape_of
 
 if TYPE_CHECKING:
     from .attention import Products

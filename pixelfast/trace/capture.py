@@ -35,7 +35,7 @@ from ..host.surroundings import Surroundings, same_randomness
 from ..inputs.arguments import unreadable
 from ..inputs.conditions import Conditions
 from ..ops.recurrence import OPERATOR
-from .elements import IMAGES
+from .index import IMAGES
 from .shims import TracingShims, bake_weight_norm
 
 _TRACING = Lock(forks_wait=True)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from .elements import Value, all_elements
-from .values import mixed
+from .index import all_elements
+from .values import Value, constant_part, constants, mixed
 
 if TYPE_CHECKING:
     from .convert import Converter
@@ -30,16 +30,6 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 NAIVE = 'engine="naive" samples such a model, slowly'
-
-
-def constants(value: Value) -> Tensor:
-    """The constant elements of a value; anything where its elements come from the image."""
-    return torch.zeros(value.shape, dtype=value.kind) if value.const is None else value.const
-
-
-def constant_part(value: Value) -> Value:
-    """The same, as a value of its own: an operand of an operation over constants."""
-    return Value(None, constants(value), value.dynamic)
 
 
 def alone(c: Converter, value: Value) -> Value:

@@ -20,19 +20,18 @@ from ..host.forking import pause
 from ..ir.program import Op
 from ..ir.scan_order import RASTER, Order
 from . import attention
-from .builder import GraphBuilder
-from .builder_base import Origin
 from .capture import Capture
-from .constants import constant_part, constants
-from .elements import IMAGES, Value, all_elements, reshaped, written_out
+from .expressions import EXPRESSIONS, Expression, expression, linearise
+from .index import IMAGES, all_elements, reshaped, written_out
 from .layout_types import Layout
-from .pointwise import EXPRESSIONS, Expression, expression, linearise
+from .nodes.base import Provenance
+from .nodes.builder import GraphBuilder
 from .rules import channels as rules_channels
 from .rules import pointwise as rules_pointwise
 from .rules import pools as rules_pools
 from .rules import products as rules_products
 from .rules import scans as rules_scans
-from .values import mixed, replace_values, shape_of, values_in
+from .values import Value, constant_part, constants, mixed, replace_values, shape_of, values_in
 
 aten = torch.ops.aten
 
@@ -128,13 +127,13 @@ class Converter:
         self.env: dict[fx.Node, Any] = {}
         self.condition_graph = fx.Graph()
         self.condition_root = nn.Module()
-        self.at = Origin("", "")
+        self.at = Provenance("", "")
 
     def run(self, watch: Watch | None = None) -> Converted:
         last = _last_reads(self.capture.graph)
         for node in self.capture.graph.nodes:
             pause()
-            self.at = Origin(node.name, layer_of(node), _is_wide(node))
+            self.at = Provenance(node.name, layer_of(node), _is_wide(node))
             if node.op == "placeholder" and node.users:
                 self.env[node] = self.placeholder(node)
             elif node.op == "get_attr":
@@ -406,7 +405,7 @@ def _is_wide(node: fx.Node) -> bool:
     return torch.float64 in (given if narrow else _types_of(node.all_input_nodes))
 
 
-def _refuse_narrow(node: fx.Node, at: Origin) -> None:
+def _refuse_narrow(node: fx.Node, at: Provenance) -> None:
     """Refuse what computes with fewer digits than the engines."""
     for dtype in _types_of([node]) & {torch.float16, torch.bfloat16}:
         raise UnsupportedModel(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..distributions.base import Head
 from ..inputs.conditions import Conditions
 from .capture import output_of
-from .elements import IMAGES
+from .index import IMAGES
 
 TRIALS = 4
 """Batches of random images that are tried after a blank one."""

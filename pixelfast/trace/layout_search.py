@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from .elements import ElementTable, Places, written_out
+from .index import ElementTable, Places, written_out
 from .layout_types import IndexLayout
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .elements import reshaped, written_out
+from .index import reshaped, written_out
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from .elements import IMAGES, NEXT_IMAGE, ElementTable, all_elements, live_channels, written_out
+from .index import IMAGES, NEXT_IMAGE, ElementTable, all_elements, live_channels, written_out
 from .layout_search import layout_by_elements
 from .layout_types import IndexLayout, Layout, PlainLayout
 

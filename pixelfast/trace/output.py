@@ -18,11 +18,11 @@ from ..distributions.base import Head
 from ..errors import AmbiguousLayout, InvalidInput, UnsupportedModel
 from ..ir.graph import Graph
 from ..ir.scan_order import RASTER
-from .builder_base import Origin
-from .constants import constants
 from .convert import Converted
-from .elements import Value, all_elements, written_out
+from .index import all_elements, written_out
 from .layout_types import PlainLayout
+from .nodes.base import Provenance
+from .values import Value, constants
 
 LAYOUTS = (
     "NKCHW", "NCHWK", "NCKHW", "NHWCK", "NHWKC", "N(KC)HW", "N(CK)HW", "NHW(CK)", "NHW(KC)", "NKC(HW)", "NCK(HW)",
@@ -175,7 +175,7 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
             read = torch.from_numpy(converted.order.turned(read.numpy(), 1).copy())
         return read.reshape(*read.shape[:3], size)
 
-    at = Origin("output", "")
+    at = Provenance("output", "")
     if output.numbers is None:  # as in an image of one pixel
         assert output.const is not None
         places = torch.arange(output.const.numel()).view(output.const.shape)

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from ...errors import UnsupportedModel
-from ..builder_base import both_images
-from ..constants import constant_part, constants
-from ..elements import Value, all_elements, written_out
+from ..index import all_elements, both_images, written_out
 from ..layout_types import IndexLayout, Layout, PlainLayout
 from ..layouts import infer_layout
-from ..values import mixed, shape_of
+from ..values import Value, constant_part, constants, mixed, shape_of
 
 if TYPE_CHECKING:
     from ..convert import Converter

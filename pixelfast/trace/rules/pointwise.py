@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..constants import alone, known_tensor
-from ..elements import Value, written_out
-from ..pointwise import Expression
-from ..values import mixed
+from ..expressions import Expression
+from ..index import written_out
+from ..values import Value, mixed
 
 if TYPE_CHECKING:
     from ..convert import Converter

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...errors import UnsupportedModel
-from ..elements import Value
-from ..values import shape_of
+from ..values import Value, shape_of
 from .products import convolution
 
 if TYPE_CHECKING:

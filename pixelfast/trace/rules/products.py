@@ -10,12 +10,11 @@ from torch import Tensor
 
 from ...errors import UnsupportedModel
 from .. import attention
-from ..builder_base import both_images
 from ..constants import alone, known_tensor, sum_of_parts
-from ..elements import Value, all_elements
+from ..index import all_elements, both_images
 from ..layout_types import IndexLayout
 from ..layouts import infer_layout
-from ..values import mixed, shape_of
+from ..values import Value, mixed, shape_of
 
 if TYPE_CHECKING:
     from ..convert import Converter
@@ -65,11 +64,11 @@ def _along_channels(weight: Tensor) -> list[int]:
     return [1, -1, *([1] * (weight.dim() - 2))]
 
 
-Origin = tuple[int, int, tuple[int, int]]
+Placement = tuple[int, int, tuple[int, int]]
 """Where position (0, 0) of some maps stands, and how many pixels lie from each row and column to the next."""
 
 
-def placed(c: Converter, x: Value) -> tuple[Tensor, Origin]:
+def placed(c: Converter, x: Value) -> tuple[Tensor, Placement]:
     """A tensor (N, I, H, W) as maps (images, rows, cols, I), and where they stand."""
     assert x.numbers is not None
     maps = x.numbers.permute(0, 2, 3, 1)
@@ -77,7 +76,7 @@ def placed(c: Converter, x: Value) -> tuple[Tensor, Origin]:
     return c.builder.settled(c.at, maps, *origin), origin
 
 
-def _fine_enough(c: Converter, maps: Tensor, origin: Origin, stride: list[int]) -> Origin:
+def _fine_enough(c: Converter, maps: Tensor, origin: Placement, stride: list[int]) -> Placement:
     """The origin of maps that a transposed convolution spreads out: its outputs must stand at pixels."""
     row0, col0, steps = origin
     # Of a single row or column, nothing says how far the next one is.

@@ -10,9 +10,9 @@ from torch import fx
 from ...errors import NotAutoregressive, UnsupportedModel
 from ...ops import StateTap
 from ...ops.recurrence import direction
-from ..builder_base import both_images
 from ..constants import known_tensor
-from ..elements import Value, all_elements
+from ..index import all_elements, both_images
+from ..values import Value
 from .products import placed
 
 if TYPE_CHECKING:

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from ..errors import UnsupportedModel
-from ..ir.expression import evaluate
-from ..ir.graph import Edge, FieldEdge, FieldSpec
-from ..ir.program import Lattice, Op, Rect
-from ..ops import Input, Operand, Pointwise
-from .builder_base import Origin, ReadingBuilder, Reads, both_images, equal_rows, hull_of, of_group, placed
-from .elements import Value, written_out
-from .layout_types import Layout
-from .layouts import infer_layout
-from .values import shape_of
+from ...errors import UnsupportedModel
+from ...ir.expression import evaluate
+from ...ir.graph import Edge, FieldEdge, FieldSpec
+from ...ir.program import Lattice, Op, Rect
+from ...ops import Input, Operand, Pointwise
+from ..index import both_images, written_out
+from ..layout_types import Layout
+from ..layouts import infer_layout
+from ..values import Value, shape_of
+from .base import Provenance
+from .reads import ReadingBuilder, Reads, equal_rows, hull_of, of_group, placed
 
 
 class _Assembly:
@@ -68,7 +69,7 @@ class PointwiseBuilder(ReadingBuilder):
     """Nodes for expressions; what does not depend on the image becomes numbers and fields."""
 
     def pointwise(
-        self, at: Origin, operands: Sequence[Value | float], ops: Sequence[Op], force: bool = False,
+        self, at: Provenance, operands: Sequence[Value | float], ops: Sequence[Op], force: bool = False,
         layout: Layout | None = None,
     ) -> Tensor:  # fmt: skip
         """Element numbers of an expression over operands that broadcast against each other.
@@ -100,7 +101,7 @@ class PointwiseBuilder(ReadingBuilder):
 
     def _pointwise_group(
         self,
-        at: Origin,
+        at: Provenance,
         operands: Sequence[Value | float],
         ops: Sequence[Op],
         maps: list[Reads | float | None],
@@ -178,7 +179,7 @@ class PointwiseBuilder(ReadingBuilder):
         found = Input(node.name, node.layer, node.features, self.image, (), channels.copy(), table)
         return found, (first.row, first.col)
 
-    def _map(self, at: Origin, operand: Value | float, layout: Layout, shape: torch.Size) -> Reads | float | None:
+    def _map(self, at: Provenance, operand: Value | float, layout: Layout, shape: torch.Size) -> Reads | float | None:
         if not isinstance(operand, Value):
             return float(operand)
         if operand.numbers is None:
@@ -191,7 +192,7 @@ class PointwiseBuilder(ReadingBuilder):
 
     def _constant_part(
         self,
-        at: Origin,
+        at: Provenance,
         operand: Value,
         layout: Layout,
         shape: torch.Size,
@@ -217,7 +218,7 @@ class PointwiseBuilder(ReadingBuilder):
         positions = torch.arange(operand.const.numel()).view(operand.const.shape)
         return self._dynamic(operand.dynamic, gathered(positions, -1), domain, layout.steps)
 
-    def known(self, at: Origin, maps: Tensor, dynamic: fx.Node | None) -> Tensor:
+    def known(self, at: Provenance, maps: Tensor, dynamic: fx.Node | None) -> Tensor:
         """One node that holds maps (images, H, W, F) of numbers, or of places in what a node of the condition graph gives."""
         array = maps.detach().numpy()
         leaf: Operand
@@ -250,7 +251,7 @@ class PointwiseBuilder(ReadingBuilder):
         return FieldEdge(len(self.fields) - 1, np.arange(index.shape[3]))
 
 
-def _of_each_image(at: Origin, values: np.ndarray) -> np.ndarray:
+def _of_each_image(at: Provenance, values: np.ndarray) -> np.ndarray:
     """Known numbers (images, rows, cols, F) as those of one: PyTorch may sum the rows of a product in different orders."""
     if not np.allclose(values[0], values[-1], rtol=1e-4, atol=1e-5, equal_nan=True):
         raise UnsupportedModel(f"{at} treats the images of a batch differently: each image must be computed by itself")

@@ -1,4 +1,4 @@
-"""Elements: every number that a traced tensor holds, named by the node, feature and pixel that it comes from.
+"""The index of elements: every number that a traced tensor holds, named by the node, feature and pixel that it comes from.
 
 While a graph is converted, a tensor that depends on the image is an array of element numbers of the tensor's own shape.
 Layout operations then simply run on those numbers, so that any mixture of views, pads, crops and permutations is followed
@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from ..ir.graph import Node
 
@@ -64,37 +64,11 @@ def reshaped(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     return tensor.reshape(tuple(shape))
 
 
-@dataclass(frozen=True)
-class Value:
-    """A traced tensor.
-
-    Attributes:
-        numbers: element numbers, written out or stepped, 0 where the element is constant; None if all of it is.
-        const: the constant elements (anything where numbers > 0); None for zeros.
-        dynamic: the node of the condition graph that gives `const`, if it depends on the conditions of a call.
-        kind: the tensor's type in the module, which zeros have if `const` is None.
-    """
-
-    numbers: Tensor | None
-    const: Tensor | None = None
-    dynamic: fx.Node | None = None
-    kind: torch.dtype = torch.float32
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        tensor = self.numbers if self.numbers is not None else self.const
-        assert tensor is not None
-        return tuple(tensor.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.kind if self.const is None else self.const.dtype
-
-    @cached_property
-    def ids(self) -> Tensor:
-        """The element numbers written out, of a value that has some."""
-        assert self.numbers is not None
-        return written_out(self.numbers)
+def both_images(numbers: Tensor) -> Tensor:
+    """Element numbers of the first image as those of both: (rows, cols, F) -> (images, rows, cols, F)."""
+    if numbers.is_meta:
+        return stepped(int(numbers.storage_offset()), (IMAGES, *numbers.shape), (NEXT_IMAGE, *numbers.stride()))
+    return torch.stack([torch.where(numbers > 0, numbers + n * NEXT_IMAGE, 0) for n in range(IMAGES)])
 
 
 class Places:

@@ -5,29 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from ..errors import UnsupportedModel
-from ..ir.graph import Edge, FieldSpec, Node
-from ..ir.program import Rect
-from .elements import IMAGES, NEXT_IMAGE, ElementTable, Rectangle, live_channels, stepped, written_out
+from ...errors import UnsupportedModel
+from ...ir.graph import Edge
+from ...ir.program import Rect
+from ..index import NEXT_IMAGE, Rectangle, live_channels, written_out
+from .base import NodeBuilder, Provenance
 from .phases import brought_together
 
 Window = tuple[int, int, int, int]
 """Rows [0], [1] and columns [2], [3] of an array."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a node comes from: its name in the traced graph, the user's submodule, and whether that computes in float64."""
-
-    name: str
-    layer: str
-    wide: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.name} (layer {self.layer!r})" if self.layer else self.name
 
 
 @dataclass(frozen=True)
@@ -39,28 +27,14 @@ class Reads:
     feature: np.ndarray  # (F,)
 
 
-class ReadingBuilder:
-    """Collects nodes and fields, and finds out what tensors of element numbers read."""
+class ReadingBuilder(NodeBuilder):
+    """Finds out what tensors of element numbers read."""
 
     def __init__(self, shape: tuple[int, int, int], levels: int) -> None:
-        self.shape, self.levels = shape, levels
-        self.nodes: list[Node] = []
-        self.fields: list[FieldSpec] = []
-        self.outputs: list[fx.Node] = []
-        self.table = ElementTable()
-        self.dense_macs = 0
+        super().__init__(shape, levels)
         self._last_reads: tuple[object, Tensor, Reads | None] | None = None  # the tensor is held, so that its address stays
 
-    @property
-    def image(self) -> Rect:
-        return Rect(0, self.shape[1], 0, self.shape[2])
-
-    def add(self, node: Node) -> Tensor:
-        """Append a node; element numbers (rows, cols, F) of the first image."""
-        self.nodes.append(node)
-        return self.table.add(node)
-
-    def settled(self, at: Origin, maps: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Tensor:
+    def settled(self, at: Provenance, maps: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Tensor:
         """Maps (images, rows, cols, F) whose channels each read one channel at one offset, by a new node if need be."""
         live = live_channels(maps)
         if self._rectangle(maps if live is None else maps[..., live], steps) is not None:
@@ -79,7 +53,7 @@ class ReadingBuilder:
         cols = plain.col1 - plain.col0 == 1 or plain.col_step == steps[1]
         return plain if rows and cols else None
 
-    def _reads(self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int] = (1, 1)) -> Reads:
+    def _reads(self, at: Provenance, ids: Tensor, row0: int, col0: int, steps: tuple[int, int] = (1, 1)) -> Reads:
         """What element numbers (images, rows, cols, F) read, relative to pixel (row0 + i * steps[0], col0 + j * steps[1])."""
         live = live_channels(ids)
         plain = self._rectangle(ids if live is None else ids[..., live], steps)
@@ -101,7 +75,7 @@ class ReadingBuilder:
             )
         return reads
 
-    def _written_reads(self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Reads | None:
+    def _written_reads(self, at: Provenance, ids: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Reads | None:
         """See `_reads`; None if some channel reads elements of several channels or at several offsets."""
         # An operation asks several times what the same tensor reads.
         key = (ids.data_ptr(), ids.storage_offset(), ids.shape, ids.stride(), row0, col0, steps)
@@ -109,7 +83,7 @@ class ReadingBuilder:
             self._last_reads = key, ids, self._find_reads(at, ids, row0, col0, steps)
         return self._last_reads[2]
 
-    def _find_reads(self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Reads | None:
+    def _find_reads(self, at: Provenance, ids: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Reads | None:
         """See `_written_reads`."""
         numbers = written_out(ids).numpy()
         if len(numbers) > 1 and not np.array_equal(
@@ -130,7 +104,7 @@ class ReadingBuilder:
         low = np.where(reads_any, low, -1)
         return Reads(place.known, low[:3].T, low[3])
 
-    def is_regular(self, at: Origin, ids: Tensor, row0: int = 0, col0: int = 0, steps: tuple[int, int] = (1, 1)) -> bool:
+    def is_regular(self, at: Provenance, ids: Tensor, row0: int = 0, col0: int = 0, steps: tuple[int, int] = (1, 1)) -> bool:
         """Whether each channel of (images, rows, cols, F) is a full rectangle of one node's feature, or constant."""
         reads = self._reads(at, ids, row0, col0, steps)
         for group in equal_rows(reads.edge):
@@ -139,7 +113,7 @@ class ReadingBuilder:
                 return False
         return True
 
-    def _full_rect(self, at: Origin, reads: Reads, group: np.ndarray) -> Window:
+    def _full_rect(self, at: Provenance, reads: Reads, group: np.ndarray) -> Window:
         known = of_group(reads.known, group)
         if not is_full(known):
             raise UnsupportedModel(
@@ -149,7 +123,7 @@ class ReadingBuilder:
         return hull_of(known)
 
     def _edges(
-        self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int] = (1, 1)
+        self, at: Provenance, ids: Tensor, row0: int, col0: int, steps: tuple[int, int] = (1, 1)
     ) -> tuple[tuple[Edge, ...], Rect]:
         """Edges that together hold all features in order; every element must be one of a node."""
         reads = self._reads(at, self.settled(at, ids, row0, col0, steps), row0, col0, steps)
@@ -160,16 +134,9 @@ class ReadingBuilder:
             edges.append(Edge(source, row, col, reads.feature[run], domain.shifted(row, col)))
         return tuple(edges), domain
 
-    def edge_runs(self, at: Origin, ids: Tensor, row0: int, col0: int) -> tuple[Edge, ...]:
+    def edge_runs(self, at: Provenance, ids: Tensor, row0: int, col0: int) -> tuple[Edge, ...]:
         """The edges that hold the features of (images, rows, cols, F) in order, for the graph's outputs."""
         return self._edges(at, ids, row0, col0)[0]
-
-
-def both_images(numbers: Tensor) -> Tensor:
-    """Element numbers of the first image as those of both: (rows, cols, F) -> (images, rows, cols, F)."""
-    if numbers.is_meta:
-        return stepped(int(numbers.storage_offset()), (IMAGES, *numbers.shape), (NEXT_IMAGE, *numbers.stride()))
-    return torch.stack([torch.where(numbers > 0, numbers + n * NEXT_IMAGE, 0) for n in range(IMAGES)])
 
 
 def equal_rows(signatures: np.ndarray) -> list[np.ndarray]:

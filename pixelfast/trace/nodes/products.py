@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ir.graph import Edge
-from ..ir.program import Lattice, Rect
-from ..ops import Pointwise, TapConv
-from .builder_base import Origin, ReadingBuilder, Reads, both_images, equal_rows, placed
-from .elements import written_out
+from ...ir.graph import Edge
+from ...ir.program import Lattice, Rect
+from ...ops import Pointwise, TapConv
+from ..index import both_images, written_out
+from .base import Provenance
+from .reads import ReadingBuilder, Reads, equal_rows, placed
 
 
 class ProductBuilder(ReadingBuilder):
@@ -20,7 +21,7 @@ class ProductBuilder(ReadingBuilder):
 
     def conv(
         self,
-        at: Origin,
+        at: Provenance,
         ids: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -51,7 +52,7 @@ class ProductBuilder(ReadingBuilder):
 
     def conv_transposed(
         self,
-        at: Origin,
+        at: Provenance,
         ids: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -83,7 +84,7 @@ class ProductBuilder(ReadingBuilder):
 
     def _tap_conv(
         self,
-        at: Origin,
+        at: Provenance,
         reads: Reads,
         matrix: np.ndarray,
         bias: Tensor | None,
@@ -111,7 +112,7 @@ class ProductBuilder(ReadingBuilder):
         node = TapConv(at.name, at.layer, len(matrix), domain, tuple(edges), tuple(weights), vector, lattice=lattice)
         return self.add(node)
 
-    def _own_copy(self, at: Origin, ids: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Tensor:
+    def _own_copy(self, at: Provenance, ids: Tensor, row0: int, col0: int, steps: tuple[int, int]) -> Tensor:
         """Maps (images, rows, cols, F) from nodes that have no elements between those of the maps, copied if need be."""
         reads = self._reads(at, ids, row0, col0, steps)
         result = written_out(ids).clone()

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UnsupportedModel
-from ..ir.graph import Edge
-from ..ir.program import Keys, Lattice
-from ..ops import CausalAttention, ChannelNorm, ChannelReduce, Gather, Input, Scan, StateTap
-from .builder_base import Origin, both_images
-from .builder_pointwise import PointwiseBuilder
-from .builder_products import ProductBuilder
-from .elements import NEXT_IMAGE, written_out
+from ...errors import UnsupportedModel
+from ...ir.graph import Edge
+from ...ir.program import Keys, Lattice
+from ...ops import CausalAttention, ChannelNorm, ChannelReduce, Gather, Input, Scan, StateTap
+from ..index import NEXT_IMAGE, both_images, written_out
+from .base import Provenance
+from .pointwise import PointwiseBuilder
+from .products import ProductBuilder
 
 
 class GraphBuilder(PointwiseBuilder, ProductBuilder):
@@ -27,7 +27,7 @@ class GraphBuilder(PointwiseBuilder, ProductBuilder):
         node = Input("image", "", len(channels), self.image, (), channels, table.double().numpy())
         return both_images(self.add(node)).permute(0, 3, 1, 2)
 
-    def embedding(self, at: Origin, ids: Tensor, weight: Tensor) -> Tensor:
+    def embedding(self, at: Provenance, ids: Tensor, weight: Tensor) -> Tensor:
         """Rows of `weight` (rows, E) looked up by image values `ids`, written out: element numbers (*ids.shape, E)."""
         place = self.table.places(ids.numpy())
         result = torch.zeros((*ids.shape, weight.shape[1]), dtype=torch.int64)
@@ -52,7 +52,7 @@ class GraphBuilder(PointwiseBuilder, ProductBuilder):
         return result
 
     def reduce(
-        self, at: Origin, ids: Tensor, kind: str, correction: float, row0: int, col0: int, steps: tuple[int, int] = (1, 1)
+        self, at: Provenance, ids: Tensor, kind: str, correction: float, row0: int, col0: int, steps: tuple[int, int] = (1, 1)
     ) -> Tensor:
         """A reduction over all features of element numbers (images, rows, cols, F); returns (rows, cols, 1)."""
         edges, domain = self._edges(at, ids, row0, col0, steps)
@@ -61,7 +61,7 @@ class GraphBuilder(PointwiseBuilder, ProductBuilder):
 
     def norm(
         self,
-        at: Origin,
+        at: Provenance,
         ids: Tensor,
         scale: np.ndarray,
         shift: np.ndarray,
@@ -76,7 +76,14 @@ class GraphBuilder(PointwiseBuilder, ProductBuilder):
         return self.add(ChannelNorm(at.name, at.layer, len(scale), domain, edges, scale, shift, eps, lattice=lattice))
 
     def attention(
-        self, at: Origin, parts: Sequence[Tensor], heads: int, scale: float, seen: Keys, bias: np.ndarray | None, refusal: str
+        self,
+        at: Provenance,
+        parts: Sequence[Tensor],
+        heads: int,
+        scale: float,
+        seen: Keys,
+        bias: np.ndarray | None,
+        refusal: str,
     ) -> Tensor:
         """Attention of queries to keys with values, maps (images, H, W, F) each; returns (H, W, heads * D).
 
@@ -93,14 +100,14 @@ class GraphBuilder(PointwiseBuilder, ProductBuilder):
             CausalAttention(at.name, at.layer, features, self.image, (asked, cached), heads, scale, seen, bias, refusal)
         )
 
-    def _gather(self, at: Origin, what: str, edges: tuple[Edge, ...]) -> int:
+    def _gather(self, at: Provenance, what: str, edges: tuple[Edge, ...]) -> int:
         """The channels of all edges side by side; the number of their node."""
         features = sum(len(edge.channels) for edge in edges)
         self.add(Gather(f"{at.name}_{what}", at.layer, features, self.image, edges))
         return len(self.nodes) - 1
 
     def scan(
-        self, at: Origin, ids: Tensor, taps: Sequence[StateTap], cell: tuple[int, int], sweep: int, row0: int, col0: int
+        self, at: Provenance, ids: Tensor, taps: Sequence[StateTap], cell: tuple[int, int], sweep: int, row0: int, col0: int
     ) -> Tensor:
         """The states of an LSTM over gates (images, rows, cols, 4F); returns (rows, cols, F)."""
         edges, domain = self._edges(at, ids, row0, col0)

@@ -10,26 +10,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..ir.graph import Edge
-from ..ir.program import Lattice, Op, Rect
-from ..ops import Pointwise
-from .elements import NEXT_IMAGE, written_out
-
-if TYPE_CHECKING:
-    from .builder_base import Origin, ReadingBuilder
+from ...ir.graph import Edge
+from ...ir.program import Lattice, Op, Rect
+from ...ops import Pointwise
+from ..index import NEXT_IMAGE, written_out
+from .base import NodeBuilder, Provenance
 
 PERIODS = 4
 """A channel may take its elements from twice as many places along each axis, or twice as many as the steps of what it reads."""
 
 
 def brought_together(
-    builder: ReadingBuilder, at: Origin, maps: Tensor, row0: int, col0: int, steps: tuple[int, int]
+    builder: NodeBuilder, at: Provenance, maps: Tensor, row0: int, col0: int, steps: tuple[int, int]
 ) -> Tensor | None:
     """Maps (images, rows, cols, F) at (row0, col0) in steps, whose channels each read one channel at one offset.
 
@@ -81,7 +78,7 @@ class _Grid:
     """Where the positions of some maps stand."""
 
     def __init__(
-        self, builder: ReadingBuilder, at: Origin, row0: int, col0: int, steps: tuple[int, int], size: tuple[int, ...]
+        self, builder: NodeBuilder, at: Provenance, row0: int, col0: int, steps: tuple[int, int], size: tuple[int, ...]
     ) -> None:
         self.builder, self.at, self.row0, self.col0, self.steps, self.size = builder, at, row0, col0, steps, size
 
@@ -171,7 +168,7 @@ def _constant(reads: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.asarray((low >= high).all(0))
 
 
-def _most_places(builder: ReadingBuilder, sources: np.ndarray, steps: tuple[int, int]) -> int:
+def _most_places(builder: NodeBuilder, sources: np.ndarray, steps: tuple[int, int]) -> int:
     """From how many places a channel may take its elements."""
     apart = [max([PERIODS, *(builder.table.steps(int(source))[axis] // steps[axis] for source in sources)]) for axis in (0, 1)]
     return 4 * apart[0] * apart[1]
