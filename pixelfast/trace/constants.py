@@ -2,37 +2,32 @@
 
 One rule holds for every operation: **such an element has the value that PyTorch computes for it**. The operation itself runs
 once over the constant elements of its operands, in their own types: here, or in the condition graph for each call where
-conditions enter (`Converter.fold`). Zeros stand for the elements that come from the image meanwhile, and what comes out in
+conditions enter (`Context.fold`). Zeros stand for the elements that come from the image meanwhile, and what comes out in
 places that depend on one of those is not looked at.
 
 - Pointwise and layout operations need nothing else.
 - A product is a sum, so an element that depends on some sub-pixels is product(elements of the image) + product(constants) +
   bias. The first and the last are a node, the second are numbers that differ from place to place (`sum_of_parts`).
 - What looks at all channels of a pixel at once (norms, reductions, attention, recurrences) reads nodes: constants beside
-  elements of the image become fields (`Converter.regular`). Pixels of which all channels are constant follow the rule.
+  elements of the image become fields (`Context.regular`). Pixels of which all channels are constant follow the rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
+from .context import NAIVE, Context
 from .index import all_elements
 from .values import Value, constant_part, constants, mixed
 
-if TYPE_CHECKING:
-    from .convert import Converter
-
 aten = torch.ops.aten
 
-NAIVE = 'engine="naive" samples such a model, slowly'
 
-
-def alone(c: Converter, value: Value) -> Value:
+def alone(c: Context, value: Value) -> Value:
     """The constant elements of a value, with zeros where its elements come from the image: what a sum of both needs."""
     if value.numbers is None or value.const is None:
         return constant_part(value)
@@ -40,7 +35,7 @@ def alone(c: Converter, value: Value) -> Value:
     return c.fold(aten.where.self, (live, Value(None, torch.zeros((), dtype=value.dtype)), constant_part(value)), {})
 
 
-def sum_of_parts(c: Converter, x: Value, ids: Tensor, product: Callable[[Value], Value], bias: Value | None = None) -> Value:
+def sum_of_parts(c: Context, x: Value, ids: Tensor, product: Callable[[Value], Value], bias: Value | None = None) -> Value:
     """The value of a linear operation over `x`, of whose elements `ids` are those that read the image.
 
     Args:
@@ -58,7 +53,7 @@ def sum_of_parts(c: Converter, x: Value, ids: Tensor, product: Callable[[Value],
     return c.expression_value(("add", ("leaf", 0), ("leaf", 1)), [Value(ids), known], lambda: whole)
 
 
-def known_tensor(c: Converter, value: Value, what: str, does: str) -> Tensor:
+def known_tensor(c: Context, value: Value, what: str, does: str) -> Tensor:
     """The numbers of an operand that engines must know beforehand; `what` it is and what it `does`, for the message.
 
     Raises:

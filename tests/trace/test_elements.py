@@ -17,11 +17,12 @@ from pixelfast.ir.program import Rect
 from pixelfast.models import GatedPixelCNN
 from pixelfast.trace import capture as capture_module
 from pixelfast.trace.capture import Capture, capture, frozen_copy
-from pixelfast.trace.convert import COPIES, LAYOUT, RESHAPES, VIEWS, convert
+from pixelfast.trace.convert import convert
 from pixelfast.trace.index import ElementTable, all_elements, both_images, reshaped, written_out
 from pixelfast.trace.layout_search import layout_by_elements
 from pixelfast.trace.layout_types import PlainLayout
 from pixelfast.trace.layouts import infer_layout
+from pixelfast.trace.rules.layout import COPIES, LAYOUT, RESHAPES, VIEWS
 
 aten = torch.ops.aten
 ROWS, COLS, FEATURES = 4, 3, 6

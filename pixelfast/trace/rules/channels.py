@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import UnsupportedModel
+from ..context import Context, name_of, rule
 from ..index import all_elements, both_images, written_out
 from ..layout_types import IndexLayout, Layout, PlainLayout
 from ..layouts import infer_layout
 from ..values import Value, constant_part, constants, mixed, shape_of
-
-if TYPE_CHECKING:
-    from ..convert import Converter
 
 aten = torch.ops.aten
 
@@ -27,8 +25,9 @@ REDUCTIONS = {
 """How PyTorch computes what a `ChannelReduce` of a kind computes."""
 
 
+@rule("native_layer_norm")
 def layer_norm(
-    c: Converter, target: Any, x: Value, normalized: list[int], weight: Value | None, bias: Value | None, eps: float
+    c: Context, target: Any, x: Value, normalized: list[int], weight: Value | None, bias: Value | None, eps: float
 ) -> list[Value | None]:
     dims = tuple(range(len(shape_of(x)) - len(normalized), len(shape_of(x))))
     count = int(np.prod(normalized))
@@ -51,23 +50,23 @@ def layer_norm(
     return [over_channels(c, x, dims, node, of_constants, keep=True), None, None]
 
 
-def reduction(kind: str) -> Callable[..., Value]:
-    def rule(c: Converter, target: Any, x: Value, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
-        return reduced(c, x, dims, keepdim, kind, 0.0)
-
-    return rule
+@rule("mean", "sum", "amax", "amin", "logsumexp")
+def reduction(c: Context, target: Any, x: Value, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
+    return reduced(c, x, dims, keepdim, name_of(target), 0.0)
 
 
+@rule("var")
 def variance(
-    c: Converter, target: Any, x: Value, dims: Any = None, unbiased: bool = True, *, correction: float | None = None,
+    c: Context, target: Any, x: Value, dims: Any = None, unbiased: bool = True, *, correction: float | None = None,
     keepdim: bool = False,
 ) -> Value:  # fmt: skip
     amount = float(unbiased) if correction is None else float(correction)
     return reduced(c, x, dims, keepdim, "var", amount)
 
 
+@rule("var_mean")
 def variance_and_mean(
-    c: Converter, target: Any, x: Value, dims: Any = None, *, correction: float | None = None, keepdim: bool = False
+    c: Context, target: Any, x: Value, dims: Any = None, *, correction: float | None = None, keepdim: bool = False
 ) -> list[Value]:
     return [
         variance(c, target, x, dims, correction=correction, keepdim=keepdim),
@@ -75,16 +74,17 @@ def variance_and_mean(
     ]
 
 
+@rule("linalg_vector_norm")
 def vector_norm(
-    c: Converter, target: Any, x: Value, order: float = 2, dims: Any = None, keepdim: bool = False, **_: Any
+    c: Context, target: Any, x: Value, order: float = 2, dims: Any = None, keepdim: bool = False, **_: Any
 ) -> Value:
     if order != 2:
         raise UnsupportedModel(f"{c.at}: of the vector norms only the Euclidean is supported, not order {order}")
-    total = reduced(c, c.pointwise(aten.square.default, "square", (x,), {}), dims, keepdim, "sum", 0.0)
-    return c.pointwise(aten.sqrt.default, "sqrt", (total,), {})
+    total = reduced(c, c.call(aten.square.default, (x,), {}), dims, keepdim, "sum", 0.0)
+    return c.call(aten.sqrt.default, (total,), {})  # type: ignore[no-any-return]
 
 
-def reduced(c: Converter, x: Value, dims: Any, keepdim: bool, kind: str, correction: float) -> Value:
+def reduced(c: Context, x: Value, dims: Any, keepdim: bool, kind: str, correction: float) -> Value:
     rank = len(shape_of(x))
     listed = range(rank) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     chosen = tuple(sorted(d % rank for d in listed))
@@ -103,22 +103,29 @@ def reduced(c: Converter, x: Value, dims: Any, keepdim: bool, kind: str, correct
     return c.reshaped(result, tuple(shape))
 
 
-def log_softmax(c: Converter, target: Any, x: Value, dim: int, half: bool) -> Value:
+@rule("_log_softmax")
+def log_softmax(c: Context, target: Any, x: Value, dim: int, half: bool) -> Value:
     total = reduced(c, x, dim, True, "logsumexp", 0.0)
     return c.expression_value(
         ("sub", ("leaf", 0), ("leaf", 1)), [x, total], lambda: c.constants_of(target, (x, dim, half), {})
     )
 
 
-def softmax(c: Converter, target: Any, x: Value, dim: int, half: bool) -> Value:
+@rule("_softmax")
+def softmax(c: Context, target: Any, x: Value, dim: int, half: bool) -> Value:
     total = reduced(c, x, dim, True, "logsumexp", 0.0)
     return c.expression_value(
         ("exp", ("sub", ("leaf", 0), ("leaf", 1))), [x, total], lambda: c.constants_of(target, (x, dim, half), {})
     )
 
 
+@rule("native_group_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
+def statistics(c: Context, target: Any, *_: Any, **__: Any) -> Any:
+    raise c.statistics(name_of(target))
+
+
 def over_channels(
-    c: Converter, x: Value, dims: tuple[int, ...], node: Callable[[Tensor, int, int, tuple[int, int]], Tensor],
+    c: Context, x: Value, dims: tuple[int, ...], node: Callable[[Tensor, int, int, tuple[int, int]], Tensor],
     of_constants: Callable[[Value], Value], keep: bool,
 ) -> Value:  # fmt: skip
     """Apply `node` to the channels in `dims`, for each channel of the other dimensions by itself.
@@ -139,7 +146,7 @@ def over_channels(
 
 
 def _over_channels(
-    c: Converter, numbers: Tensor, layout: Layout, dims: tuple[int, ...],
+    c: Context, numbers: Tensor, layout: Layout, dims: tuple[int, ...],
     node: Callable[[Tensor, int, int, tuple[int, int]], Tensor], keep: bool,
 ) -> Tensor:  # fmt: skip
     """Element numbers of the result; 0 where the layout has no place."""

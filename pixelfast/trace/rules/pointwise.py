@@ -1,25 +1,48 @@
-"""Rules for pointwise operations that are more than an expression: products with zeros, known selections, batch norm."""
+"""Rules for pointwise operations: expressions, and what is more than one: products with zeros, known selections, batch norm."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...errors import UnsupportedModel
 from ..constants import alone, known_tensor
-from ..expressions import Expression
+from ..context import Context, name_of, rule
+from ..expressions import EXPRESSIONS, Expression, expression
 from ..index import written_out
-from ..values import Value, mixed
-
-if TYPE_CHECKING:
-    from ..convert import Converter
+from ..values import Value, mixed, replace_values, values_in
 
 aten = torch.ops.aten
 
 
-def to_copy(c: Converter, target: Any, x: Value, **kwargs: Any) -> Value:
+MORE_THAN_AN_EXPRESSION = {"mul", "where"}
+"""Operations of `EXPRESSIONS` that have a rule of their own, which ends in `pointwise`."""
+
+
+@rule(*sorted(EXPRESSIONS.keys() - MORE_THAN_AN_EXPRESSION))
+def pointwise(c: Context, target: Any, *args: Any, **kwargs: Any) -> Value:
+    """The operation's expression over its operands."""
+    if all(value.numbers is None for value in values_in((args, kwargs))):
+        return c.fold(target, args, kwargs)  # type: ignore[no-any-return]
+    name = name_of(target)
+    if name.startswith("bitwise") and any(value.dtype != torch.bool for value in values_in(args)):
+        raise UnsupportedModel(f"{c.at}: {name} is supported on booleans only")
+    operands: list[Value | float] = []
+
+    def leaf(value: Value) -> tuple[str, int]:
+        operands.append(value)
+        return ("leaf", len(operands) - 1)
+
+    plain = {k: v for k, v in kwargs.items() if v is not None and k not in ("dtype", "layout", "device", "pin_memory")}
+    tree = expression(name, replace_values(args, leaf), replace_values(plain, leaf), str(c.at))
+    return c.expression_value(tree, operands, lambda: c.constants_of(target, args, kwargs))
+
+
+@rule("_to_copy")
+def to_copy(c: Context, target: Any, x: Value, **kwargs: Any) -> Value:
     dtype = kwargs.get("dtype")
     to_integer = dtype is not None and not dtype.is_floating_point and dtype != torch.bool
     tree: Expression = ("trunc", ("leaf", 0)) if to_integer else ("leaf", 0)
@@ -30,17 +53,18 @@ def to_copy(c: Converter, target: Any, x: Value, **kwargs: Any) -> Value:
     return c.expression_value(tree, [x], lambda: c.constants_of(target, (x,), kwargs))
 
 
-def mul(c: Converter, target: Any, a: Value | float, b: Value | float) -> Value:
+@rule("mul")
+def mul(c: Context, target: Any, a: Value | float, b: Value | float) -> Value:
     """A product; where a known factor is 0 the product is the constant 0, and a 0/1 mask computes nothing."""
     for x, factor in ((a, b), (b, a)):
         if not isinstance(x, Value) or not isinstance(factor, Value) or factor.const is None:
             continue
         if factor.numbers is None and factor.dynamic is None and bool((factor.const == 0).any()):
             return _masked(c, target, x, factor, factor.const)
-    return c.pointwise(target, "mul", (a, b), {})
+    return pointwise(c, target, a, b)
 
 
-def _masked(c: Converter, target: Any, x: Value, factor: Value, known: Tensor) -> Value:
+def _masked(c: Context, target: Any, x: Value, factor: Value, known: Tensor) -> Value:
     """x times known numbers of which some are 0."""
     shape = torch.broadcast_shapes(x.shape, known.shape)
     ids = torch.where((known == 0).expand(shape), 0, x.ids.expand(shape))
@@ -50,18 +74,20 @@ def _masked(c: Converter, target: Any, x: Value, factor: Value, known: Tensor) -
     return c.expression_value(("mul", ("leaf", 0), ("leaf", 1)), [Value(ids), factor], lambda: constant)
 
 
-def where(c: Converter, target: Any, condition: Value, a: Value | float, b: Value | float) -> Value:
+@rule("where")
+def where(c: Context, target: Any, condition: Value, a: Value | float, b: Value | float) -> Value:
     if condition.numbers is None and condition.dynamic is None:
         return select(c, target, condition, a, b)
-    return c.pointwise(target, "where", (condition, a, b), {})
+    return pointwise(c, target, condition, a, b)
 
 
-def masked_fill(c: Converter, target: Any, x: Value, mask: Value, value: Value | float) -> Value:
+@rule("masked_fill")
+def masked_fill(c: Context, target: Any, x: Value, mask: Value, value: Value | float) -> Value:
     fill = value if isinstance(value, Value) else Value(None, torch.tensor(value, dtype=x.dtype))
     return where(c, aten.where.self, mask, fill, x)
 
 
-def select(c: Converter, target: Any, condition: Value, a: Value | float, b: Value | float) -> Value:
+def select(c: Context, target: Any, condition: Value, a: Value | float, b: Value | float) -> Value:
     """`where` with a known condition only picks elements."""
     assert condition.const is not None
     chosen = condition.const.bool()
@@ -77,7 +103,7 @@ def select(c: Converter, target: Any, condition: Value, a: Value | float, b: Val
     return mixed(ids.expand(constant.shape), constant.const, constant.dynamic)
 
 
-def _by_place(c: Converter, chosen: Tensor, *operands: Tensor) -> bool:
+def _by_place(c: Context, chosen: Tensor, *operands: Tensor) -> bool:
     """Whether a selection takes one channel of an operand here and leaves it there, so that it is no choice of channels."""
     for ids in operands:
         shape = torch.broadcast_shapes(ids.shape, chosen.shape)
@@ -90,8 +116,9 @@ def _by_place(c: Converter, chosen: Tensor, *operands: Tensor) -> bool:
     return False
 
 
+@rule("_native_batch_norm_legit_no_training")
 def batch_norm(
-    c: Converter, target: Any, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, momentum: float,
+    c: Context, target: Any, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, momentum: float,
     eps: float,
 ) -> list[Value]:  # fmt: skip
     """Eval-mode batch normalisation: a scale and a shift for each channel."""
@@ -114,8 +141,9 @@ def batch_norm(
     return [c.expression_value(tree, leaves, constants)]
 
 
+@rule("native_batch_norm")
 def native_batch_norm(
-    c: Converter, target: Any, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, training: bool,
+    c: Context, target: Any, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, training: bool,
     momentum: float, eps: float,
 ) -> list[Value]:  # fmt: skip
     if training:

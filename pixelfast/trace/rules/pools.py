@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ...errors import UnsupportedModel
+from ..context import Context, rule
 from ..values import Value, shape_of
+from .pointwise import pointwise
 from .products import convolution
-
-if TYPE_CHECKING:
-    from ..convert import Converter
 
 aten = torch.ops.aten
 
 
+@rule("avg_pool2d")
 def average(
-    c: Converter, target: Any, x: Value, kernel: list[int], stride: list[int] | None = None, padding: Any = (0, 0),
+    c: Context, target: Any, x: Value, kernel: list[int], stride: list[int] | None = None, padding: Any = (0, 0),
     ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> Value:  # fmt: skip
     """`F.avg_pool2d`: a convolution of each channel by itself, divided by how many pixels a window holds."""
@@ -41,11 +41,12 @@ def average(
     )  # fmt: skip
     if uniform:
         return total
-    return c.pointwise(aten.mul.Tensor, "mul", (total, Value(None, share)), {})
+    return pointwise(c, aten.mul.Tensor, total, Value(None, share))
 
 
+@rule("max_pool2d_with_indices")
 def largest(
-    c: Converter, target: Any, x: Value, kernel: list[int], stride: list[int] | None = None, padding: Any = (0, 0),
+    c: Context, target: Any, x: Value, kernel: list[int], stride: list[int] | None = None, padding: Any = (0, 0),
     dilation: Any = (1, 1), ceil_mode: bool = False,
 ) -> list[Value | None]:  # fmt: skip
     """`F.max_pool2d` of windows inside the map: the maximum of strided slices."""
@@ -63,8 +64,8 @@ def largest(
             part = x
             for d, start in enumerate((a * dilation[0], b * dilation[1])):
                 last = start + stride[d] * (counts[d] - 1) + 1
-                part = c.layout(aten.slice.Tensor, (part, 2 + d, start, last, stride[d]), {})
-            found = part if found is None else c.pointwise(aten.maximum.default, "maximum", (found, part), {})
+                part = c.call(aten.slice.Tensor, (part, 2 + d, start, last, stride[d]), {})
+            found = part if found is None else c.call(aten.maximum.default, (found, part), {})
     return [found, None]
 
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import UnsupportedModel
-from .. import attention
 from ..constants import alone, known_tensor, sum_of_parts
+from ..context import Context, rule
 from ..index import all_elements, both_images
 from ..layout_types import IndexLayout
 from ..layouts import infer_layout
+from ..scores import Products
 from ..values import Value, mixed, shape_of
-
-if TYPE_CHECKING:
-    from ..convert import Converter
+from .attention import attention_scores
 
 aten = torch.ops.aten
 
 
+@rule("convolution")
 def convolution(
-    c: Converter, target: Any, x: Value, weight: Value, bias: Value | None, stride: list[int], padding: list[int],
+    c: Context, target: Any, x: Value, weight: Value, bias: Value | None, stride: list[int], padding: list[int],
     dilation: list[int], transposed: bool, output_padding: list[int], groups: int,
 ) -> Value:  # fmt: skip
     matrix = known_tensor(c, weight, "a weight", "belongs to a convolution")
@@ -68,7 +68,7 @@ Placement = tuple[int, int, tuple[int, int]]
 """Where position (0, 0) of some maps stands, and how many pixels lie from each row and column to the next."""
 
 
-def placed(c: Converter, x: Value) -> tuple[Tensor, Placement]:
+def placed(c: Context, x: Value) -> tuple[Tensor, Placement]:
     """A tensor (N, I, H, W) as maps (images, rows, cols, I), and where they stand."""
     assert x.numbers is not None
     maps = x.numbers.permute(0, 2, 3, 1)
@@ -76,7 +76,7 @@ def placed(c: Converter, x: Value) -> tuple[Tensor, Placement]:
     return c.builder.settled(c.at, maps, *origin), origin
 
 
-def _fine_enough(c: Converter, maps: Tensor, origin: Placement, stride: list[int]) -> Placement:
+def _fine_enough(c: Context, maps: Tensor, origin: Placement, stride: list[int]) -> Placement:
     """The origin of maps that a transposed convolution spreads out: its outputs must stand at pixels."""
     row0, col0, steps = origin
     # Of a single row or column, nothing says how far the next one is.
@@ -91,25 +91,27 @@ def _fine_enough(c: Converter, maps: Tensor, origin: Placement, stride: list[int
     return row0, col0, (rows, cols)
 
 
-def _per_position(c: Converter, x: Value, matrix: Tensor, bias: Value | None) -> Value:
+def _per_position(c: Context, x: Value, matrix: Tensor, bias: Value | None) -> Value:
     """A one-dimensional convolution of kernel 1 over (N, I, L): a linear layer at every position."""
     batch, inputs, length = shape_of(x)
-    moved = c.layout(aten.permute.default, (x, [0, 2, 1]), {})
+    moved = c.permuted(x, [0, 2, 1])
     product = linear(c, c.reshaped(moved, (batch * length, inputs)), Value(None, matrix.t()), bias)
-    return c.layout(aten.permute.default, (c.reshaped(product, (batch, length, len(matrix))), [0, 2, 1]), {})
+    return c.permuted(c.reshaped(product, (batch, length, len(matrix))), [0, 2, 1])
 
 
-def mm(c: Converter, target: Any, a: Value, b: Value) -> Value:
+@rule("mm")
+def mm(c: Context, target: Any, a: Value, b: Value) -> Value:
     return linear(c, a, b, None) if b.numbers is None else linear_transposed(c, a, b)
 
 
-def addmm(c: Converter, target: Any, bias: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Any:
+@rule("addmm")
+def addmm(c: Context, target: Any, bias: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Any:
     if beta == 1 and alpha == 1 and bias.numbers is None and b.numbers is None and a.numbers is not None:
         return linear(c, a, b, bias)
     return _scaled_sum(c, bias, c.call(aten.mm.default, (a, b), {}), beta, alpha)
 
 
-def _scaled_sum(c: Converter, x: Value, product: Any, beta: float, alpha: float) -> Any:
+def _scaled_sum(c: Context, x: Value, product: Any, beta: float, alpha: float) -> Any:
     """beta * x + alpha * product; x does not count where beta is 0."""
     product = product if alpha == 1 else c.call(aten.mul.Tensor, (product, float(alpha)), {})
     if beta == 0:
@@ -117,10 +119,11 @@ def _scaled_sum(c: Converter, x: Value, product: Any, beta: float, alpha: float)
     return c.call(aten.add.Tensor, (product, x if beta == 1 else c.call(aten.mul.Tensor, (x, float(beta)), {})), {})
 
 
-def bmm(c: Converter, target: Any, a: Value, b: Value) -> Value | attention.Products:
+@rule("bmm")
+def bmm(c: Context, target: Any, a: Value, b: Value) -> Value | Products:
     shared, other = (b, a) if b.numbers is None else (a, b)
     if shared.numbers is not None and other.numbers is not None:
-        return attention.multiply(c, a, b)
+        return attention_scores(c, a, b)
     matrices = known_tensor(c, shared, "a matrix", "multiplies the image")
     if not (matrices == matrices[:1]).all():
         raise UnsupportedModel(f"{c.at}: a batched product with different matrices is not supported")
@@ -129,17 +132,18 @@ def bmm(c: Converter, target: Any, a: Value, b: Value) -> Value | attention.Prod
         batch, rows, inner = shape_of(other)
         flat = c.reshaped(other, (batch * rows, inner))
         return c.reshaped(linear(c, flat, matrix, None), (batch, rows, -1))
-    moved = c.layout(aten.permute.default, (other, [0, 2, 1]), {})
+    moved = c.permuted(other, [0, 2, 1])
     batch, rows, inner = shape_of(moved)
     product = linear(c, c.reshaped(moved, (batch * rows, inner)), Value(None, matrices[0].t()), None)
-    return c.layout(aten.permute.default, (c.reshaped(product, (batch, rows, -1)), [0, 2, 1]), {})
+    return c.permuted(c.reshaped(product, (batch, rows, -1)), [0, 2, 1])
 
 
-def baddbmm(c: Converter, target: Any, x: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Any:
+@rule("baddbmm")
+def baddbmm(c: Context, target: Any, x: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Any:
     return _scaled_sum(c, x, c.call(aten.bmm.default, (a, b), {}), beta, alpha)
 
 
-def linear(c: Converter, x: Value, weight: Value, bias: Value | None) -> Value:
+def linear(c: Context, x: Value, weight: Value, bias: Value | None) -> Value:
     """x (M, I) times weight (I, O): every row of x holds the channels of one pixel, or constants."""
     known = known_tensor(c, weight, "a matrix", "multiplies the image")
     assert x.numbers is not None
@@ -162,7 +166,7 @@ def linear(c: Converter, x: Value, weight: Value, bias: Value | None) -> Value:
     result = sum_of_parts(
         c, x, ids, lambda part: c.fold(aten.mm.default, (part, weight), {}), None if vector is None else Value(None, vector)
     )  # fmt: skip
-    return result if vector is not None or bias is None else c.add(result, bias)
+    return result if vector is not None or bias is None else c.call(aten.add.Tensor, (result, bias), {})
 
 
 def _of_features(bias: Value | None, features: int) -> Tensor | None:
@@ -172,7 +176,7 @@ def _of_features(bias: Value | None, features: int) -> Tensor | None:
     return bias.const.reshape(-1).expand(features)
 
 
-def linear_transposed(c: Converter, weight: Value, x: Value) -> Value:
+def linear_transposed(c: Context, weight: Value, x: Value) -> Value:
     """weight (O, I) times x (I, M)."""
     if weight.numbers is not None:
         raise UnsupportedModel(
@@ -180,12 +184,13 @@ def linear_transposed(c: Converter, weight: Value, x: Value) -> Value:
             'engine="naive" samples such a model, slowly'
         )
     matrix = known_tensor(c, weight, "a matrix", "multiplies the image")
-    moved = c.layout(aten.permute.default, (x, [1, 0]), {})
+    moved = c.permuted(x, [1, 0])
     product = linear(c, moved, Value(None, matrix.t()), None)
-    return c.layout(aten.permute.default, (product, [1, 0]), {})
+    return c.permuted(product, [1, 0])
 
 
-def embedding(c: Converter, target: Any, weight: Value, index: Value, *_: Any, **__: Any) -> Value:
+@rule("embedding")
+def embedding(c: Context, target: Any, weight: Value, index: Value, *_: Any, **__: Any) -> Value:
     """A look-up of image values: features that are tables of one value."""
     table = known_tensor(c, weight, "a table", "is looked up by values of the image")
     assert index.numbers is not None

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from torch import fx
 
 from ...errors import NotAutoregressive, UnsupportedModel
 from ...ops import StateTap
 from ...ops.recurrence import direction
 from ..constants import known_tensor
+from ..context import Context, rule
 from ..index import all_elements, both_images
 from ..values import Value
 from .products import placed
 
-if TYPE_CHECKING:
-    from ..convert import Converter
 
-
-def lstm_scan(c: Converter, target: Any, gates: Value, weights: Value, offsets: list[int], cell: list[int]) -> Value:
+@rule("lstm_scan")
+def lstm_scan(c: Context, target: Any, gates: Value, weights: Value, offsets: list[int], cell: list[int]) -> Value:
     places = list(zip(offsets[::2], offsets[1::2], strict=True))
     before = (cell[0], cell[1])
     sweep = direction([*places, before])
@@ -41,23 +39,7 @@ def lstm_scan(c: Converter, target: Any, gates: Value, weights: Value, offsets: 
     return Value(both_images(c.builder.scan(c.at, maps, taps, before, sweep, row0, col0)).permute(0, 3, 1, 2))
 
 
-def refuse_loops(c: Converter, node: fx.Node) -> None:
-    """Refuse what PyTorch's recurrent layers become when they are traced, at the first operation that the image enters.
-
-    Each of their steps is traced by itself, at an element of its own: thousands of operations, of which none says that they are
-    one recurrence. A cell that is called once is no loop.
-    """
-    for call, (path, kind) in (node.meta.get("nn_module_stack") or {}).items():
-        module, _, name = str(kind).rpartition(".")
-        if module == "torch.nn.modules.rnn" and (name in ("RNN", "LSTM", "GRU") or "@" in call):
-            layer = path.removeprefix("module").removeprefix(".")
-            raise UnsupportedModel(
-                f"the layer {layer!r} (nn.{name}) runs over the pixels step by step, which is not supported: "
-                'write an LSTM over pixels with pixelfast.lstm_scan, which is one operation; engine="naive" samples it, slowly'
-            )
-
-
-def _no_order(c: Converter, places: list[tuple[int, int]], cell: tuple[int, int]) -> NotAutoregressive:
+def _no_order(c: Context, places: list[tuple[int, int]], cell: tuple[int, int]) -> NotAutoregressive:
     late = next((offset for offset in [*places, cell] if offset >= (0, 0)), cell)
     return NotAutoregressive(
         f"not autoregressive: the recurrence at {c.at} reads its own states at the offsets {places} and its cell at {cell} "

@@ -1,8 +1,7 @@
 """Attention: products of queries and keys wait, as `Products`, until they meet the values; then all of it is one node.
 
 Until then a product is followed through layout operations, known factors and summands (scale, masks, position biases) and
-the softmax over its keys. It has no pixel of its own, so anything else that is done with it is refused by name. Which product
-a number of such a tensor is, stepped numbers say (elements.py): number (b * rows + i) * cols + j is left[b, i] . right[b, j].
+the softmax over its keys. It has no pixel of its own, so anything else that is done with it is refused by name.
 
 Letters: B batch entries (images times heads, in either order), L pixels, E and D channels of a head's keys and values.
 """
@@ -10,73 +9,22 @@ Letters: B batch entries (images times heads, in either order), L pixels, E and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from ..errors import UnsupportedModel
+from ...errors import UnsupportedModel
+from ..context import NAIVE, Context, name_of, rule
+from ..index import stepped
+from ..scores import Products, Weights
+from ..values import Value, shape_of
 from .attention_node import attention_node
-from .index import stepped
-from .values import Value, shape_of
-
-if TYPE_CHECKING:
-    from .convert import Converter
-
-aten = torch.ops.aten
-
-NAIVE = 'engine="naive" samples such a model, slowly'
+from .layout import COPIES, RESHAPES, SHAPE_ONLY, VIEWS
 
 
-@dataclass(frozen=True)
-class Weights:
-    """What became of the products by a softmax, and after it: factor * softmax, and 0 where `zeroed`."""
-
-    over_cols: bool
-    factor: Tensor
-    zeroed: Tensor
-
-
-@dataclass(frozen=True)
-class Products:
-    """A traced tensor of products between vectors of two others, or of the weights that a softmax made of them.
-
-    `numbers` (stepped) says which product stands where. `left` is (B, rows, E), `right` (B, cols, E). A score is
-    factor * product + bias. All known tensors are (B or 1, rows or 1, cols or 1).
-    """
-
-    numbers: Tensor
-    left: Value
-    right: Value
-    factor: Tensor
-    bias: Tensor
-    weights: Weights | None = None
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        batch, rows, _ = shape_of(self.left)
-        return batch, rows, shape_of(self.right)[1]
-
-    def name(self) -> str:
-        return "attention scores" if self.weights is None else "attention weights"
-
-
-def products_in(tree: Any) -> list[Products]:
-    """All products in nested arguments."""
-    found: list[Products] = []
-
-    def note(item: Any) -> Any:
-        if isinstance(item, Products):
-            found.append(item)
-        return item
-
-    fx.node.map_aggregate(tree, note)
-    return found
-
-
-def multiply(c: Converter, a: Value, b: Value) -> Products:
+def attention_scores(c: Context, a: Value, b: Value) -> Products:
     """bmm of two tensors that depend on the image: (B, rows, E) and (B, E, cols)."""
     batch, rows, _ = shape_of(a)
     cols = shape_of(b)[2]
@@ -86,47 +34,25 @@ def multiply(c: Converter, a: Value, b: Value) -> Products:
             f"{c.at}: a product of two tensors that depend on the image, of shapes {shape_of(a)} and {shape_of(b)}; attention "
             f"is supported from all {height} x {width} pixels to all, {height * width} by {height * width}. {NAIVE}"
         )
-    right = c.layout(aten.permute.default, (b, [0, 2, 1]), {})
+    right = c.permuted(b, [0, 2, 1])
     numbers = stepped(0, (batch, rows, cols), (rows * cols, cols, 1))
     return Products(numbers, a, right, torch.ones(1, 1, 1, dtype=torch.float32), torch.zeros(1, 1, 1, dtype=torch.float32))
 
 
-def follow(c: Converter, target: Any, name: str, args: Any, kwargs: Any) -> Any:
-    """An operation of which some arguments are products."""
-    if name in MOVES:
-        return moved(c, target, args, kwargs)
-    if name in RULES:
-        result = RULES[name](c, *args, **{key: value for key, value in kwargs.items() if value is not None})
-        if result is not None:
-            return result
-    raise UnsupportedModel(
-        f"the operation {target} at {c.at} on {products_in((args, kwargs))[0].name()} is not supported: known are views, "
-        f"known scales, masks and biases, the softmax over keys, and the product with the values. {NAIVE}"
-    )
-
-
 # -------------------------------------------------------------------- layout
 
-MOVES = {
-    "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "clone", "alias",
-    "detach", "slice", "select", "split", "split_with_sizes", "unbind", "_to_copy", "lift_fresh_copy",
-}  # fmt: skip
 
-
-def moved(c: Converter, target: Any, args: Any, kwargs: Any) -> Any:
+@rule(*RESHAPES, *COPIES, *(VIEWS - {"diagonal", "unfold"}), "_to_copy", on=Products)
+def moved(c: Context, target: Any, products: Any, *args: Any, **kwargs: Any) -> Any:
     """A view moves the numbers as PyTorch moves any strided tensor."""
-    products = args[0]
     assert isinstance(products, Products)
-    name = target._schema.name.split("::")[-1]
+    name = name_of(target)
     if name == "_to_copy" and kwargs.get("dtype", torch.float32) not in (torch.float32, torch.float64):
         raise UnsupportedModel(f"{c.at} converts {products.name()} to {kwargs['dtype']}: sample the model in float32")
-    if name in ("clone", "alias", "detach", "_to_copy", "lift_fresh_copy"):
+    if name in COPIES or name == "_to_copy":
         return products
     try:
-        if name in ("view", "_unsafe_view", "reshape"):
-            numbers = products.numbers.view(tuple(args[1]))
-        else:
-            numbers = target(products.numbers, *args[1:], **kwargs)
+        numbers = products.numbers.view(tuple(args[0])) if name in RESHAPES else target(products.numbers, *args, **kwargs)
     except RuntimeError as error:
         raise UnsupportedModel(
             f"{c.at} joins axes of {products.name()} that are not neighbours, images or heads with pixels; {NAIVE}"
@@ -136,7 +62,14 @@ def moved(c: Converter, target: Any, args: Any, kwargs: Any) -> Any:
     return replace(products, numbers=numbers)
 
 
-def known(c: Converter, products: Products, value: Value | float | bool) -> Tensor:
+@rule(*SHAPE_ONLY, on=Products)
+def shape_only(c: Context, target: Any, products: Any, *args: Any, **kwargs: Any) -> Any:
+    if not isinstance(products, Products):
+        return None
+    return c.call(target, (Value(None, torch.zeros(products.numbers.shape)), *args), kwargs)
+
+
+def known(c: Context, products: Products, value: Value | float | bool) -> Tensor:
     """A known operand as it meets each product: (B or 1, rows or 1, cols or 1)."""
     if not isinstance(value, Value):
         return torch.full((1, 1, 1), float(value), dtype=torch.float32)
@@ -190,16 +123,19 @@ def shown(products: Products, tensor: Tensor) -> Value:
 # -------------------------------------------------------------------- scores and weights
 
 
-def mul(c: Converter, a: Any, b: Any) -> Products | None:
+@rule("mul", on=Products)
+def mul(c: Context, target: Any, a: Any, b: Any) -> Products | None:
     products, other = (a, b) if isinstance(a, Products) else (b, a)
     return None if _unknown(other) else _times(products, known(c, products, other))
 
 
-def div(c: Converter, a: Any, b: Any, **more: Any) -> Products | None:
+@rule("div", on=Products)
+def div(c: Context, target: Any, a: Any, b: Any, **more: Any) -> Products | None:
     return None if _unknown(b) or isinstance(b, Products) or more else _times(a, 1 / known(c, a, b))
 
 
-def neg(c: Converter, a: Products) -> Products:
+@rule("neg", on=Products)
+def neg(c: Context, target: Any, a: Products) -> Products:
     return _times(a, -torch.ones(1, 1, 1, dtype=torch.float32))
 
 
@@ -209,18 +145,21 @@ def _times(products: Products, factor: Tensor) -> Products:
     return replace(products, factor=products.factor * factor, bias=products.bias * factor)
 
 
-def add(c: Converter, a: Any, b: Any, alpha: float = 1) -> Products | None:
+@rule("add", on=Products)
+def add(c: Context, target: Any, a: Any, b: Any, alpha: float = 1) -> Products | None:
     if isinstance(a, Products):
         return None if _unknown(b) else _plus(a, alpha * known(c, a, b))
     return None if _unknown(a) else _plus(_times(b, torch.full((1, 1, 1), float(alpha), dtype=torch.float32)), known(c, b, a))
 
 
-def sub(c: Converter, a: Any, b: Any, alpha: float = 1) -> Products | None:
-    return add(c, a, b, -alpha)
+@rule("sub", on=Products)
+def sub(c: Context, target: Any, a: Any, b: Any, alpha: float = 1) -> Products | None:
+    return add(c, target, a, b, -alpha)
 
 
-def rsub(c: Converter, a: Any, b: Any, alpha: float = 1) -> Products | None:
-    return add(c, b, a, -alpha)
+@rule("rsub", on=Products)
+def rsub(c: Context, target: Any, a: Any, b: Any, alpha: float = 1) -> Products | None:
+    return add(c, target, b, a, -alpha)
 
 
 def _plus(products: Products, summand: Tensor) -> Products | None:
@@ -229,11 +168,13 @@ def _plus(products: Products, summand: Tensor) -> Products | None:
     return replace(products, bias=products.bias + summand)
 
 
-def masked_fill(c: Converter, products: Any, mask: Any, value: Any) -> Products | None:
-    return where(c, mask, value, products)
+@rule("masked_fill", on=Products)
+def masked_fill(c: Context, target: Any, products: Any, mask: Any, value: Any) -> Products | None:
+    return where(c, target, mask, value, products)
 
 
-def where(c: Converter, condition: Any, a: Any, b: Any) -> Products | None:
+@rule("where", on=Products)
+def where(c: Context, target: Any, condition: Any, a: Any, b: Any) -> Products | None:
     products = a if isinstance(a, Products) else b
     other = b if isinstance(a, Products) else a
     if not isinstance(products, Products) or _unknown(condition) or _unknown(other) or isinstance(other, Products):
@@ -251,7 +192,8 @@ def where(c: Converter, condition: Any, a: Any, b: Any) -> Products | None:
     )
 
 
-def softmax(c: Converter, products: Products, dim: int, *_: Any) -> Products | None:
+@rule("_softmax", on=Products)
+def softmax(c: Context, target: Any, products: Products, dim: int, *_: Any) -> Products | None:
     numbers, cols = products.numbers, products.size[2]
     if products.weights is not None or numbers.shape[dim] != cols:
         return None
@@ -262,13 +204,15 @@ def softmax(c: Converter, products: Products, dim: int, *_: Any) -> Products | N
     return replace(products, weights=fresh)
 
 
-def safe_softmax(c: Converter, products: Products, dim: int, *_: Any) -> Products | None:
+@rule("_safe_softmax", on=Products)
+def safe_softmax(c: Context, target: Any, products: Products, dim: int, *_: Any) -> Products | None:
     """A softmax that gives 0 where no key is left."""
-    weights = softmax(c, products, dim)
-    return weights and where(c, isnan(c, weights), 0.0, weights)
+    weights = softmax(c, target, products, dim)
+    return weights and where(c, target, isnan(c, target, weights), 0.0, weights)
 
 
-def eq(c: Converter, products: Any, value: Any) -> Value | None:
+@rule("eq", on=Products)
+def eq(c: Context, target: Any, products: Any, value: Any) -> Value | None:
     """Whether a score is -infinity is known: where a mask makes it so."""
     if not isinstance(products, Products) or isinstance(value, (Value, Products)) or not math.isinf(value):
         return None
@@ -276,7 +220,8 @@ def eq(c: Converter, products: Any, value: Any) -> Value | None:
     return shown(products, products.bias == value if products.weights is None else never)
 
 
-def isnan(c: Converter, products: Products) -> Value:
+@rule("isnan", on=Products)
+def isnan(c: Context, target: Any, products: Products) -> Value:
     """Weights are not a number where a row has no key left."""
     weights = products.weights
     if weights is None:
@@ -285,20 +230,24 @@ def isnan(c: Converter, products: Products) -> Value:
     return shown(products, lost & ~weights.zeroed)
 
 
-def isinf(c: Converter, products: Products) -> Value:
+@rule("isinf", on=Products)
+def isinf(c: Context, target: Any, products: Products) -> Value:
     never = torch.zeros(1, 1, 1, dtype=torch.bool)
     return shown(products, products.bias.isinf() if products.weights is None else never)
 
 
-def ne(c: Converter, a: Any, b: Any) -> Value | None:
-    return isnan(c, a) if a is b else None
+@rule("ne", on=Products)
+def ne(c: Context, target: Any, a: Any, b: Any) -> Value | None:
+    return isnan(c, target, a) if a is b else None
 
 
-def nan_to_num(c: Converter, products: Products, nan: float | None = None, *_: Any) -> Products | None:
-    return where(c, isnan(c, products), nan or 0.0, products)
+@rule("nan_to_num", on=Products)
+def nan_to_num(c: Context, target: Any, products: Products, nan: float | None = None, *_: Any) -> Products | None:
+    return where(c, target, isnan(c, target, products), nan or 0.0, products)
 
 
-def meet(c: Converter, a: Any, b: Any) -> Value | None:
+@rule("bmm", on=Products)
+def meet(c: Context, target: Any, a: Any, b: Any) -> Value | None:
     """The product of weights and values, in either order: one node."""
     weights_first = isinstance(a, Products)
     products, values = (a, b) if weights_first else (b, a)
@@ -321,17 +270,10 @@ def meet(c: Converter, a: Any, b: Any) -> Value | None:
             f"{c.at}: values meet attention weights along another axis than that of their softmax, or a part of them; {NAIVE}"
         )
     if not weights_first:
-        values = c.layout(aten.permute.default, (values, [0, 2, 1]), {})
+        values = c.permuted(values, [0, 2, 1])
     found = attention_node(c, products, values)  # (B, L, D)
-    return found if weights_first else c.layout(aten.permute.default, (found, [0, 2, 1]), {})
+    return found if weights_first else c.permuted(found, [0, 2, 1])
 
 
 def _unknown(operand: Any) -> bool:
     return isinstance(operand, Value) and operand.numbers is not None
-
-
-RULES: dict[str, Callable[..., Any]] = {
-    "mul": mul, "div": div, "neg": neg, "add": add, "sub": sub, "rsub": rsub, "masked_fill": masked_fill, "where": where,
-    "_softmax": softmax, "_safe_softmax": safe_softmax, "eq": eq, "isnan": isnan, "isinf": isinf, "ne": ne,
-    "nan_to_num": nan_to_num, "bmm": meet,
-}  # fmt: skip

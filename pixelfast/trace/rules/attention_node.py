@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UnsupportedModel
-from ..ir.program import Keys
-from .index import IMAGES, NEXT_IMAGE, all_elements, both_images, written_out
-from .layout_types import PlainLayout
-from .values import Value, mixed, shape_of
-
-if TYPE_CHECKING:
-    from .attention import Products
-    from .convert import Converter
+from ...errors import UnsupportedModel
+from ...ir.program import Keys
+from ..context import Context
+from ..index import IMAGES, NEXT_IMAGE, all_elements, both_images, written_out
+from ..layout_types import PlainLayout
+from ..scores import Products
+from ..values import Value, mixed, shape_of
+from .pointwise import pointwise
 
 aten = torch.ops.aten
 
@@ -44,7 +42,7 @@ class _Rows:
     refusal: str
 
 
-def attention_node(c: Converter, products: Products, values: Value) -> Value:
+def attention_node(c: Context, products: Products, values: Value) -> Value:
     """The node of an attention: (B, L, D)."""
     batch, pixels, _ = shape_of(values)
     if batch % IMAGES:
@@ -77,15 +75,15 @@ def attention_node(c: Converter, products: Products, values: Value) -> Value:
     const = torch.where(rows.lost & empty, math.nan, 0.0).unsqueeze(-1).expand(ids.shape)
     if bool((rows.factor != 1).any()):
         factor = Value(None, rows.factor.unsqueeze(-1).expand(ids.shape[1:]).contiguous())
-        found = c.pointwise(aten.mul.Tensor, "mul", (mixed(ids, const, None), factor), {})
+        found = pointwise(c, aten.mul.Tensor, mixed(ids, const, None), factor)
     else:
         found = mixed(ids, const, None)
     if heads_first:
-        found = c.layout(aten.permute.default, (found, [1, 0, 2, 3]), {})
+        found = c.permuted(found, [1, 0, 2, 3])
     return c.reshaped(found, (batch, pixels, shape_of(values)[2]))
 
 
-def _heads_first(c: Converter, query: Value) -> bool:
+def _heads_first(c: Context, query: Value) -> bool:
     """Whether a batch (B, L, E) has for each head all images, instead of for each image all heads."""
     batch = shape_of(query)[0]
     number = query.ids.reshape(batch, -1).amax(1)
@@ -103,7 +101,7 @@ def _heads_first(c: Converter, query: Value) -> bool:
 # -------------------------------------------------------------------- what is known
 
 
-def _rows(c: Converter, products: Products, heads_first: bool) -> _Rows:
+def _rows(c: Context, products: Products, heads_first: bool) -> _Rows:
     weights = products.weights
     assert weights is not None
 
@@ -173,26 +171,26 @@ def _listed(bias: Tensor, seen: Tensor) -> np.ndarray | None:
 # -------------------------------------------------------------------- queries, keys, values
 
 
-def _maps(c: Converter, value: Value, heads: int, heads_first: bool) -> Value:
+def _maps(c: Context, value: Value, heads: int, heads_first: bool) -> Value:
     """(B, L, E) as feature maps (images, H, W, heads * E), if its pixels stand in raster order."""
     _, pixels, size = shape_of(value)
     _, height, width = c.builder.shape
     if heads_first:
-        split = c.layout(aten.permute.default, (c.reshaped(value, (heads, IMAGES, pixels, size)), [1, 2, 0, 3]), {})
+        split = c.permuted(c.reshaped(value, (heads, IMAGES, pixels, size)), [1, 2, 0, 3])
     else:
-        split = c.layout(aten.permute.default, (c.reshaped(value, (IMAGES, heads, pixels, size)), [0, 2, 1, 3]), {})
+        split = c.permuted(c.reshaped(value, (IMAGES, heads, pixels, size)), [0, 2, 1, 3])
     return c.reshaped(split, (IMAGES, height, width, heads * size))
 
 
-def _scaled(c: Converter, query: Value, scale: Tensor, heads: int) -> Value:
+def _scaled(c: Context, query: Value, scale: Tensor, heads: int) -> Value:
     """Queries times a scale (heads or 1, L) of their own."""
     _, height, width = c.builder.shape
     size = shape_of(query)[3] // heads
     factor = scale.expand(heads, -1).T.reshape(height, width, heads).repeat_interleave(size, 2)
-    return c.pointwise(aten.mul.Tensor, "mul", (query, Value(None, factor.contiguous())), {})
+    return pointwise(c, aten.mul.Tensor, query, Value(None, factor.contiguous()))
 
 
-def _all_nodes(c: Converter, value: Value) -> Tensor:
+def _all_nodes(c: Context, value: Value) -> Tensor:
     """Element numbers of feature maps (images, H, W, F), whose constants become fields."""
     if value.numbers is None or not all_elements(value.numbers):
         value = c.regular(value, PlainLayout(value.shape, (0, 1, 2), 0, 0))
