@@ -33,7 +33,7 @@ FLOORS = (
     {"cli"},
 )
 """Rooms from the ground up: a folder of pixelfast/, or a file at its root. Each imports only what lies below it."""
-TIED = {"causality", "kernels", "lowering"}
+TIED = {"kernels"}
 """Rooms in which modules import each other in a circle still; none may be added."""
 MOST_FILES = 14
 """At the root of pixelfast/, where a reader looks first."""

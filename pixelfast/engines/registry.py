@@ -12,7 +12,7 @@ from typing import Protocol
 from ..distributions.base import Head
 from ..errors import EngineUnavailable, like
 from ..ir.program import CUSTOM, Program
-from ..lowering.lower import head_name
+from ..lowering.draws import head_name
 from ..precision import NATIVE, check_precision
 from . import cpu, cuda, reference
 from .base import Request, Result

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..distributions.base import Head
 from ..distributions.bernoulli import Bernoulli
 from ..distributions.categorical import Categorical
 from ..distributions.mixture import MixtureOfLogistics
 from ..ir.graph import Edge
-from ..ir.program import CUSTOM, Buffer, Draw, Instruction, Map, Mixture, Slot
-
-if TYPE_CHECKING:
-    from .lower import Lowering
+from ..ir.program import CUSTOM, Draw, Instruction, Map, Mixture, Slot
+from .context import Lowering, Reader
 
 
-def lower_draws(lowering: Lowering) -> list[Draw]:
+def lower_draws(lowering: Lowering, head: Head) -> list[Draw]:
     """One for each channel. Where channels share their parameters, all draw from what stands there at the first one's."""
-    if lowering.head.shared:
-        first = _draw(lowering, 0, lowering.graph.outputs[0])
-        return [Draw(channel, first.source) for channel in range(lowering.channels)]
-    return [_draw(lowering, channel, edges) for channel, edges in enumerate(lowering.graph.outputs)]
+    outputs = lowering.graph.outputs
+    if head.shared:
+        first = _draw(lowering, head, 0, outputs[0])
+        return [Draw(channel, first.source) for channel in range(len(lowering.steps))]
+    return [_draw(lowering, head, channel, edges) for channel, edges in enumerate(outputs)]
 
 
-def _draw(lowering: Lowering, channel: int, edges: tuple[Edge, ...]) -> Draw:
+def _draw(lowering: Lowering, head: Head, channel: int, edges: tuple[Edge, ...]) -> Draw:
     """Draw from parameters that stand side by side; copy them into a buffer of their own if they do not."""
-    runs = [run for edge in edges for run in lowering.ordered_runs(edge)]
+    reader = Reader(lowering, None)
+    runs = [run for edge in edges for run in reader.ordered_runs(edge)]
     if len(runs) == 1:
         return Draw(channel, runs[0])
     image = lowering.graph.image
-    number = len(lowering.buffers)
-    lowering.buffers.append(Buffer(f"parameters_{channel}", lowering.head.parameters, 1, (0, image.col1), image))
+    number = lowering.add_buffer(f"parameters_{channel}", head.parameters, image)
     first = 0
     for slot in runs:
         out = Slot(number, first, slot.count)

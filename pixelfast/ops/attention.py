@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UnsupportedModel
 from ..ir.geometry import EVERYWHERE, Rect
 from ..ir.graph import Edge, FieldSpec, Node
 from ..ir.pixel_runs import Keys
+from ..ir.program import Attention, Cache
 from ..ir.scan_order import Order
 from .base import Demand, Marks, Needs, Operation
 from .evaluation import Evaluation
 from .lags import latest_lag
+from .lowering_context import LoweringContext
 from .shared import all_there
 from .times import Step, Times
 
@@ -48,6 +51,7 @@ class CausalAttention(Operation):
 
     chooses_pixels = True
     keeps_order = True
+    looks_up = False
 
     @property
     def query(self) -> Edge:
@@ -229,6 +233,35 @@ class CausalAttention(Operation):
 
     def order_for(self) -> Sequence[Edge]:
         return ()
+
+    # ---------------------------------------------------------------- lowering
+
+    def lower(self, at: LoweringContext) -> None:
+        """Both of its sources are gathered: each is one buffer, in order."""
+        if self.refusal:
+            raise UnsupportedModel(self.refusal)
+        (part,) = at.parts()
+        (query,) = at.ordered_runs(self.query)
+        cache, source = at.source(self.cache)
+        keys = Cache(cache, 0, query.count, source.row, source.col)
+        values = replace(keys, channel=query.count, count=self.features)
+        seen, bias = self._of_domain(at.image)
+        body = Attention(query, keys, values, self.heads, self._masks(at.image), self.scale, seen, bias)
+        part.instructions.append(at.instruction(part.out, body))
+
+    def _of_domain(self, image: Rect) -> tuple[Keys, np.ndarray | None]:
+        """What the pixels of the domain see, and the bias of that."""
+        d = self.domain
+        if d == image:
+            return self.seen, self.bias
+        pixels = _pixels(image)
+        number = np.arange(pixels).reshape(image.size)[d.row0 : d.row1, d.col0 : d.col1].reshape(-1)
+        lists = (np.arange(self._masks(image))[:, None] * pixels + number).reshape(-1)
+        bias = None
+        if self.bias is not None:
+            kept = np.repeat(np.isin(np.arange(len(self.seen)), lists), self.seen.counts())
+            bias = np.ascontiguousarray(self.bias[:, kept])
+        return Keys.of(self.seen.mask(pixels)[lists]), bias
 
 
 def _pixels(image: Rect) -> int:

@@ -20,6 +20,7 @@ from ..ir.geometry import Lattice, Rect
 from ..ir.graph import Edge, FieldSpec, Graph, Node
 from ..ir.scan_order import Order
 from .evaluation import Evaluation
+from .lowering_context import LoweringContext
 from .times import Step, Times
 
 
@@ -70,6 +71,8 @@ class Operation(Node, ABC):
     """Whether its elements look at lists of pixels, which `without_unread` makes shorter."""
     keeps_order: ClassVar[bool]
     """Whether its features stand in its buffer in the order of their numbers, whatever their readers want."""
+    looks_up: ClassVar[bool]
+    """Whether it can look values of the image up by itself, so that what it reads of an `Input` need not be stored."""
 
     @abstractmethod
     def check(self) -> None:
@@ -140,8 +143,16 @@ class Operation(Node, ABC):
     def order_for(self) -> Sequence[Edge]:
         """The edges whose sources should stand in the order in which its own features are wanted."""
 
+    @abstractmethod
+    def lower(self, at: LoweringContext) -> None:
+        """Append the instructions that compute one of its pieces.
 
-CONSTANTS = ("chooses_pixels", "keeps_order")
+        Raises:
+            UnsupportedModel: no instruction can.
+        """
+
+
+CONSTANTS = ("chooses_pixels", "keeps_order", "looks_up")
 
 
 def operation(node: Node) -> Operation:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..ir.geometry import Rect
+from ..ir.geometry import Lattice, Rect
 from ..ir.graph import Edge, Node
+from ..ir.program import Instruction, Lookup, Pixel, Product, Slot
 from .base import Demand, Marks, Needs
 from .evaluation import Evaluation
+from .input import Input
 from .lags import NEVER, lags_through
+from .lowering_context import LoweringContext
 from .shared import Local
 from .times import Reach, Step, Times, latest, through
 
@@ -26,6 +29,7 @@ class TapConv(Local):
     bias: np.ndarray
 
     keeps_order = False
+    looks_up = True
 
     @property
     def taps(self) -> list[tuple[Edge, np.ndarray]]:
@@ -101,3 +105,106 @@ class TapConv(Local):
 
     def order_for(self) -> Sequence[Edge]:
         return ()
+
+    # ---------------------------------------------------------------- lowering
+
+    def lower(self, at: LoweringContext) -> None:
+        """One product for a row; for pixels, one of what is known when their row starts, and one of the rest in each step."""
+        above, beside = self._sources(at)
+        bias = self.bias[at.ordered]
+        if at.piece.phase == "row":
+            _add_products(at, at.row, at.out, above + beside, bias)
+            return
+        parts = at.parts()
+        split = bool(above) or any(not _live(beside, part.out) for part in parts)
+        if split:
+            _add_products(at, at.row, at.out, above, bias)
+        for part in parts:
+            sources = _live(beside, part.out)
+            if sources or not split:
+                _add_products(at, part.instructions, part.out, sources, None if split else self.bias[part.features])
+
+    def _sources(self, at: LoweringContext) -> tuple[list[Weighted], list[Weighted]]:
+        """Sources with weights in buffer order: those known when a row starts, and those on the pixel's own row."""
+        above: list[Weighted] = []
+        beside: list[Weighted] = []
+        for edge, matrix in self.taps:
+            weights = matrix[:, at.ordered]
+            table = at.looked_up(edge)
+            if table is not None:
+                row, col = edge.row - at.piece.row, edge.col - at.piece.col
+                (above if row < 0 else beside).extend(_looked_up(table, edge, weights, row, col))
+                continue
+            live = np.flatnonzero(weights.any(1))
+            for run in at.runs(edge, edge.channels[live]):
+                known = at.known_with_row(run.slot)
+                (above if known else beside).append(Weighted(run.slot, weights[live[run.members]]))
+        return above, beside
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A source and what it is multiplied by: weights (count, out) for a slot, a table (K, out) for a pixel."""
+
+    source: Slot | Pixel
+    weights: np.ndarray
+
+
+def _looked_up(source: Node, edge: Edge, weights: np.ndarray, row: int, col: int) -> Iterator[Weighted]:
+    """What the channels of an input add, as tables of the values of each channel of the image at (row, col)."""
+    assert isinstance(source, Input)
+    channels = source.channels[edge.channels]
+    for channel in np.unique(channels):
+        mine = channels == channel
+        table = source.table[edge.channels[mine]].T @ weights[mine].astype(np.float64)
+        yield Weighted(Pixel(row, col, int(channel)), table.astype(np.float32))
+
+
+def _live(sources: Sequence[Weighted], out: Slot) -> list[Weighted]:
+    """The sources that add something to some columns of the output, without the channels that add nothing."""
+    found = []
+    for source in sources:
+        weights = source.weights[:, out.channel : out.channel + out.count]
+        if isinstance(source.source, Pixel):
+            if weights.any():
+                found.append(Weighted(source.source, weights))
+            continue
+        used = np.flatnonzero(weights.any(1))
+        if not len(used):
+            continue
+        for part in np.split(used, np.flatnonzero(np.diff(used) != 1) + 1):
+            slot = replace(source.source, channel=source.source.channel + int(part[0]), count=len(part))
+            found.append(Weighted(slot, weights[part]))
+    return found
+
+
+def _add_products(
+    at: LoweringContext, to: list[Instruction], out: Slot, sources: Sequence[Weighted], bias: np.ndarray | None
+) -> None:
+    """A product over what there is everywhere, to which are added products over what there is on lattices only."""
+    lasting = [source for source in sources if isinstance(source.source, Pixel) or at.everywhere(source.source)]
+    passing = [source for source in sources if not any(source is other for other in lasting)]
+    if lasting or not passing:
+        _add_product(at, to, at.lattice, out, lasting, bias)
+        bias = None
+    for lattice, reads in at.lattices([source.source for source in passing if isinstance(source.source, Slot)]):
+        live = [source for source, read in zip(passing, reads, strict=True) if read]
+        if live or bias is not None:
+            _add_product(at, to, lattice, out, live, bias)
+
+
+def _add_product(
+    at: LoweringContext, to: list[Instruction], lattice: Lattice, out: Slot, sources: Sequence[Weighted],
+    bias: np.ndarray | None,
+) -> None:  # fmt: skip
+    """A product over buffers and a sum of looked-up rows."""
+    slots = [(each.source, each.weights) for each in sources if isinstance(each.source, Slot)]
+    pixels = [(each.source, each.weights) for each in sources if isinstance(each.source, Pixel)]
+    if slots or bias is not None:
+        weights = np.concatenate([weights for _, weights in slots]) if slots else np.zeros((0, out.count), np.float32)
+        vector = None if bias is None else np.ascontiguousarray(bias, dtype=np.float32)
+        body = Product(tuple(slot for slot, _ in slots), np.ascontiguousarray(weights), vector)
+        to.append(at.instruction(out, body, lattice))
+    if pixels:
+        lookup = Lookup(tuple(pixel for pixel, _ in pixels), np.stack([weights for _, weights in pixels]))
+        to.append(at.instruction(out, lookup, lattice))

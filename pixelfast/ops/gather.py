@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
 from ..ir.geometry import Rect
 from ..ir.graph import Edge
+from ..ir.program import Map
 from .base import Marks
 from .evaluation import Evaluation
+from .lowering_context import LoweringContext
 from .shared import Together
 from .times import Reach, Step, Times, latest, through
 
@@ -21,6 +23,7 @@ class Gather(Together):
     """The channels of all edges side by side, in order, computed together when the last of them is there."""
 
     keeps_order = True
+    looks_up = False
 
     def check(self) -> None:
         assert sum(len(edge.channels) for edge in self.edges) == self.features
@@ -59,3 +62,13 @@ class Gather(Together):
 
     def order_for(self) -> Sequence[Edge]:
         return ()
+
+    def lower(self, at: LoweringContext) -> None:
+        """Copies, in the order of the edges, which is that of the buffer."""
+        (part,) = at.parts()
+        first = 0
+        for edge in self.edges:
+            for slot in at.ordered_runs(edge):
+                out = replace(part.out, channel=first, count=slot.count)
+                part.instructions.append(at.instruction(out, Map((slot,), ())))
+                first += slot.count

@@ -13,6 +13,7 @@ from ..ir.geometry import Rect
 from ..ir.graph import Edge, Node
 from .base import Marks, Needs
 from .evaluation import Evaluation
+from .lowering_context import LoweringContext
 from .shared import Local
 from .times import Step, Times
 
@@ -25,6 +26,7 @@ class Input(Local):
     table: np.ndarray
 
     keeps_order = False
+    looks_up = False
 
     def check(self) -> None:
         assert not self.edges
@@ -64,3 +66,10 @@ class Input(Local):
 
     def order_for(self) -> Sequence[Edge]:
         return ()
+
+    def lower(self, at: LoweringContext) -> None:
+        channels = self.channels[at.ordered]
+        for run in np.split(np.arange(len(channels)), np.flatnonzero(np.diff(channels)) + 1):
+            table = np.ascontiguousarray(self.table[at.ordered[run]], dtype=np.float32)
+            out = replace(at.out, channel=int(run[0]), count=len(run))
+            at.encode(int(channels[run[0]]), out, table)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..ir.expression import evaluate
+from ..ir.expression import evaluate, without_zeros
 from ..ir.geometry import EVERYWHERE, Lattice, Rect
 from ..ir.graph import Edge, FieldEdge, FieldSpec, Node
-from ..ir.program import Op
+from ..ir.program import Leaf as ProgramLeaf
+from ..ir.program import Map, Op, Slot
 from .base import Demand, Marks, Needs
 from .evaluation import Evaluation
 from .lags import NEVER, lags_through
+from .lowering_context import LoweringContext, continues, looked_at
 from .shared import Local
 from .times import Reach, Step, Times, latest, through
 
@@ -40,6 +43,7 @@ class Pointwise(Local):
     ops: tuple[Op, ...]
 
     keeps_order = False
+    looks_up = False
 
     @staticmethod
     def of(
@@ -153,3 +157,37 @@ class Pointwise(Local):
 
     def order_for(self) -> Sequence[Edge]:
         return [edge for edge in self.edges if len(np.unique(edge.channels)) == self.features]
+
+    def lower(self, at: LoweringContext) -> None:
+        """The expression over runs of features for which every leaf is one run of channels, or broadcast."""
+        operands = self.operands
+        for part in at.parts():
+            cuts = {0, len(part.features)}
+            for places in (_places(at, operand, part.features) for operand in operands):
+                cuts |= set() if places is None else set((np.flatnonzero(~continues(places)) + 1).tolist())
+            for first, last in pairwise(sorted(cuts)):
+                leaves = [_leaf(at, operand, part.features[first:last]) for operand in operands]
+                out = replace(part.out, channel=part.out.channel + first, count=last - first)
+                for lattice, reads in at.lattices([leaf for leaf in leaves if isinstance(leaf, Slot)]):
+                    there = iter(reads)
+                    live = [0.0 if isinstance(leaf, Slot) and not next(there) else leaf for leaf in leaves]
+                    expression = (tuple(live), self.ops) if all(reads) else without_zeros(live, self.ops)
+                    part.instructions.append(at.instruction(out, Map(*expression), lattice))
+
+
+def _places(at: LoweringContext, operand: Operand, features: np.ndarray) -> np.ndarray | None:
+    """(buffer or field, channel) that an operand reads for each feature: (features, 2); None if it is the same for all."""
+    if isinstance(operand, Edge):
+        return at.places(operand, looked_at(operand.channels, features))
+    if isinstance(operand, FieldEdge):
+        channels = looked_at(operand.channels, features)
+        return np.stack([np.zeros_like(channels), channels], 1)
+    return None
+
+
+def _leaf(at: LoweringContext, operand: Operand, features: np.ndarray) -> ProgramLeaf:
+    if isinstance(operand, Edge):
+        return at.slot(operand, looked_at(operand.channels, features))
+    if isinstance(operand, FieldEdge):
+        return at.field(operand, looked_at(operand.channels, features))
+    return np.ascontiguousarray(operand[features], dtype=np.float32) if isinstance(operand, np.ndarray) else float(operand)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..ir.graph import Edge
+from ..ir.program import Reduce
 from .evaluation import Evaluation
+from .lowering_context import LoweringContext
 from .shared import Mixing
 
 
@@ -20,6 +22,7 @@ class ChannelReduce(Mixing):
     correction: float
 
     keeps_order = False
+    looks_up = False
 
     def check(self) -> None:
         assert self.features == 1
@@ -33,6 +36,11 @@ class ChannelReduce(Mixing):
 
     def order_for(self) -> Sequence[Edge]:
         return ()
+
+    def lower(self, at: LoweringContext) -> None:
+        (part,) = at.parts()
+        sources = tuple(run.slot for edge in self.edges for run in at.runs(edge, edge.channels))
+        part.instructions.append(at.instruction(part.out, Reduce(self.kind, sources, self.correction)))
 
 
 _REDUCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {

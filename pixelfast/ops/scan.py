@@ -7,8 +7,9 @@ its state sees.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,23 @@ from torch import Tensor
 from ..errors import NotAutoregressive
 from ..ir.geometry import Rect
 from ..ir.graph import Edge, FieldSpec, Node
+from ..ir.program import Map, Op, Product, Slot
 from ..ir.scan_order import Order
 from .base import Demand, Marks, Needs, Operation
 from .evaluation import Evaluation
 from .lags import NEVER, ROW, START, decode, lags_through
+from .lowering_context import LoweringContext, Part
 from .recurrence import direction, lstm_scan
 from .shared import all_there
 from .times import Step, Times, windows
+
+CELL = (
+    Op("add", (0, 1)), Op("sigmoid", (7,)), Op("add", (2, 3)), Op("sigmoid", (9,)), Op("add", (4, 5)), Op("tanh", (11,)),
+    Op("mul", (8, 6)), Op("mul", (10, 12)), Op("add", (13, 14)),
+)  # fmt: skip
+"""Of the gates f, i and g, each a sum of two leaves, and the cell before."""
+STATE = (Op("add", (0, 1)), Op("sigmoid", (3,)), Op("tanh", (2,)), Op("mul", (4, 5)))
+"""Of the gate o, a sum of two leaves, and the cell."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,7 @@ class Scan(Operation):
 
     chooses_pixels = False
     keeps_order = False
+    looks_up = False
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -186,6 +198,56 @@ class Scan(Operation):
 
     def order_for(self) -> Sequence[Edge]:
         return ()
+
+    # ---------------------------------------------------------------- lowering
+
+    def lower(self, at: LoweringContext) -> None:
+        """No arithmetic of its own, but a product over its states before, and two expressions.
+
+            sums  = product of the states at the taps            (4F: what they add to the gates o, f, i, g)
+            cell  = sigmoid(f) . cell before + sigmoid(i) . tanh(g)
+            state = sigmoid(o) . tanh(cell)
+
+        Taps on rows above are summed for the whole row when it starts. The rest runs column by column: where pixels are drawn
+        that is so anyway; in a row that is computed at once, it is a sweep. The first product is no part of it, so that two
+        sweeps never meet.
+        """
+        count = 4 * self.features
+        sums, cells = at.buffer(f"{self.name}_sums", count), at.buffer(f"{self.name}_cells", self.features)
+        whole = Slot(sums, 0, count)
+        at.row.append(at.instruction(whole, self._product(at, above=True, bias=np.zeros(count, np.float32))))
+        parts = at.parts()
+        sweep = self.sweep if at.piece.phase == "row" else 0
+        if any(tap.row == 0 for tap in self.taps):  # all states before are there in the first step of a pixel
+            parts[0].instructions.append(at.instruction(whole, self._product(at, above=False, bias=None), sweep=sweep))
+        for part in parts:
+            for out, gates in self._gates(at, part):
+                added = [Slot(sums, gate * self.features + out.channel, out.count) for gate in range(4)]
+                cell, before = replace(out, buffer=cells), Slot(cells, out.channel, out.count, *self.cell)
+                paired = [slot for gate in (1, 2, 3) for slot in (gates[gate], added[gate])]
+                part.instructions.append(at.instruction(cell, Map((*paired, before), CELL), sweep=sweep))
+                part.instructions.append(at.instruction(out, Map((gates[0], added[0], cell), STATE), sweep=sweep))
+
+    def _product(self, at: LoweringContext, above: bool, bias: np.ndarray | None) -> Product:
+        """What the states on rows above, or on the own row, add to all gates, in the order of the buffers."""
+        gates = (np.arange(4)[:, None] * self.features + at.ordered).reshape(-1)
+        taps = [tap for tap in self.taps if (tap.row < 0) == above]
+        rows = [np.zeros((0, len(gates)), np.float32), *(tap.weights[at.ordered][:, gates] for tap in taps)]
+        slots = tuple(replace(at.out, row=tap.row, col=tap.col) for tap in taps)
+        return Product(slots, np.ascontiguousarray(np.concatenate(rows)), bias)
+
+    def _gates(self, at: LoweringContext, part: Part) -> Iterator[tuple[Slot, list[Slot]]]:
+        """Runs of states whose four gates each stand side by side in one buffer: where the states are, and their gates."""
+        edge_of = np.concatenate([np.full(len(edge.channels), i) for i, edge in enumerate(self.edges)])
+        channels = np.concatenate([edge.channels for edge in self.edges])
+        places = np.concatenate([at.places(edge, edge.channels) for edge in self.edges])
+        keys = np.concatenate([edge_of[:, None], places], 1)  # of each gate: edge, buffer and channel
+        gates = [gate * self.features + part.features for gate in range(4)]
+        breaks = [np.flatnonzero((np.diff(keys[gate], axis=0) != (0, 0, 1)).any(1)) + 1 for gate in gates]
+        bounds = sorted({0, len(part.features), *np.concatenate(breaks).tolist()})
+        for first, last in pairwise(bounds):
+            slots = [at.slot(self.edges[edge_of[gate[first]]], channels[gate[first:last]]) for gate in gates]
+            yield replace(part.out, channel=part.out.channel + first, count=last - first), slots
 
 
 def _classes(own: np.ndarray, live: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

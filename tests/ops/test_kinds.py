@@ -28,11 +28,11 @@ from pixelfast.passes.simplify import prune, simplify
 
 HEAD = Categorical(4, encode="symmetric")
 ANSWERS = [name for name in dir(Operation) if getattr(getattr(Operation, name, None), "__isabstractmethod__", False)]
-CONSTANTS = ["chooses_pixels", "keeps_order"]
+CONSTANTS = ["chooses_pixels", "keeps_order", "looks_up"]
 
 
 def test_there_are_questions() -> None:
-    assert {"evaluated", "times", "cause", "reach", "needs", "restricted", "reordered", "lags"} <= set(ANSWERS)
+    assert {"evaluated", "times", "cause", "reach", "needs", "restricted", "reordered", "lags", "lower"} <= set(ANSWERS)
 
 
 @pytest.mark.parametrize("missing", [*ANSWERS, *CONSTANTS])

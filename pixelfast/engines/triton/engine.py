@@ -23,7 +23,7 @@ from ...distributions.base import Head
 from ...errors import EngineUnavailable
 from ...host.locks import Lock
 from ...ir.program import Attention, Lookup, Map, Norm, Product, Program, Reduce
-from ...lowering.lower import head_name
+from ...lowering.draws import head_name
 from ..base import Request, Result, check
 from .arrangement import Arrangement, arrange, wish
 
