@@ -19,7 +19,7 @@ def availability(graph: Graph) -> list[Times]:
     """Times of all nodes, in the graph's order."""
     times: list[Times] = []
     for node in operations(graph):
-        times.append(node.times(graph.shape, times))
+        times.append(node.times(graph, times))
     return times
 
 

@@ -62,9 +62,8 @@ def _path(graph: Graph, times: list[Times], node: int, feature: int, row: int, c
     """Elements from an output back to the image, each with a time that must not be."""
     nodes = operations(graph)
     path = [(node, feature, row, col)]
-    while not isinstance(nodes[node], Input):
-        node, feature, row, col = nodes[node].cause(node, times, (feature, row, col), limit)
-        path.append((node, feature, row, col))
+    while not isinstance(nodes[path[-1][0]], Input):
+        path.append(nodes[path[-1][0]].cause(graph, times, path[-1], limit))
     return path
 
 
@@ -102,7 +101,7 @@ def _sees_beyond_its_place(graph: Graph, times: Times, feature: int, row: int, c
 
 def _heals(graph: Graph, reader: Step, source: Step) -> bool:
     """Whether the model is autoregressive without the one thing that leads from `source` to `reader`."""
-    return any(_heals_as(graph, reader[0], node) for node in operations(graph)[reader[0]].without(graph.image, reader, source))
+    return any(_heals_as(graph, reader[0], node) for node in operations(graph)[reader[0]].without(graph, reader, source))
 
 
 def _heals_as(graph: Graph, index: int, node: Node) -> bool:

@@ -96,7 +96,7 @@ def _walk_back(graph: Graph, needed: list[np.ndarray | None]) -> None:
             continue
         if not node.lattice.everywhere:
             marks &= elements(node)
-        for reads in node.reach(graph.image, marks):
+        for reads in node.reach(graph, marks):
             _mark(graph, needed, reads)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 from ..ir.geometry import EVERYWHERE, Rect
-from ..ir.graph import Edge, FieldSpec, Node
+from ..ir.graph import Edge, Graph, Node
 from ..ir.pixel_runs import Keys
 from ..ir.program import Attention, Cache
 from ..ir.scan_order import Order
@@ -94,8 +94,8 @@ class CausalAttention(Operation):
 
     # ---------------------------------------------------------------- causality
 
-    def times(self, shape: tuple[int, int, int], times: Sequence[Times]) -> Times:
-        image = Rect(0, shape[1], 0, shape[2])
+    def times(self, graph: Graph, times: Sequence[Times]) -> Times:
+        image = graph.image
         query, cache = times[self.query.source], times[self.cache.source]
         found: dict[tuple[object, ...], int] = {}
         maps: list[np.ndarray] = []
@@ -116,8 +116,8 @@ class CausalAttention(Operation):
                 classes.append(found[kind])
         return Times(self.domain, np.stack(maps).astype(np.int32), np.array(classes))
 
-    def cause(self, number: int, times: Sequence[Times], element: tuple[int, int, int], limit: int) -> Step:
-        feature, row, col = element
+    def cause(self, graph: Graph, times: Sequence[Times], element: Step, limit: int) -> Step:
+        _, feature, row, col = element
         query, cache = times[self.query.source], times[self.cache.source]
         width = cache.domain.col1 - cache.domain.col0
         head = feature // (self.features // self.heads)
@@ -134,17 +134,19 @@ class CausalAttention(Operation):
             best = max(best, (int(seen[latest]), self.cache.source, int(channel), *divmod(int(pixels[latest]), width)))
         return best[1:]
 
-    def without(self, image: Rect, reader: Step, source: Step) -> Sequence[Node]:
+    def without(self, graph: Graph, reader: Step, source: Step) -> Sequence[Node]:
         """With masks that forbid each pixel those after it, and then itself."""
         if source[0] != self.cache.source:
             return ()
+        image = graph.image
         pixels = _pixels(image)
         stricter = (0, -1) if source[2:] > reader[2:] else (-1,)
         masks = [np.tile(np.tri(pixels, pixels, last, dtype=bool), (self._masks(image), 1)) for last in stricter]
         return [replace(self, seen=Keys.of(self.seen.mask(pixels) & mask), bias=None) for mask in masks]
 
-    def reach(self, image: Rect, marks: np.ndarray) -> Sequence[Marks]:
-        width, d = image.col1 - image.col0, self.domain
+    def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
+        image, d = graph.image, self.domain
+        width = image.col1 - image.col0
         number = np.arange(_pixels(image)).reshape(-1, width)[d.row0 : d.row1, d.col0 : d.col1].reshape(-1)
         asked = np.zeros((len(self.query.channels), *marks.shape[1:]), dtype=bool)
         seen = np.zeros((len(self.cache.channels), _pixels(image)), dtype=bool)
@@ -189,15 +191,15 @@ class CausalAttention(Operation):
     def restricted(self, kept: np.ndarray, domain: Rect, edges: Sequence[Edge | None]) -> Node:
         return replace(self, domain=domain, edges=all_there(self, edges))
 
-    def reads(self, image: Rect, fields: Sequence[FieldSpec], read: np.ndarray) -> Sequence[Marks]:
-        everything = np.ones(image.size, dtype=bool)
+    def reads(self, graph: Graph, read: np.ndarray) -> Sequence[Marks]:
+        everything = np.ones(graph.image.size, dtype=bool)
         return [
             Marks(self.query, read, self.domain.row0, self.domain.col0),
-            Marks(replace(self.cache, row=0, col=0), everything, image.row0, image.col0),
+            Marks(replace(self.cache, row=0, col=0), everything, 0, 0),
         ]
 
-    def without_unread(self, image: Rect, read: np.ndarray) -> Node:
-        pixels, d = _pixels(image), self.domain
+    def without_unread(self, graph: Graph, read: np.ndarray) -> Node:
+        image, d = graph.image, self.domain
         full = np.zeros(image.size, dtype=bool)
         full[d.row0 : d.row1, d.col0 : d.col1] = read
         kept = np.tile(full.reshape(-1), self._masks(image))
@@ -205,7 +207,7 @@ class CausalAttention(Operation):
         if not counts[~kept].any():
             return self
         bias = None if self.bias is None else np.ascontiguousarray(self.bias[:, np.repeat(kept, counts)])
-        seen = Keys.of(self.seen.mask(pixels) & kept[:, None])
+        seen = Keys.of(self.seen.mask(_pixels(image)) & kept[:, None])
         return self._looking_at(seen, bias, *image.size) if len(seen.runs) else self
 
     def reordered(self, order: Order, height: int, width: int) -> Node:

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from ..ir.geometry import Lattice, Rect
-from ..ir.graph import Edge, FieldSpec, Graph, Node
+from ..ir.graph import Edge, Graph, Node
 from ..ir.scan_order import Order
 from .evaluation import Evaluation
 from .lowering_context import LoweringContext
@@ -85,22 +85,22 @@ class Operation(Node, ABC):
     # ---------------------------------------------------------------- causality
 
     @abstractmethod
-    def times(self, shape: tuple[int, int, int], times: Sequence[Times]) -> Times:
-        """Its times, from those of all nodes before it; `shape` is the image's (C, H, W)."""
+    def times(self, graph: Graph, times: Sequence[Times]) -> Times:
+        """Its times, from those of all nodes before it in the graph."""
 
     @abstractmethod
-    def cause(self, number: int, times: Sequence[Times], element: tuple[int, int, int], limit: int) -> Step:
-        """What an element (feature, row, col) reads that has a time of at least `limit`; `number` is the node's own."""
+    def cause(self, graph: Graph, times: Sequence[Times], element: Step, limit: int) -> Step:
+        """What an element of its own reads that has a time of at least `limit`."""
 
     @abstractmethod
-    def without(self, image: Rect, reader: Step, source: Step) -> Sequence[Node]:
+    def without(self, graph: Graph, reader: Step, source: Step) -> Sequence[Node]:
         """The node without the one weight, tap or kind of pixel that lets `reader`, its own element, read `source`.
 
         Candidates, the mildest first; none where there is no single thing to take away.
         """
 
     @abstractmethod
-    def reach(self, image: Rect, marks: np.ndarray) -> Sequence[Marks]:
+    def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
         """What marked elements, bool (F, rows, cols), read over nonzero weights: marks of channels of its edges."""
 
     # ---------------------------------------------------------------- passes
@@ -114,11 +114,11 @@ class Operation(Node, ABC):
         """The node with the features that it needs, over that rectangle; an edge is None if it reads nothing."""
 
     @abstractmethod
-    def reads(self, image: Rect, fields: Sequence[FieldSpec], read: np.ndarray) -> Sequence[Marks]:
+    def reads(self, graph: Graph, read: np.ndarray) -> Sequence[Marks]:
         """Where its edges are read by those of its elements that are read, bool (rows, cols), unless a known 0 hides it."""
 
     @abstractmethod
-    def without_unread(self, image: Rect, read: np.ndarray) -> Node:
+    def without_unread(self, graph: Graph, read: np.ndarray) -> Node:
         """The node whose elements look at nothing where none reads them."""
 
     @abstractmethod

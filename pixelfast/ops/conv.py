@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ir.geometry import Lattice, Rect
-from ..ir.graph import Edge, Node
+from ..ir.graph import Edge, Graph, Node
 from ..ir.program import Instruction, Lookup, Pixel, Product, Slot
 from .base import Demand, Marks, Needs
 from .evaluation import Evaluation
@@ -47,7 +47,7 @@ class TapConv(Local):
             total = total + evaluation.read(edge, self.domain) @ torch.from_numpy(weights).double()
         return total
 
-    def times(self, shape: tuple[int, int, int], times: Sequence[Times]) -> Times:
+    def times(self, graph: Graph, times: Sequence[Times]) -> Times:
         reaches = []
         for edge, weights in self.taps:
             live = weights != 0
@@ -55,12 +55,12 @@ class TapConv(Local):
             reaches += [Reach(edge, int(number), live[classes == number].any(0)) for number in np.unique(classes)]
         return through(self, reaches, times)
 
-    def cause(self, number: int, times: Sequence[Times], element: tuple[int, int, int], limit: int) -> Step:
-        feature, row, col = element
+    def cause(self, graph: Graph, times: Sequence[Times], element: Step, limit: int) -> Step:
+        _, feature, row, col = element
         channels = [edge.channels[weights[:, feature] != 0] for edge, weights in self.taps]
         return latest(self.edges, channels, times, row, col, limit)
 
-    def without(self, image: Rect, reader: Step, source: Step) -> Sequence[Node]:
+    def without(self, graph: Graph, reader: Step, source: Step) -> Sequence[Node]:
         _, feature, row, col = reader
         weights = list(self.weights)
         for i, edge in enumerate(self.edges):
@@ -69,7 +69,7 @@ class TapConv(Local):
                 weights[i][edge.channels == source[1], feature] = 0
         return [replace(self, weights=tuple(weights))]
 
-    def reach(self, image: Rect, marks: np.ndarray) -> Sequence[Marks]:
+    def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
         flat = marks.reshape(len(marks), -1).astype(np.float32)
         found = []
         for edge, weights in self.taps:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from ..ir.geometry import Rect
-from ..ir.graph import Edge
+from ..ir.graph import Edge, Graph
 from ..ir.program import Map
 from .base import Marks
 from .evaluation import Evaluation
@@ -31,7 +30,7 @@ class Gather(Together):
     def evaluated(self, evaluation: Evaluation) -> Tensor:
         return evaluation.read_all(self.edges, self.domain)
 
-    def times(self, shape: tuple[int, int, int], times: Sequence[Times]) -> Times:
+    def times(self, graph: Graph, times: Sequence[Times]) -> Times:
         reaches = []
         for edge, first in zip(self.edges, self._first(), strict=True):
             classes = np.full(self.features, -1)
@@ -43,15 +42,15 @@ class Gather(Together):
         """The first feature of each edge."""
         return [0, *np.cumsum([len(edge.channels) for edge in self.edges])[:-1].tolist()]
 
-    def cause(self, number: int, times: Sequence[Times], element: tuple[int, int, int], limit: int) -> Step:
-        feature, row, col = element
+    def cause(self, graph: Graph, times: Sequence[Times], element: Step, limit: int) -> Step:
+        _, feature, row, col = element
         channels = [
             edge.channels[feature - first :][:1] if feature >= first else edge.channels[:0]
             for edge, first in zip(self.edges, self._first(), strict=True)
         ]
         return latest(self.edges, channels, times, row, col, limit)
 
-    def reach(self, image: Rect, marks: np.ndarray) -> Sequence[Marks]:
+    def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
         return [
             Marks(edge, marks[first : first + len(edge.channels)], self.domain.row0, self.domain.col0)
             for edge, first in zip(self.edges, self._first(), strict=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ir.geometry import Rect
-from ..ir.graph import Edge, Node
+from ..ir.graph import Edge, Graph, Node
 from .base import Marks, Needs
 from .evaluation import Evaluation
 from .lowering_context import LoweringContext
@@ -38,18 +38,18 @@ class Input(Local):
         table = torch.from_numpy(self.table).double()
         return torch.stack([table[f][values[..., channel]] for f, channel in enumerate(self.channels.tolist())], -1)
 
-    def times(self, shape: tuple[int, int, int], times: Sequence[Times]) -> Times:
-        channels, _, width = shape
+    def times(self, graph: Graph, times: Sequence[Times]) -> Times:
+        channels, _, width = graph.shape
         row = np.arange(self.domain.row0, self.domain.row1)[:, None]
         col = np.arange(self.domain.col0, self.domain.col1)[None, :]
         present, classes = np.unique(self.channels, return_inverse=True)
         maps = (row * width + col) * channels + present[:, None, None]
         return Times(self.domain, maps.astype(np.int32), classes.reshape(-1))
 
-    def cause(self, number: int, times: Sequence[Times], element: tuple[int, int, int], limit: int) -> Step:
+    def cause(self, graph: Graph, times: Sequence[Times], element: Step, limit: int) -> Step:
         raise AssertionError(f"{self.name}: a value of the image depends on no other element")
 
-    def reach(self, image: Rect, marks: np.ndarray) -> Sequence[Marks]:
+    def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
         return ()
 
     def needs(self, kept: np.ndarray, domain: Rect) -> Needs:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..ir.expression import evaluate, without_zeros
 from ..ir.geometry import EVERYWHERE, Lattice, Rect
-from ..ir.graph import Edge, FieldEdge, FieldSpec, Node
+from ..ir.graph import Edge, FieldEdge, Graph, Node
 from ..ir.program import Leaf as ProgramLeaf
 from ..ir.program import Map, Op, Slot
 from .base import Demand, Marks, Needs
@@ -88,19 +88,19 @@ class Pointwise(Local):
                 values.append(torch.as_tensor(leaf, dtype=torch.float64))
         return evaluate(self.ops, values).expand(len(evaluation.images), *self.domain.size, self.features)
 
-    def times(self, shape: tuple[int, int, int], times: Sequence[Times]) -> Times:
+    def times(self, graph: Graph, times: Sequence[Times]) -> Times:
         reaches = []
         for edge in self.edges:
             classes = np.broadcast_to(times[edge.source].classes[edge.channels], (self.features,))
             reaches += [Reach(edge, int(number), classes == number) for number in np.unique(classes)]
         return through(self, reaches, times)
 
-    def cause(self, number: int, times: Sequence[Times], element: tuple[int, int, int], limit: int) -> Step:
-        feature, row, col = element
+    def cause(self, graph: Graph, times: Sequence[Times], element: Step, limit: int) -> Step:
+        _, feature, row, col = element
         channels = [edge.channels[feature : feature + 1] if len(edge.channels) > 1 else edge.channels for edge in self.edges]
         return latest(self.edges, channels, times, row, col, limit)
 
-    def reach(self, image: Rect, marks: np.ndarray) -> Sequence[Marks]:
+    def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
         some = np.asarray(marks.any(0, keepdims=True))
         return [
             Marks(edge, marks if len(edge.channels) == len(marks) else some, self.domain.row0, self.domain.col0)
@@ -123,21 +123,21 @@ class Pointwise(Local):
                 operands.append(leaf[kept] if isinstance(leaf, np.ndarray) else leaf)
         return replace(self.with_operands(operands, self.ops), features=int(kept.sum()), domain=domain)
 
-    def reads(self, image: Rect, fields: Sequence[FieldSpec], read: np.ndarray) -> Sequence[Marks]:
+    def reads(self, graph: Graph, read: np.ndarray) -> Sequence[Marks]:
         numbers = [(i, self.edges[leaf.edge]) for i, leaf in enumerate(self.leaves) if isinstance(leaf, Read)]
         return [
-            Marks(edge, np.where(self._factor(fields, i) != 0, read, False), self.domain.row0, self.domain.col0)
+            Marks(edge, np.where(self._factor(graph, i) != 0, read, False), self.domain.row0, self.domain.col0)
             for i, edge in numbers
         ]
 
-    def _factor(self, fields: Sequence[FieldSpec], leaf: int) -> np.ndarray:
+    def _factor(self, graph: Graph, leaf: int) -> np.ndarray:
         """The largest size of the known number that a leaf is first multiplied or chosen by, at each element."""
         users = [op for op in self.ops if leaf in op.args]
         if len(users) == 1 and (users[0].name == "mul" or (users[0].name == "where" and users[0].args[1] == leaf)):
             known = users[0].args[:1] if users[0].name == "where" else users[0].args
             others = [arg for arg in known if arg != leaf and arg < len(self.leaves)]
             factor = self.leaves[others[0]] if others else None
-            spec = fields[factor.field] if isinstance(factor, FieldEdge) else None
+            spec = graph.fields[factor.field] if isinstance(factor, FieldEdge) else None
             if isinstance(factor, FieldEdge) and spec is not None and spec.value is not None:
                 sizes = np.abs(spec.value[0, :, :, factor.channels]).max(0)  # (rows or 1, cols or 1)
                 row, col = self.domain.row0 - spec.row0, self.domain.col0 - spec.col0

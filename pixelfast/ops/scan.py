@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import NotAutoregressive
 from ..ir.geometry import Rect
-from ..ir.graph import Edge, FieldSpec, Node
+from ..ir.graph import Edge, Graph, Node
 from ..ir.program import Map, Op, Product, Slot
 from ..ir.scan_order import Order
 from .base import Demand, Marks, Needs, Operation
@@ -79,7 +79,7 @@ class Scan(Operation):
 
     # ---------------------------------------------------------------- causality
 
-    def times(self, shape: tuple[int, int, int], times: Sequence[Times]) -> Times:
+    def times(self, graph: Graph, times: Sequence[Times]) -> Times:
         gates = np.concatenate([windows(edge, times[edge.source], self.domain) for edge in self.edges])  # (4F, rows, cols)
         own = gates.reshape(4, self.features, *gates.shape[1:]).max(0)
         live = self._live()
@@ -97,9 +97,9 @@ class Scan(Operation):
                 return Times(self.domain, maps, classes)
             maps = found
 
-    def cause(self, number: int, times: Sequence[Times], element: tuple[int, int, int], limit: int) -> Step:
+    def cause(self, graph: Graph, times: Sequence[Times], element: Step, limit: int) -> Step:
         """Something of its gates if there is any, else a state before."""
-        feature, row, col = element
+        number, feature, row, col = element
         found: list[tuple[int, Step]] = []
         for edge, states in self._gate_states():
             r, c = row + edge.row, col + edge.col
@@ -114,7 +114,7 @@ class Scan(Operation):
                     found.append((times[number].at(*at), (number, *at)))
         return max(found, key=lambda item: item[0])[1]
 
-    def without(self, image: Rect, reader: Step, source: Step) -> Sequence[Node]:
+    def without(self, graph: Graph, reader: Step, source: Step) -> Sequence[Node]:
         """Without the tap at an offset; a cell before that stood there is taken from the row above."""
         if source[0] != reader[0]:
             return ()
@@ -122,7 +122,7 @@ class Scan(Operation):
         taps = tuple(tap for tap in self.taps if (tap.row, tap.col) != offset)
         return [replace(self, taps=taps, cell=(-1, 0) if self.cell == offset else self.cell)]
 
-    def reach(self, image: Rect, marks: np.ndarray) -> Sequence[Marks]:
+    def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
         marks = self._spread(marks, self._live())
         return [Marks(edge, marks[states], self.domain.row0, self.domain.col0) for edge, states in self._gate_states()]
 
@@ -159,12 +159,12 @@ class Scan(Operation):
     def restricted(self, kept: np.ndarray, domain: Rect, edges: Sequence[Edge | None]) -> Node:
         return replace(self, domain=domain, edges=all_there(self, edges))
 
-    def reads(self, image: Rect, fields: Sequence[FieldSpec], read: np.ndarray) -> Sequence[Marks]:
+    def reads(self, graph: Graph, read: np.ndarray) -> Sequence[Marks]:
         """By the states that are read, and by those that they depend on."""
         places = self._spread(read[None], [np.ones((1, 1), dtype=bool) for _ in self.taps])[0]
         return [Marks(edge, places, self.domain.row0, self.domain.col0) for edge in self.edges]
 
-    def without_unread(self, image: Rect, read: np.ndarray) -> Node:
+    def without_unread(self, graph: Graph, read: np.ndarray) -> Node:
         return self
 
     def reordered(self, order: Order, height: int, width: int) -> Node:

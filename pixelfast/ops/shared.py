@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..ir.geometry import Rect
-from ..ir.graph import Edge, FieldSpec, Node
+from ..ir.graph import Edge, Graph, Node
 from ..ir.scan_order import Order
 from .base import Demand, Marks, Needs, Operation
 from .lags import latest_lag
@@ -21,13 +21,13 @@ class Local(Operation, abstract=True):
 
     chooses_pixels = False
 
-    def without(self, image: Rect, reader: Step, source: Step) -> Sequence[Node]:
+    def without(self, graph: Graph, reader: Step, source: Step) -> Sequence[Node]:
         return ()
 
-    def reads(self, image: Rect, fields: Sequence[FieldSpec], read: np.ndarray) -> Sequence[Marks]:
+    def reads(self, graph: Graph, read: np.ndarray) -> Sequence[Marks]:
         return [Marks(edge, read, self.domain.row0, self.domain.col0) for edge in self.edges]
 
-    def without_unread(self, image: Rect, read: np.ndarray) -> Node:
+    def without_unread(self, graph: Graph, read: np.ndarray) -> Node:
         return self
 
     def reordered(self, order: Order, height: int, width: int) -> Node:
@@ -53,7 +53,7 @@ class Together(Local, abstract=True):
 class Mixing(Together, abstract=True):
     """Nodes whose every feature depends on all channels of all edges."""
 
-    def times(self, shape: tuple[int, int, int], times: Sequence[Times]) -> Times:
+    def times(self, graph: Graph, times: Sequence[Times]) -> Times:
         everything = np.ones(self.features, dtype=bool)
         reaches = [
             Reach(edge, int(number), everything)
@@ -62,11 +62,11 @@ class Mixing(Together, abstract=True):
         ]
         return through(self, reaches, times)
 
-    def cause(self, number: int, times: Sequence[Times], element: tuple[int, int, int], limit: int) -> Step:
-        _, row, col = element
+    def cause(self, graph: Graph, times: Sequence[Times], element: Step, limit: int) -> Step:
+        _, _, row, col = element
         return latest(self.edges, [edge.channels for edge in self.edges], times, row, col, limit)
 
-    def reach(self, image: Rect, marks: np.ndarray) -> Sequence[Marks]:
+    def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
         some = marks.any(0)
         return [
             Marks(edge, np.broadcast_to(some, (len(edge.channels), *some.shape)), self.domain.row0, self.domain.col0)

@@ -35,7 +35,7 @@ def drop_unread(graph: Graph) -> Graph:
             mark(Marks(edge, np.ones(graph.image.size, dtype=bool), 0, 0))
     nodes: list[Node] = list(graph.nodes)
     for index in reversed(range(len(nodes))):
-        nodes[index] = operators[index].without_unread(graph.image, read[index])
-        for reads in operators[index].reads(graph.image, graph.fields, read[index]):
+        nodes[index] = operators[index].without_unread(graph, read[index])
+        for reads in operators[index].reads(graph, read[index]):
             mark(reads)
     return replace(graph, nodes=tuple(nodes))
