@@ -77,17 +77,20 @@ class Reader:
         row, col = lowering.schedule.offset(edge, lowering.schedule.pieces[owner], self._reader)
         return Slot(owner, channel, count, row, col)
 
+    def _placed(self, edge: Edge, channels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The piece that computes each of some features, and the place in its buffer."""
+        return self._lowering.schedule.piece_of[edge.source][channels], self._lowering.position[edge.source][channels]
+
     def places(self, edge: Edge, channels: np.ndarray) -> np.ndarray:
-        lowering = self._lowering
-        return np.stack([lowering.schedule.piece_of[edge.source][channels], lowering.position[edge.source][channels]], 1)
+        return np.stack(self._placed(edge, channels), 1)
 
     def slot(self, edge: Edge, channels: np.ndarray) -> Slot:
-        places = self.places(edge, channels)
-        first, last = int(places[0, 1]), int(places[-1, 1])
-        return self._slot(edge, int(places[0, 0]), first, 1 if first == last else len(places))
+        owners, places = self._placed(edge, channels)
+        first, last = int(places[0]), int(places[-1])
+        return self._slot(edge, int(owners[0]), first, 1 if first == last else len(places))
 
     def runs(self, edge: Edge, channels: np.ndarray) -> list[Run]:
-        owners, positions = self.places(edge, channels).T
+        owners, positions = self._placed(edge, channels)
         found = []
         for number in np.unique(owners):
             members = np.flatnonzero(owners == number)
@@ -99,7 +102,7 @@ class Reader:
         return found
 
     def ordered_runs(self, edge: Edge) -> list[Slot]:
-        owners, places = self.places(edge, edge.channels).T
+        owners, places = self._placed(edge, edge.channels)
         cuts = np.flatnonzero((np.diff(places) != 1) | (np.diff(owners) != 0)) + 1
         parts = np.split(np.arange(len(places)), cuts)
         return [self._slot(edge, int(owners[part[0]]), int(places[part[0]]), len(part)) for part in parts]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -24,8 +24,7 @@ from .lowering_context import LoweringContext
 from .times import Step, Times
 
 
-@dataclass(frozen=True)
-class Demand:
+class Demand(NamedTuple):
     """What an edge reads for its reader: channels of the source, from positions on a lattice within a rectangle."""
 
     channels: np.ndarray
@@ -42,8 +41,7 @@ class Needs:
     demands: tuple[Demand, ...]
 
 
-@dataclass(frozen=True)
-class Marks:
+class Marks(NamedTuple):
     """Positions from (row0, col0) on that read an edge: bool (rows, cols), or (channels of the edge, rows, cols)."""
 
     edge: Edge

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -142,8 +143,7 @@ class TapConv(Local):
         return above, beside
 
 
-@dataclass(frozen=True)
-class Weighted:
+class Weighted(NamedTuple):
     """A source and what it is multiplied by: weights (count, out) for a slot, a table (K, out) for a pixel."""
 
     source: Slot | Pixel

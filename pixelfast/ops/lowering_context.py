@@ -7,8 +7,7 @@ to them runs with the row, or in a step of each pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,16 +17,14 @@ from ..ir.program import Body, FieldSlot, Instruction, Slot
 from ..ir.schedule import Piece
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Consecutive channels of a buffer, and which of the reader's channels they are."""
 
     slot: Slot
     members: np.ndarray
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Features of a piece that are computed in one list of instructions, and where they stand side by side in its buffer."""
 
     features: np.ndarray

@@ -51,7 +51,7 @@ class Pointwise(Local):
         lattice: Lattice = EVERYWHERE,
     ) -> Pointwise:  # fmt: skip
         """The expression over operands, of which edges become the node's."""
-        return Pointwise(name, layer, features, domain, (), (), (), lattice=lattice).with_operands(operands, ops)
+        return Pointwise(name, layer, features, domain, *_apart(operands), tuple(ops), lattice=lattice)
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -59,15 +59,8 @@ class Pointwise(Local):
 
     def with_operands(self, operands: Sequence[Operand], ops: Sequence[Op]) -> Pointwise:
         """The node with another expression."""
-        edges: list[Edge] = []
-        leaves: list[Leaf] = []
-        for operand in operands:
-            if isinstance(operand, Edge):
-                leaves.append(Read(len(edges)))
-                edges.append(operand)
-            else:
-                leaves.append(operand)
-        return replace(self, edges=tuple(edges), leaves=tuple(leaves), ops=tuple(ops))
+        edges, leaves = _apart(operands)
+        return replace(self, edges=edges, leaves=leaves, ops=tuple(ops))
 
     def check(self) -> None:
         assert [leaf.edge for leaf in self.leaves if isinstance(leaf, Read)] == list(range(len(self.edges)))
@@ -121,7 +114,8 @@ class Pointwise(Local):
                 operands.append(leaf if len(leaf.channels) == 1 else FieldEdge(leaf.field, leaf.channels[kept]))
             else:
                 operands.append(leaf[kept] if isinstance(leaf, np.ndarray) else leaf)
-        return replace(self.with_operands(operands, self.ops), features=int(kept.sum()), domain=domain)
+        there, leaves = _apart(operands)
+        return replace(self, features=int(kept.sum()), domain=domain, edges=there, leaves=leaves)
 
     def reads(self, graph: Graph, read: np.ndarray) -> Sequence[Marks]:
         numbers = [(i, self.edges[leaf.edge]) for i, leaf in enumerate(self.leaves) if isinstance(leaf, Read)]
@@ -173,6 +167,19 @@ class Pointwise(Local):
                     live = [0.0 if isinstance(leaf, Slot) and not next(there) else leaf for leaf in leaves]
                     expression = (tuple(live), self.ops) if all(reads) else without_zeros(live, self.ops)
                     part.instructions.append(at.instruction(out, Map(*expression), lattice))
+
+
+def _apart(operands: Sequence[Operand]) -> tuple[tuple[Edge, ...], tuple[Leaf, ...]]:
+    """The edges among some operands, and leaves that name them by number."""
+    edges: list[Edge] = []
+    leaves: list[Leaf] = []
+    for operand in operands:
+        if isinstance(operand, Edge):
+            leaves.append(Read(len(edges)))
+            edges.append(operand)
+        else:
+            leaves.append(operand)
+    return tuple(edges), tuple(leaves)
 
 
 def _places(at: LoweringContext, operand: Operand, features: np.ndarray) -> np.ndarray | None:

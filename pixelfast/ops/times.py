@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,8 +35,7 @@ class Times:
         return int(self.maps[self.classes[feature], row - d.row0, col - d.col0])
 
 
-@dataclass(frozen=True)
-class Reach:
+class Reach(NamedTuple):
     """One class of an edge's source, and which features of the reader depend on it: bool (F,)."""
 
     edge: Edge

@@ -123,6 +123,8 @@ def _share_leaves(node: Pointwise) -> Pointwise:
             keys[key] = len(leaves)
             leaves.append(leaf)
         place.append(keys[key])
+    if len(leaves) == len(place):
+        return node
     shift = len(leaves) - len(node.leaves)
     ops = tuple(Op(op.name, tuple(place[a] if a < len(place) else a + shift for a in op.args)) for op in node.ops)
     # An expression without ops is its only leaf; sharing cannot reorder that.
