@@ -58,7 +58,7 @@ class Operation(Node, ABC):
         """Refuse a kind that lacks an answer; what several kinds share is `abstract`."""
         super().__init_subclass__()
         missing = [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]
-        missing += [name for name in CONSTANTS if not hasattr(cls, name)]
+        missing += [name for name in Operation.__annotations__ if not hasattr(cls, name)]
         if missing and not abstract:
             raise TypeError(
                 f"nodes of kind {cls.__name__} have no answer for {', '.join(missing)}: {__name__}.{Operation.__name__} says "
@@ -148,9 +148,6 @@ class Operation(Node, ABC):
         Raises:
             UnsupportedModel: no instruction can.
         """
-
-
-CONSTANTS = ("chooses_pixels", "keeps_order", "looks_up")
 
 
 def operation(node: Node) -> Operation:

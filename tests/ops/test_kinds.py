@@ -28,7 +28,7 @@ from pixelfast.passes.simplify import prune, simplify
 
 HEAD = Categorical(4, encode="symmetric")
 ANSWERS = [name for name in dir(Operation) if getattr(getattr(Operation, name, None), "__isabstractmethod__", False)]
-CONSTANTS = ["chooses_pixels", "keeps_order", "looks_up"]
+CONSTANTS = list(Operation.__annotations__)
 
 
 def test_there_are_questions() -> None:
