@@ -21,7 +21,7 @@ from .ir.scan_order import ORDERS, RASTER, Order
 from .ir.schedule import Schedule
 from .lowering.lower import lower
 from .ops.times import Times
-from .passes.reorder import turned
+from .passes.reorder import reordered
 from .passes.scheduler import is_regular, schedule
 from .passes.simplify import prune, simplify
 from .trace.capture import Capture, capture
@@ -137,7 +137,7 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
     for layout in candidates(converted.shape, IMAGES, shape, head):
         pause()
         try:
-            graph = simplify(turned(bind(converted, layout), left))
+            graph = simplify(reordered(bind(converted, layout), left))
         except UnsupportedModel as error:
             refused = error
             continue
@@ -154,7 +154,7 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
     # None is autoregressive: the layout with the fewest leaks tells the user most.
     closest = min(found, key=lambda analysis: leak_count(analysis.graph, analysis.times))
     # Before layers are merged, every node still belongs to one of the user's layers.
-    unmerged = prune(turned(bind(converted, closest.layout), left))
+    unmerged = prune(reordered(bind(converted, closest.layout), left))
     seen = find_leak(unmerged, availability(unmerged), order)
     leak = seen or find_leak(closest.graph, closest.times, order)
     return replace(closest, leak=leak)

@@ -1,4 +1,4 @@
-"""Turn: a graph over the user's image becomes one that is drawn in raster order.
+"""Reorder: a graph over the user's image becomes one that is drawn in raster order.
 
 Rectangles, offsets, lattices, fields and the lists of attention are flipped, and transposed where lines are columns; weights
 and channels stay as they are. What the graph computes is the same.
@@ -16,7 +16,7 @@ from ..ir.scan_order import RASTER, Order
 from ..ops import Operation, operations
 
 
-def turned(graph: Graph, order: Order) -> Graph:
+def reordered(graph: Graph, order: Order) -> Graph:
     """The graph in the order of drawing.
 
     Raises:
@@ -24,7 +24,7 @@ def turned(graph: Graph, order: Order) -> Graph:
     """
     if order == RASTER:
         return graph
-    turn = _Turn(order, *graph.shape[1:])
+    turn = _Reordering(order, *graph.shape[1:])
     return replace(
         graph,
         shape=order.shape(graph.shape),
@@ -34,7 +34,7 @@ def turned(graph: Graph, order: Order) -> Graph:
     )
 
 
-class _Turn:
+class _Reordering:
     """Takes the parts of a graph over H x W pixels to lines and their pixels."""
 
     def __init__(self, order: Order, height: int, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Cadence: who is computed when, derived from the graph.
+"""Scheduler: who is computed when, derived from the graph.
 
 Each feature has a lag: the earliest running position (row, column, channel step) at which all that it depends on is drawn,
 relative to its own place. Lags are compared in raster order and follow from the edges: a reader at offset (dr, dc) of its

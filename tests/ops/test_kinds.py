@@ -22,7 +22,7 @@ from pixelfast.ops import Operation, verify
 from pixelfast.ops.evaluate import evaluate_nodes
 from pixelfast.ops.reduce import ChannelReduce
 from pixelfast.ops.shared import Local
-from pixelfast.passes.reorder import turned
+from pixelfast.passes.reorder import reordered
 from pixelfast.passes.scheduler import schedule
 from pixelfast.passes.simplify import prune, simplify
 
@@ -71,7 +71,7 @@ PASSES: dict[str, Callable[[Graph], object]] = {
     "verify": verify,
     "prune": prune,
     "simplify": simplify,
-    "reorder": lambda graph: turned(graph, ORDERS["columns"]),
+    "reorder": lambda graph: reordered(graph, ORDERS["columns"]),
     "availability": availability,
     "receptive field": lambda graph: receptive_field(graph, 1, 1),
     "schedule": schedule,

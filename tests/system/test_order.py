@@ -19,7 +19,7 @@ from pixelfast.cli.main import main
 from pixelfast.distributions import noise
 from pixelfast.ir.scan_order import ORDERS, RASTER, Order
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelRNN, PixelSNAIL
-from pixelfast.passes.reorder import turned
+from pixelfast.passes.reorder import reordered
 from pixelfast.pictures import Drawing
 
 OTHERS = [name for name in ORDERS if name != "raster"]
@@ -178,9 +178,9 @@ def test_turning_a_graph_back_gives_it_again(net: nn.Module, order: str) -> None
         other for other in ORDERS.values()
         if np.array_equal(other.turned(turn.turned(np.arange(32).reshape(8, 4), 0), 0), np.arange(32).reshape(8, 4))
     )  # fmt: skip
-    there = turned(graph, turn)
+    there = reordered(graph, turn)
     assert not same(there, graph)
-    assert same(turned(there, back), graph)
+    assert same(reordered(there, back), graph)
 
 
 @pytest.mark.parametrize("order", OTHERS)
