@@ -12,7 +12,7 @@ import pytest
 import torch
 from foreign import right_shift
 from oracle import ENGINES
-from shifted import Shifted
+from small_models import Shifted
 from torch import Tensor, nn
 
 import pixelfast

@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 import pixelfast
 from pixelfast.cli import main as cli
 from pixelfast.cli import models as cli_models
 from pixelfast.cli import train as cli_train
-from pixelfast.cli.conditions import labels_for
-from pixelfast.cli.models import Opened, parse_encode, parse_shape
 from pixelfast.files import checkpoint
 from pixelfast.models import GatedPixelCNN, PixelCNN
 from pixelfast.training.options import TrainOptions
@@ -179,31 +177,6 @@ def test_sample_at_another_size_and_with_conditions_from_a_file(folder: Path) ->
     assert "labels" not in found
     model, labels = checkpoint.load("small"), torch.tensor([1, 1, 0])
     np.testing.assert_array_equal(found["images"], pixelfast.sample(model, 3, shape=(1, 9, 4), seed=0, cond=labels))
-
-
-def test_labels_by_name_number_and_list() -> None:
-    opened = Opened("pets", nn.Identity(), None, None, 3, ("tabby cat", "dog", "Toad"), own=True)
-
-    def labels(text: str | None, n: int = 4) -> list[int]:
-        found = labels_for(opened, text, n)
-        assert found is not None
-        return found.tolist()
-
-    assert labels(None) == labels("all") == [0, 1, 2, 0]
-    assert labels("DOG") == [1, 1, 1, 1]
-    assert labels("tab, 2") == [0, 2, 0, 2]
-    for wrong in ("t", "3", "-1", "", "dog,"):
-        with pytest.raises(pixelfast.InvalidInput, match="classes are 0 tabby cat, 1 dog, 2 Toad"):
-            labels(wrong)
-    assert labels_for(replace(opened, labels=0, classes=()), None, 4) is None
-    with pytest.raises(pixelfast.InvalidInput, match="takes no label"):
-        labels_for(replace(opened, labels=0, classes=()), "0", 4)
-    stranger = replace(opened, labels=0, classes=(), own=False)
-    found = labels_for(stranger, "7,0", 3)
-    assert found is not None
-    assert found.tolist() == [7, 0, 7]
-    with pytest.raises(pixelfast.InvalidInput, match="is not known"):
-        labels_for(stranger, "all", 3)
 
 
 def test_a_model_of_ones_own_from_a_file_or_a_module(net: Path) -> None:
@@ -375,14 +348,6 @@ def test_mistakes_with_a_model_of_ones_own(
     net: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     assert message in refused(capsys, "check", *options)
-
-
-def test_parsing_of_encodings_and_shapes() -> None:
-    assert parse_encode("symmetric") == "symmetric"
-    assert parse_encode("0.5,-1") == (0.5, -1.0)
-    assert parse_shape("3,16,8") == parse_shape("3x16x8") == (3, 16, 8)
-    with pytest.raises(pixelfast.InvalidInput, match="three positive integers"):
-        parse_shape("0,16,8")
 
 
 def test_a_traceback_is_shown_on_request(folder: Path) -> None:
