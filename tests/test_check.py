@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -25,16 +27,18 @@ def seen_by_gradient(model: nn.Module, shape: tuple[int, int, int], row: int, co
 
 
 @pytest.mark.parametrize(
-    "model",
+    "made",
     [
-        PixelCNN((1, 13, 12), levels=4, features=8, blocks=1),
-        PixelCNN((3, 11, 10), levels=4, features=18, blocks=2, norm=True),
-        GatedPixelCNN((1, 11, 12), levels=4, features=8, layers=2),
-        GatedPixelCNN((3, 9, 9), levels=2, features=9, layers=1),
+        lambda: PixelCNN((1, 13, 12), levels=4, features=8, blocks=1),
+        lambda: PixelCNN((3, 11, 10), levels=4, features=18, blocks=2, norm=True),
+        lambda: GatedPixelCNN((1, 11, 12), levels=4, features=8, layers=2),
+        lambda: GatedPixelCNN((3, 9, 9), levels=2, features=9, layers=1),
     ],
     ids=["pixelcnn", "pixelcnn rgb", "gated", "gated rgb"],
 )
-def test_receptive_field_is_the_support_of_the_gradient(model: nn.Module) -> None:
+def test_receptive_field_is_the_support_of_the_gradient(made: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)  # of some weights, all features behind a pixel are dead
+    model = made()
     report = pixelfast.check(model)
     assert report.autoregressive
     assert report.field is not None
