@@ -18,6 +18,7 @@ from ..ir.program import Map, Op, Slot
 from .base import Demand, Marks, Needs
 from .evaluation import Evaluation
 from .lags import NEVER, lags_through
+from .live_leaves import known, live_leaves
 from .lowering_context import LoweringContext, continues, looked_at
 from .shared import Local
 from .times import Reach, Step, Times, latest, through
@@ -83,22 +84,32 @@ class Pointwise(Local):
 
     def times(self, graph: Graph, times: Sequence[Times]) -> Times:
         reaches = []
-        for edge in self.edges:
+        for edge, live in self._live(graph):
             classes = np.broadcast_to(times[edge.source].classes[edge.channels], (self.features,))
-            reaches += [Reach(edge, int(number), classes == number) for number in np.unique(classes)]
+            for mask, members in _by_mask(live, self.features):
+                numbers = np.unique(classes[members])
+                reaches += [Reach(edge, int(number), (classes == number) & members, mask) for number in numbers]
         return through(self, reaches, times)
 
     def cause(self, graph: Graph, times: Sequence[Times], element: Step, limit: int) -> Step:
         _, feature, row, col = element
-        channels = [edge.channels[feature : feature + 1] if len(edge.channels) > 1 else edge.channels for edge in self.edges]
-        return latest(self.edges, channels, times, row, col, limit)
+        at = (feature, row - self.domain.row0, col - self.domain.col0)
+        edges = [edge for edge, live in self._live(graph) if _at(live, at)]
+        channels = [edge.channels[feature : feature + 1] if len(edge.channels) > 1 else edge.channels for edge in edges]
+        return latest(edges, channels, times, row, col, limit)
 
     def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
-        some = np.asarray(marks.any(0, keepdims=True))
-        return [
-            Marks(edge, marks if len(edge.channels) == len(marks) else some, self.domain.row0, self.domain.col0)
-            for edge in self.edges
-        ]
+        found = []
+        for edge, live in self._live(graph):
+            read = marks & live
+            some = read if len(edge.channels) == len(read) else np.asarray(read.any(0, keepdims=True))
+            found.append(Marks(edge, some, self.domain.row0, self.domain.col0))
+        return found
+
+    def _live(self, graph: Graph) -> list[tuple[Edge, np.ndarray]]:
+        """Each edge, and where it counts: bool, broadcast to (F, rows, cols)."""
+        live = live_leaves(self.leaves, self.ops, graph.fields, self.domain)
+        return [(self.edges[leaf.edge], live[i]) for i, leaf in enumerate(self.leaves) if isinstance(leaf, Read)]
 
     def needs(self, kept: np.ndarray, domain: Rect) -> Needs:
         channels = [edge.channels[kept] if len(edge.channels) > 1 else edge.channels for edge in self.edges]
@@ -118,27 +129,21 @@ class Pointwise(Local):
         return replace(self, features=int(kept.sum()), domain=domain, edges=there, leaves=leaves)
 
     def reads(self, graph: Graph, read: np.ndarray) -> Sequence[Marks]:
-        numbers = [(i, self.edges[leaf.edge]) for i, leaf in enumerate(self.leaves) if isinstance(leaf, Read)]
+        numbers = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, Read)]
         return [
-            Marks(edge, np.where(self._factor(graph, i) != 0, read, False), self.domain.row0, self.domain.col0)
-            for i, edge in numbers
+            Marks(edge, read & (live & self._multiplied(graph, i)).any(0), self.domain.row0, self.domain.col0)
+            for i, (edge, live) in zip(numbers, self._live(graph), strict=True)
         ]
 
-    def _factor(self, graph: Graph, leaf: int) -> np.ndarray:
-        """The largest size of the known number that a leaf is first multiplied or chosen by, at each element."""
+    def _multiplied(self, graph: Graph, leaf: int) -> np.ndarray:
+        """Where the known number that a leaf is first multiplied by is not 0, broadcast to (F, rows, cols)."""
         users = [op for op in self.ops if leaf in op.args]
-        if len(users) == 1 and (users[0].name == "mul" or (users[0].name == "where" and users[0].args[1] == leaf)):
-            known = users[0].args[:1] if users[0].name == "where" else users[0].args
-            others = [arg for arg in known if arg != leaf and arg < len(self.leaves)]
-            factor = self.leaves[others[0]] if others else None
-            spec = graph.fields[factor.field] if isinstance(factor, FieldEdge) else None
-            if isinstance(factor, FieldEdge) and spec is not None and spec.value is not None:
-                sizes = np.abs(spec.value[0, :, :, factor.channels]).max(0)  # (rows or 1, cols or 1)
-                row, col = self.domain.row0 - spec.row0, self.domain.col0 - spec.col0
-                rows, cols = self.domain.size
-                sizes = sizes if len(sizes) == 1 else sizes[row : row + rows]
-                return np.asarray(sizes if sizes.shape[1] == 1 else sizes[:, col : col + cols])
-        return np.ones((1, 1))
+        if len(users) == 1 and users[0].name == "mul":
+            others = [self.leaves[arg] for arg in users[0].args if arg != leaf and arg < len(self.leaves)]
+            factor = known(others[0], graph.fields, self.domain) if others else None
+            if factor is not None:
+                return np.asarray(factor != 0)
+        return np.ones((1, 1, 1), dtype=bool)
 
     def lags(self, channels: int, lags: Sequence[np.ndarray]) -> np.ndarray:
         lag = np.full(self.features, NEVER, dtype=np.int64)
@@ -180,6 +185,18 @@ def _apart(operands: Sequence[Operand]) -> tuple[tuple[Edge, ...], tuple[Leaf, .
         else:
             leaves.append(operand)
     return tuple(edges), tuple(leaves)
+
+
+def _by_mask(live: np.ndarray, features: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The different masks (rows, cols) of `live` (F or 1, rows, cols), and the features (F,) that each belongs to."""
+    patterns, pattern = np.unique(live, axis=0, return_inverse=True)
+    members = np.broadcast_to(pattern.reshape(-1), (features,))
+    return [(mask, members == number) for number, mask in enumerate(patterns)]
+
+
+def _at(live: np.ndarray, element: tuple[int, int, int]) -> bool:
+    """One element of an array that is broadcast to (F, rows, cols)."""
+    return bool(live[tuple(min(i, size - 1) for i, size in zip(element, live.shape, strict=True))])
 
 
 def _places(at: LoweringContext, operand: Operand, features: np.ndarray) -> np.ndarray | None:

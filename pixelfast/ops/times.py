@@ -36,11 +36,16 @@ class Times:
 
 
 class Reach(NamedTuple):
-    """One class of an edge's source, and which features of the reader depend on it: bool (F,)."""
+    """One class of an edge's source, and which features of the reader depend on it, bool (F,), at which of its elements.
+
+    Attributes:
+        mask: bool, broadcast to (rows, cols); None: at all of them.
+    """
 
     edge: Edge
     number: int
     features: np.ndarray
+    mask: np.ndarray | None = None
 
 
 def through(node: Node, reaches: Sequence[Reach], times: Sequence[Times]) -> Times:
@@ -55,6 +60,7 @@ def through(node: Node, reaches: Sequence[Reach], times: Sequence[Times]) -> Tim
         users = np.flatnonzero(patterns[:, i])
         if len(users):
             seen = window(times[reach.edge.source], reach.number, reach.edge, domain)
+            seen = seen if reach.mask is None else np.where(reach.mask, seen, -1)
             maps[users] = np.maximum(maps[users], seen)
     if not node.lattice.everywhere:
         maps[:, ~elements(node)] = -1
