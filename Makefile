@@ -61,8 +61,9 @@ fuzz-files: $(STAMP)
 	PIXELFAST_FUZZ_FILES=$(FUZZ_FILES) $(BIN)/python -m pytest tests/files/test_mutated_files.py
 
 # A package of its own, so that the fast build stays. pytest by its own name: by `python -m` it would import the one here.
+# Objects of the fast build, which setuptools would take for its own, go first.
 build/asan/.installed build/tsan/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
-	rm -rf $(@D)
+	rm -rf $(@D) build/lib* build/temp*
 	PIXELFAST_SANITIZE=$(if $(findstring asan,$@),address$(comma)undefined,thread) $(BIN)/python -m pip install \
 		--disable-pip-version-check --no-deps --target $(@D) .
 	ls $(@D)/pixelfast/_cpu.*
@@ -87,7 +88,7 @@ fuzz-programs-tsan: build/tsan/.installed
 	$(WITH_TSAN) $(BIN)/python tests/helpers/fuzz_programs.py --shared --cases $$(($(PROGRAM_CASES) / 10)) --limit 300
 
 build/emulated/.installed: $(STAMP) $(NATIVE) $(PACKAGE)
-	rm -rf $(@D)
+	rm -rf $(@D) build/lib* build/temp*
 	PIXELFAST_EMULATE=$(SIMDE) $(BIN)/python -m pip install --disable-pip-version-check --no-deps --target $(@D) .
 	ls $(@D)/pixelfast/_cpu.*
 	@touch $@
