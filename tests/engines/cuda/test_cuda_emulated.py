@@ -12,7 +12,7 @@ import torch
 from emulated_cuda import NO_FAILURE, ORDERS, Emulated, Refused, Shape, emulate, missing
 from native import close
 from oracle import Traced, trace
-from programs import Builder, normal, probe, recurrent, request, swept
+from programs import Builder, normal, probe, recurrent, request, swept, with_body
 from tolerances import INSTRUCTION, LOG_PROB, PROGRAM
 
 from pixelfast.engines.base import Request
@@ -183,7 +183,7 @@ def test_programs_of_other_kinds_are_refused_on_both_sides(tmp_path: Path) -> No
     plain = Instruction(Slot(0, 0, 4), Map((Slot(1, 0, 4),), ()), image, "blocks.3")
     strided, fields = probe([x], [plain, replace(plain, lattice=contract.Lattice(2, 0, 1, 0))], 4)
     recurrence, call = swept(rng, *SMALL, 1)
-    long, _ = probe([x], [replace(plain, ops=tuple(Op("neg", (i,)) for i in range(MOST_VALUES)))], 4)
+    long, _ = probe([x], [with_body(plain, ops=tuple(Op("neg", (i,)) for i in range(MOST_VALUES)))], 4)
     for program, given, native, named in (
         (strided, request(strided, rng, 2, fields=fields), "a strided map", "blocks.3 is computed for some rows"),
         (recurrence, call, "a recurrence along a row", "is a recurrence along a row"),
