@@ -29,6 +29,7 @@ from pixelfast.cli.conditions import held_out
 from pixelfast.engines.cpu import usable_threads
 from pixelfast.files import checkpoint
 from pixelfast.pictures import Drawing, grid
+from speed.measure import timed as once
 from speed.results import Times
 from speed.surroundings import BUSY, conditions, processors_in_use
 from speed.texts import duration
@@ -190,12 +191,7 @@ def described(times: Times) -> str:
 
 def timed(call: Callable[[], object], runs: int) -> Times:
     """Seconds that `call` takes, `runs` times."""
-    found = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - begin)
-    return Times(tuple(found))
+    return Times(tuple(once(call)[1] for _ in range(runs)))
 
 
 def write_csv(path: Path, facts: dict[str, str], lines: Sequence[Line]) -> None:

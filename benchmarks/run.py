@@ -6,7 +6,7 @@
 For each model and each number of images it measures the usual loop (some steps of it; the rest is extrapolated and marked ~),
 every engine of the package, NetKet where it has the same network, and one eager forward of the module over the same images, as
 PyTorch comes and tuned. A row whose images fail verification shows no speed, and the exit code is 1. The report goes to the
-terminal and, as Markdown, JSON and pictures, to a folder. See benchmarks/README.md for what each column means.
+terminal and, as Markdown, JSON and pictures, to a folder, and says what each column means.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 from gpu.worker import VERIFIED
 from pixelfast.engines.cpu import usable_threads
 from speed import baseline, machine, measure, models, processes, report, rows, sweeps
+from speed.arguments import counts_of, names_of, positive
 from speed.job import Job
 from speed.results import Cell, Run, run_from, to_json
 from speed.surroundings import BUSY
@@ -123,20 +124,6 @@ def arguments() -> argparse.ArgumentParser:
         help="how times grow with the number and the size of images; default: short, with --quick none",
     )
     return parser
-
-
-def names_of(text: str) -> list[str]:
-    return [name for name in re.split(r"[,\s]+", text) if name]
-
-
-def counts_of(text: str) -> tuple[int, ...]:
-    return tuple(sorted({positive(part) for part in names_of(text)}))
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
-    return int(text)
 
 
 def common_job(args: argparse.Namespace) -> Job:

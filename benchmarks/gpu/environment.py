@@ -6,7 +6,6 @@ import importlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +14,7 @@ if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, b
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from gpu.records import emit
+from speed.surroundings import commit, output, processor
 
 PACKAGES = {
     "torch": "without it, nothing runs",
@@ -28,22 +28,6 @@ PACKAGES = {
     "pytest-xdist": "without it, tests run one after another",
 }
 """What the check uses, and what becomes of it without."""
-
-
-def output(*command: str) -> str | None:
-    """What a command prints; None: there is none such, or it fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def device() -> tuple[str | None, str]:
@@ -75,8 +59,8 @@ def main() -> int:
         said = output(tool, "--version") if found else None
         value = None if said is None else f"{said.splitlines()[-1 if tool == 'nvcc' else 0]}, {found}"
         emit("fact", name=tool, value=value, **({} if value else {"note": f"missing: {without}"}))
-    commit = output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
-    emit("fact", name="commit", value=commit or os.environ.get("COMMIT"))
+    known = commit()
+    emit("fact", name="commit", value=os.environ.get("COMMIT") if known == "unknown" else known)
     query = "--query-gpu=name,driver_version,clocks.sm,clocks.mem"
     emit("fact", name="nvidia-smi", value=output("nvidia-smi", query, "--format=csv,noheader"))
     value, reason = device()

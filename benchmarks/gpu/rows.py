@@ -27,18 +27,21 @@ from pixelfast.engines.naive import NaiveEngine
 from pixelfast.engines.triton.engine import TritonEngine
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.pipeline import Compiled, evaluate_fields
-from pixelfast.verify import compare, relative_error
+from pixelfast.verify import compare
 from speed import rows as row_names
 from speed.engine_rows import PART_IMAGES, PART_ROWS, SEED
-from speed.job import Job, short
-from speed.loop_rows import PLAIN_STEPS, Loop, Loops
+from speed.job import Job
+from speed.loop_rows import Loops
 from speed.measure import tf32, wait
 from speed.models import Model
 from speed.results import Gate
-from speed.usual_loop import CPU, UsualLoop
+from speed.texts import short
+from speed.usual_loop import UsualLoop
 
 SAME_LOGITS = 1e-2
 """How far a loop's logits may lie from the plain one's, over their standard deviation: PyTorch's convolutions may use TF32."""
+GRAPH_STEPS = 6
+"""Steps of the captured loop that are timed together: of each channel twice."""
 
 
 @dataclass
@@ -238,40 +241,17 @@ class GraphLoop:
         return (time.perf_counter() - begin) / steps * height * width * channels
 
 
-GRAPH_STEPS = 6
-"""Steps of the captured loop that are timed together: of each channel twice."""
-
-
 @dataclass
 class GpuLoops(Loops):
-    """The forms of the usual loop on a device."""
-
-    device: torch.device = CPU
+    """The forms of the usual loop on a device, that of CUDA graphs among them."""
 
     @staticmethod
     def of(job: Job, traced: Traced, batch: int, images: int) -> GpuLoops:
         layout = traced.compiled.analysis.layout
-        return GpuLoops(job, traced.entry, traced.module, traced.head, batch, images, layout, device=traced.device)
+        return GpuLoops(job, traced.entry, traced.module, traced.head, batch, images, layout, traced.device, SAME_LOGITS)
 
-    def loop(self, forward: Any, crop: bool = False) -> UsualLoop:
-        assert self.layout is not None
-        noises = noise.uniforms(0, 0, self.batch, self.job.shape)
-        return UsualLoop(forward, self.head, self.layout, self.conditions.to(self.device), noises, crop, self.device)
-
-    def form(self, name: str) -> Loop:
-        scale = self.images / self.batch
-        if name == "naive":
-            return Loop(name, self.plain, PLAIN_STEPS, scale, Gate(True))
-        begin = time.perf_counter()
-        compiled = name == "naive-compiled"
-        other: Any = self.loop(torch.compile(self.module, dynamic=False)) if compiled else GraphLoop(self.loop(self.module))
-        found = other.parameters(*self.middle)
-        wait(self.device)
-        took = time.perf_counter() - begin
-        error = relative_error(found.float().cpu(), self.expected.float().cpu())
-        if not error <= SAME_LOGITS:
-            raise ValueError(f"its logits differ from the module's by {error:.1e} of their standard deviation")
-        return Loop(name, other, PLAIN_STEPS if compiled else GRAPH_STEPS, scale, Gate(True, parameter_error=error), took)
+    def other(self, name: str) -> tuple[Any, int]:
+        return (GraphLoop(self.loop(self.module)), GRAPH_STEPS) if name == "naive-graph" else super().other(name)
 
 
 def drawing(name: str, traced: Traced, images: int) -> EngineDrawing | InterpretedDrawing:

@@ -13,6 +13,8 @@ if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, b
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from gpu.records import emit, without_gpu
+from speed.results import Cell, run_from
+from speed.texts import duration, significant, size
 
 AIMS = {
     "a": "13 ms by graphs, 4 ms by clusters", "b": "210 ms by graphs, 85 ms persistent, 50 ms by clusters", "c": "75 ms",
@@ -22,10 +24,8 @@ AIMS = {
 AIMING = ("triton", "triton-fp16", "cuda")
 
 
-def rows_of(cells: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """Each row of `results.Cell`s on one line."""
-    from speed.texts import duration, significant, size
-
+def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
+    """Each row of the cells, and the forward, on one line."""
     for cell in cells:
         for row in cell.rows:
             found: dict[str, Any] = {"model": cell.model, "n": cell.images, "row": row.name, "status": row.status}
@@ -68,9 +68,8 @@ def main() -> int:
     if without_gpu():
         return 0
     import run
-    from speed.results import run_from
 
-    def tell(cells: Sequence[Any]) -> None:
+    def tell(cells: Sequence[Cell]) -> None:
         for row in rows_of(cells):
             emit("speed", **row)
 

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from gpu.records import emit, without_gpu
 from pixelfast.models import GatedPixelCNN, fuse_gates
 from pixelfast.models.gated import GatedLayer
+from speed.measure import wait
 
 RUNS, WARM = 7, 3
 PRECISIONS: dict[str, tuple[torch.dtype | None, bool]] = {
@@ -99,12 +100,10 @@ def error(found: list[Tensor], expected: list[Tensor]) -> float:
 def seconds(model: nn.Module, step: Step, device: str) -> float:
     times = []
     for run in range(WARM + RUNS):
-        if device == "cuda":
-            torch.cuda.synchronize()
+        wait(torch.device(device))
         begin = time.perf_counter()
         once(model, step)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        wait(torch.device(device))
         if run >= WARM:
             times.append(time.perf_counter() - begin)
     return statistics.median(times)

@@ -7,7 +7,6 @@ of few rows through the engine: the kernels are the same as those of whole image
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import subprocess
 import sys
@@ -54,7 +53,8 @@ def one(name: str, images: int, precision: str, arrangement: str) -> None:
 def cases(models: list[str], precisions: tuple[str, ...]) -> list[tuple[str, str, str, str]]:
     """Model, images, precision, and what the engine is told to do instead of choosing; what is wanted first comes first."""
     chosen = [(m, str(n), p, "") for n in IMAGES for m in models for p in precisions]
-    row_names = importlib.import_module("speed.rows")
+    from speed import rows as row_names
+
     first = len(models) * len(precisions)
     told = [(row_names.ENGINES[row][1], name) for row, name in row_names.ARRANGED.values()]
     both = [(m, str(IMAGES[0]), p, name) for m in models[:2] for p, name in told]

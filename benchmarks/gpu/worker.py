@@ -22,32 +22,20 @@ import pixelfast
 from gpu.rows import EngineDrawing, GpuLoops, InterpretedDrawing, Traced, drawing, explained
 from pixelfast.inputs.conditions import Conditions
 from speed import rows as row_names
-from speed.engine_rows import SEED
-from speed.job import Job, say, short
+from speed.job import Job, say
 from speed.loop_rows import STEP_SECONDS
-from speed.measure import turns, wait
+from speed.measure import turns
 from speed.models import MODELS
 from speed.processes import Saved, serve
 from speed.results import Cell, Forward, Gate, Row, withhold
-from speed.yardsticks import EagerForward, Tried, fastest
+from speed.texts import short
+from speed.yardsticks import EagerForward, Tried, any_images, fastest
 
 VERIFIED = 16
 """Images of a row that are compared with the module, at most: what the comparison takes is spent on the processor."""
 
 LAST = ("cuda",)
 """Measured when all else is: its blocks wait for each other, and what hangs takes with it whatever comes after."""
-
-
-class GpuForward(EagerForward):
-    """One forward over all images on a device, until it is finished."""
-
-    def __call__(self) -> None:
-        super().__call__()
-        wait(self.inputs.device)
-
-    def first(self, batch: int) -> None:
-        super().first(batch)
-        wait(self.inputs.device)
 
 
 class GpuWorker:
@@ -109,12 +97,10 @@ class GpuWorker:
     def forward(self, images: int) -> Forward | None:
         """One eager forward over all images, in the batch that is fastest; None: the module does not run here."""
         say(f"n = {images}: one forward")
-        generator = torch.Generator().manual_seed(SEED)
-        values = torch.randint(self.traced.head.levels, (images, *self.job.shape), generator=generator)
-        inputs = self.traced.head.encode_images(values).to(self.device)
+        inputs = any_images(self.traced.head, images, self.job.shape).to(self.device)
         conditions = Conditions.parse(self.entry.cond(images)).to(self.device)
         try:
-            forward = GpuForward(self.traced.module, inputs, conditions)
+            forward = EagerForward(self.traced.module, inputs, conditions)
             forward.choose_batch(self.tried)
             times, _ = turns({"forward": forward}, self.job.runs, budget=self.job.budget)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Lets the micro-benchmarks import what the report uses."""
+"""The option of the micro-benchmarks."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from speed.results import Cell, Row, Run, Times
 from speed.surroundings import BUSY
-from speed.texts import duration
+from speed.texts import aligned, duration
 
 Verdict = Literal["faster", "slower", "same"]
 
@@ -114,9 +114,7 @@ def text(before: Run, now: Run) -> str:
     lines += [f"  BEWARE: {warning}" for warning in warnings(before, now)]
     if not changes:
         return "\n".join([*lines, "  no row was measured in both runs"])
-    rows = table(changes)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += aligned(table(changes))
     moved = {verdict: sum(change.verdict == verdict for change in changes) for verdict in ("faster", "slower", "same")}
     lines.append(f"  {moved['faster']} faster, {moved['slower']} slower, {moved['same']} within the spread of both runs")
     return "\n".join([*lines, *(f"  GONE: {line}" for line in missing(before, now))])

@@ -15,11 +15,12 @@ import pixelfast
 from pixelfast.distributions.base import Head
 from pixelfast.trace.output import OutputLayout
 from speed import rows as row_names
-from speed.job import Job, say, short
+from speed.job import Job, say
 from speed.measure import Memory, peak_memory
 from speed.models import Model
 from speed.results import Gate, Row, withhold
 from speed.roofline import traffic
+from speed.texts import short
 
 SEED = 0
 PART_ROWS = 2

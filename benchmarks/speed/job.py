@@ -63,8 +63,3 @@ class Job:
 def say(line: str) -> None:
     """Progress, for who waits, and for who wants to know what takes so long."""
     print(f"  [{time.perf_counter() - BEGAN:4.0f} s] {line}", file=sys.stderr, flush=True)
-
-
-def short(error: Exception) -> str:
-    """An error on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

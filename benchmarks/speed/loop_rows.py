@@ -16,10 +16,12 @@ from pixelfast.precision import PRECISIONS
 from pixelfast.trace.output import OutputLayout, candidates
 from pixelfast.verify import relative_error
 from speed import rows as row_names
-from speed.job import Job, say, short
+from speed.job import Job, say
+from speed.measure import wait
 from speed.models import Model
 from speed.results import Gate, Row, Times
-from speed.usual_loop import UsualLoop
+from speed.texts import short
+from speed.usual_loop import CPU, UsualLoop
 
 STEP_SECONDS = 2.0
 """A step goes over as many images as suit the forward best, but takes no longer, or measuring would take minutes."""
@@ -52,6 +54,8 @@ class Loops:
     Attributes:
         batch: images that go through the module at once.
         layout: where the parameters stand in the module's output; None: what fits the shape of the output.
+        device: where the module is.
+        close: how far a form's logits may lie from the plain one's, over their standard deviation.
         refused: forms that this module does not allow.
     """
 
@@ -62,6 +66,8 @@ class Loops:
     batch: int
     images: int
     layout: OutputLayout | None
+    device: torch.device = CPU
+    close: float = PRECISIONS["fp32"].tolerance
     refused: dict[str, Row] = field(default_factory=dict)
 
     def prepare(self) -> dict[str, Loop]:
@@ -88,23 +94,28 @@ class Loops:
     def loop(self, forward: Any, crop: bool = False) -> UsualLoop:
         assert self.layout is not None
         noises = noise.uniforms(0, 0, self.batch, self.job.shape)
-        return UsualLoop(forward, self.head, self.layout, self.conditions, noises, crop)
+        return UsualLoop(forward, self.head, self.layout, self.conditions.to(self.device), noises, crop, self.device)
 
     def form(self, name: str) -> Loop:
         """One form, compared with the plain one."""
-        scale, crop = self.images / self.batch, name == "naive-cropped"
-        steps = self.job.steps if crop else PLAIN_STEPS
+        scale = self.images / self.batch
         if name == "naive":
-            return Loop(name, self.plain, steps, scale, Gate(True))
-        other = self.loop(torch.compile(self.module, dynamic=False) if name == "naive-compiled" else self.module, crop)
+            return Loop(name, self.plain, PLAIN_STEPS, scale, Gate(True))
         begin = time.perf_counter()
+        other, steps = self.other(name)
         found = other.parameters(*self.middle)
+        wait(self.device)
         took = time.perf_counter() - begin
-        error = relative_error(found, self.expected)
-        if error > PRECISIONS["fp32"].tolerance:
+        error = relative_error(found.float().cpu(), self.expected.float().cpu())
+        if not error <= self.close:
             raise ValueError(f"its logits differ from the module's by {error:.1e} of their standard deviation")
-        gate = Gate(True, parameter_error=error)
-        return Loop(name, other, steps, scale, gate, None if crop else took)
+        return Loop(name, other, steps, scale, Gate(True, parameter_error=error), None if name == "naive-cropped" else took)
+
+    def other(self, name: str) -> tuple[Any, int]:
+        """A form that is not the plain one, and how many of its steps are timed."""
+        if name == "naive-cropped":
+            return self.loop(self.module, crop=True), self.job.steps
+        return self.loop(torch.compile(self.module, dynamic=False)), PLAIN_STEPS
 
     def guessed_layout(self) -> OutputLayout:
         with torch.no_grad():

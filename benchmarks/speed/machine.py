@@ -129,35 +129,35 @@ def gpu_facts(threads: int) -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     gpu = f"{properties.name}, {properties.multi_processor_count} multiprocessors, {properties.total_memory / 2**30:.0f} GiB"
     triton = find_spec("triton") and version("triton")
-    busy = processors_in_use()
     return {
-        **conditions(threads),
+        **_host_facts(threads),
         "processor": properties.name,
         "gpu": f"{gpu}, compute capability {properties.major}.{properties.minor}; CUDA {torch.version.cuda}, Triton {triton}",
-        "threads": threads,
-        "instruction_set": cpu.native().isas()[0] if cpu.available() is None else "not built",
-        "torch_capability": torch.backends.cpu.get_cpu_capability(),
         "peak_flops": None,
         "bandwidth": {},
         "peak_note": "the processor's is not measured beside a GPU",
-        "busy_processors": None if math.isnan(busy) else busy,
     }
 
 
 def facts(threads: int) -> dict[str, Any]:
     """Everything about the machine that belongs beside a number; JSON."""
     native = compiled()
-    built = cpu.available() is None
-    busy = processors_in_use()
     return {
-        **conditions(threads),
+        **_host_facts(threads),
         "processor": processor(),
-        "threads": threads,
-        "instruction_set": (os.environ.get("PIXELFAST_ISA") or cpu.native().isas()[0]) if built else "not built",
-        "torch_capability": torch.backends.cpu.get_cpu_capability(),
         "caches": cache_sizes(),
         "peak_flops": fma_peak(threads, 4 * PEAK_SECONDS),
         "bandwidth": bandwidths(threads),
         "peak_note": native if isinstance(native, str) else "",
+    }
+
+
+def _host_facts(threads: int) -> dict[str, Any]:
+    busy, built = processors_in_use(), cpu.available() is None
+    return {
+        **conditions(threads),
+        "threads": threads,
+        "instruction_set": (os.environ.get("PIXELFAST_ISA") or cpu.native().isas()[0]) if built else "not built",
+        "torch_capability": torch.backends.cpu.get_cpu_capability(),
         "busy_processors": None if math.isnan(busy) else busy,
     }

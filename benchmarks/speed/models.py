@@ -1,6 +1,7 @@
 """What is measured: models of every kind that the package has, at published sizes, and models in other people's idioms.
 
-A new family is one entry of `MODELS`. Weights are random where there is no shipped checkpoint: how fast a model is sampled does
+Imports of the package are those of its public interface, since `contender.py` builds the models with earlier checkouts, too. A
+new family is one entry of `MODELS`. Weights are random where there is no shipped checkpoint: how fast a model is sampled does
 not depend on them.
 """
 
@@ -15,8 +16,7 @@ import torch
 from torch import nn
 
 import pixelfast
-from pixelfast import Bernoulli, Categorical
-from pixelfast.distributions.base import Head
+from pixelfast import Bernoulli, Categorical, Head
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNAutoencoder, PixelCNNpp, PixelRNN, PixelSNAIL
 from speed.borrowed import BinaryResidual, CodePrior, DilatedGated, LatticeNet, PlainStack
 

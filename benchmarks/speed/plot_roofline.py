@@ -19,41 +19,38 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
 
 def roofline(run: Run) -> Figure | None:
     """Operations per second against operations per byte, below what the machine can do."""
-    points = [
-        (cell, row)
-        for cell in published(run)
-        for row in cell.rows
-        if row.times is not None and row.flops and row.traffic and row.name == "cpu" and not cell.sweep
+    cells = [(cell, cell.row("cpu")) for cell in published(run) if not cell.sweep]
+    points = [  # operations per byte and per second
+        (cell, row.flops / row.traffic, row.flops / row.times.median)
+        for cell, row in cells
+        if row is not None and row.times is not None and row.flops and row.traffic
     ]
-    peaks = [peak for _, row in points for peak in row.peaks]
+    peaks = [peak for _, row in cells if row is not None for peak in row.peaks]
     if not points or not peaks:
         return None
     peak, rates = statistics.median(peaks), run.facts["bandwidth"]
     figure, axes = pyplot.subplots(figsize=(8.4, 5.6), layout="constrained")
-    intensities = [row.flops / row.traffic for _, row in points if row.flops and row.traffic]
-    low = min([*intensities, *(peak / rate for rate in rates.values())]) / 3
-    high = max([*intensities, *(peak / rate for rate in rates.values())]) * 3
-    shown = list(dict.fromkeys(cell.model for cell, _ in points))
-    for cell, row in points:
-        assert row.flops
-        assert row.traffic
-        assert row.times
-        colour = pyplot.get_cmap("cividis")(shown.index(cell.model) / max(1, len(shown) - 1))
-        marker = MARKERS[shown.index(cell.model) % len(MARKERS)]
-        at = row.flops / row.traffic, row.flops / row.times.median / 1e9
-        axes.scatter(*at, s=marker_size(cell.images), color=colour, marker=marker, edgecolor="black", linewidth=0.6, zorder=3)
-    for model in shown:
-        colour = pyplot.get_cmap("cividis")(shown.index(model) / max(1, len(shown) - 1))
-        marker = MARKERS[shown.index(model) % len(MARKERS)]
+    ends = [*(intensity for _, intensity, _ in points), *(peak / rate for rate in rates.values())]
+    low, high = min(ends) / 3, max(ends) * 3
+    shown = list(dict.fromkeys(cell.model for cell, *_ in points))
+    looks = {
+        model: (pyplot.get_cmap("cividis")(place / max(1, len(shown) - 1)), MARKERS[place % len(MARKERS)])
+        for place, model in enumerate(shown)
+    }
+    for cell, intensity, reached in points:
+        colour, marker = looks[cell.model]
+        size = marker_size(cell.images)
+        axes.scatter(intensity, reached / 1e9, size, color=colour, marker=marker, edgecolor="black", linewidth=0.6, zorder=3)
+    for model, (colour, marker) in looks.items():
         axes.plot([], [], marker, color=colour, markeredgecolor="black", label=model)
     axes.set_xscale("log")
     axes.set_yscale("log")
     plain_log(axes.xaxis)
     plain_log(axes.yaxis, between=True)
     axes.set_xlim(low, high)
-    reached = [row.flops / row.times.median for _, row in points if row.flops and row.times]
-    bottom = min(*reached, peak / 10) / 1.5
-    axes.set_ylim(bottom / 1e9, max(*reached, peak) / 1e9 * 1.5)
+    rows = [reached for _, _, reached in points]
+    bottom = min(*rows, peak / 10) / 1.5
+    axes.set_ylim(bottom / 1e9, max(*rows, peak) / 1e9 * 1.5)
     roofs(axes, peak, rates, (low, high), bottom)
     axes.set_xlabel("arithmetic intensity: operations for each byte between registers and caches (logarithmic)")
     axes.set_ylabel("GFLOP/s, float32 (logarithmic)")

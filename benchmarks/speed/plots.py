@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from speed.plot_roofline import roofline
 from speed.plot_style import COLUMNS, DPI, FORWARD, STYLES, finish, grid, only_ticks, plain_log, style, time_tick
-from speed.results import Cell, Row, Run
+from speed.results import Cell, Row, Run, Times
 from speed.rows import ROWS
 from speed.sweeps import SIZED, TOGETHER, by_images, by_size, pixels, published
 from speed.texts import significant
@@ -76,7 +76,7 @@ def time_by_images(run: Run) -> Figure | None:
         return None
     figure, panels = grid(len(groups))
     for axes, group in zip(panels, groups, strict=True):
-        lines(axes, group, [cell.images for cell in group], per_image=True)
+        lines(axes, group, [cell.images for cell in group])
         axes.set_title(f"{group[0].model}, {shape_text(group[0])}", fontsize=10)
         only_ticks(axes, {cell.images: f"{cell.images:,}" for cell in group})
     for place, axes in enumerate(panels):
@@ -95,7 +95,7 @@ def time_by_size(run: Run) -> Figure | None:
     if not cells:
         return None
     figure, axes = pyplot.subplots(figsize=(8.4, 5.4), layout="constrained")
-    lines(axes, cells, [pixels(cell) for cell in cells], per_image=True)
+    lines(axes, cells, [pixels(cell) for cell in cells])
     only_ticks(axes, {pixels(cell): f"{cell.shape[1]}×{cell.shape[2]}" for cell in cells})
     proportional(axes, cells)
     axes.set_xlabel("size of the image in pixels (logarithmic)")
@@ -105,23 +105,17 @@ def time_by_size(run: Run) -> Figure | None:
     return figure
 
 
-def lines(axes: Axes, cells: Sequence[Cell], along: Sequence[float], per_image: bool) -> None:
-    """One line for each row over the cells, with the range of the runs, and one for the forward."""
+def lines(axes: Axes, cells: Sequence[Cell], along: Sequence[float]) -> None:
+    """The time of one image: a line for each row over the cells, with the range of the runs, and one for the forward."""
     for name in names_in(cells):
-        found = [
-            (x, row.times, cell.images) for x, cell in zip(along, cells, strict=True) if (row := cell.row(name)) and row.times
-        ]
-        if not found:
-            continue
+        timed = [(x, cell.row(name), cell.images) for x, cell in zip(along, cells, strict=True)]
+        found = [(x, Times(tuple(t / n for t in row.times.runs))) for x, row, n in timed if row and row.times]
         colour, marker, _ = style(name)
-        scale = [1 / n if per_image else 1.0 for _, _, n in found]
-        middle = [times.median * s for (_, times, _), s in zip(found, scale, strict=True)]
-        below = [(times.median - times.least) * s for (_, times, _), s in zip(found, scale, strict=True)]
-        upper = [(times.most - times.median) * s for (_, times, _), s in zip(found, scale, strict=True)]
-        xs = [x for x, _, _ in found]
-        axes.errorbar(xs, middle, (below, upper), color=colour, marker=marker, markersize=6, linewidth=1.5, capsize=2)
+        xs, middle = [x for x, _ in found], [times.median for _, times in found]
+        ranges = [times.median - times.least for _, times in found], [times.most - times.median for _, times in found]
+        axes.errorbar(xs, middle, ranges, color=colour, marker=marker, markersize=6, linewidth=1.5, capsize=2)
     forwards = [(x, cell.tuned or cell.forward, cell.images) for x, cell in zip(along, cells, strict=True)]
-    points = [(x, f.times.median / (n if per_image else 1)) for x, f, n in forwards if f is not None]
+    points = [(x, forward.times.median / n) for x, forward, n in forwards if forward is not None]
     if points:
         axes.plot(*zip(*points, strict=True), color=FORWARD[0], marker=".", linestyle="--", linewidth=1.5)
     axes.set_xscale("log")

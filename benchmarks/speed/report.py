@@ -9,7 +9,7 @@ from speed import baseline, sweeps, targets
 from speed.models import MODELS
 from speed.results import Cell, Forward, Row, Run
 from speed.rows import ROWS, USUAL
-from speed.texts import duration, significant, size
+from speed.texts import aligned, duration, markdown_table, significant, size
 
 COLUMNS = (
     "row", "time", "spread", "runs", "images/s", "speed-up", "R", "R tuned", "of peak", "memory", "compile", "error",
@@ -127,12 +127,7 @@ def cell_text(cell: Cell) -> str:
     lines = ["", cell_title(cell), f"  {forward_text(cell)}" if cell.forward else "  (a process of its own)"]
     rows = table(cell)
     told = [(row[0], row[1]) for row in rows if row[1].startswith(("FAILED", "SKIPPED"))]
-    rows = [(row[0], row[1].split(":")[0], *row[2:]) for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    used = [i for i in range(len(COLUMNS)) if any(row[i] for row in rows[1:])]
-    for row in rows:
-        texts = [row[i].ljust(widths[i]) if i == 0 else row[i].rjust(widths[i]) for i in used]
-        lines.append("  " + "  ".join(texts).rstrip())
+    lines += aligned([(row[0], row[1].split(":")[0], *row[2:]) for row in rows])
     lines += [f"  {name}: {reason}" for name, reason in told]
     lines += [f"  {row.name}: {row.note}" for row in cell.rows if row.note]
     return "\n".join(lines)
@@ -154,20 +149,13 @@ def markdown(run: Run, before: Run | None, pictures: Sequence[str]) -> str:
         lines += [f"## {model}", "", f"{MODELS[model].note}." if model in MODELS else "", ""]
         for cell in shown:
             if cell.model == model:
-                lines += [
-                    f"### {cell_title(cell)}",
-                    "",
-                    _sentence(forward_text(cell)),
-                    "",
-                    *_markdown_table(table(cell)),
-                    "",
-                ]
+                lines += [f"### {cell_title(cell)}", "", _sentence(forward_text(cell)), "", *markdown_table(table(cell)), ""]
                 lines += [f"`{row.name}`: {row.note}\n" for row in cell.rows if row.note]
     if before is not None:
         lines += [f"## Compared with {before.facts.get('commit')} of {before.facts.get('date')}", ""]
         lines += [f"- BEWARE: {warning}" for warning in baseline.warnings(before, run)]
         lines += [f"- GONE: {line}" for line in baseline.missing(before, run)]
-        lines += ["", *_markdown_table(baseline.table(baseline.compare(before, run)))]
+        lines += ["", *markdown_table(baseline.table(baseline.compare(before, run)))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -175,7 +163,7 @@ def closing(run: Run) -> list[str]:
     """What the run says as a whole, in Markdown: targets, and how times grow."""
     lines: list[str] = []
     for title, found, notes in _sections(run):
-        lines += [f"## {title}", "", *_markdown_table(found), "", *(f"- {note}" for note in notes), *([""] if notes else [])]
+        lines += [f"## {title}", "", *markdown_table(found), "", *(f"- {note}" for note in notes), *([""] if notes else [])]
     return lines
 
 
@@ -183,7 +171,7 @@ def closing_text(run: Run) -> str:
     """The same for the terminal."""
     lines: list[str] = []
     for title, found, notes in _sections(run):
-        lines += ["", title, *_aligned(found), *(f"  {note}" for note in notes)]
+        lines += ["", title, *aligned(found), *(f"  {note}" for note in notes)]
     return "\n".join(lines)
 
 
@@ -198,11 +186,6 @@ def _sections(run: Run) -> list[tuple[str, list[tuple[str, ...]], list[str]]]:
     return [section for section in found if len(section[1]) > 1]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
@@ -214,9 +197,3 @@ def _stem(name: str) -> str:
 def _named(run: Run) -> list[str]:
     here = {row.name for cell in run.cells for row in cell.rows}
     return [name for name in ROWS if name in here]
-
-
-def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    used = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
-    lines = ["| " + " | ".join(row[i].replace("|", "/") for i in used) + " |" for row in rows]
-    return [lines[0], "| " + " | ".join(["---"] * len(used)) + " |", *lines[1:]]

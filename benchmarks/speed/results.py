@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Status = Literal["ok", "failed", "skipped"]
@@ -171,7 +171,7 @@ class Run:
     options: dict[str, Any]
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
-    schema: int = field(default=1)
+    schema: int = 1
 
     @property
     def failed(self) -> list[tuple[Cell, Row]]:
@@ -209,12 +209,8 @@ def _around(points: Sequence[tuple[int, float]], row: int) -> tuple[tuple[int, f
 def withhold(row: Row, gate: Gate) -> Row:
     """The row with its gate: one that failed keeps no time, so nobody can print one."""
     if gate.ok:
-        return Row(**{**_shallow(row), "gate": gate})
+        return replace(row, gate=gate)
     return Row(row.name, "failed", gate.reason, gate=gate, compile_s=row.compile_s)
-
-
-def _shallow(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def to_json(value: Run | Cell) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from importlib import import_module
-from importlib.util import find_spec
 
 from pixelfast.engines import registry
+from pixelfast.engines.triton.arrangement import NAMES
 from pixelfast.precision import PRECISIONS
 
 USUAL = {
@@ -29,16 +28,7 @@ ENGINES: dict[str, tuple[str, str]] = {
 """Engine and precision of the rows that are pixelfast's."""
 
 
-def _arrangements() -> tuple[str, ...]:
-    """How the Triton engine may run a row of pixels, if there is a choice."""
-    if find_spec("pixelfast.engines.triton.arrangement") is None:
-        return ()
-    return tuple(import_module("pixelfast.engines.triton.arrangement").NAMES)
-
-
-ARRANGED: dict[str, tuple[str, str]] = {
-    f"{row}-{name}": (row, name) for row in ("triton", "triton-fp16") for name in _arrangements()
-}
+ARRANGED: dict[str, tuple[str, str]] = {f"{row}-{name}": (row, name) for row in ("triton", "triton-fp16") for name in NAMES}
 """Rows in which an engine is told what it chooses by itself in another row: that row, and what it is told."""
 DEVICES = ("cpu", "cuda")
 ON_CUDA = ("naive-graph", *ARRANGED, *(row for row, (engine, _) in ENGINES.items() if engine in ("triton", "cuda")))

@@ -1,4 +1,7 @@
-"""What belongs beside every number: the machine, the versions, the commit, and how busy the machine is with other things."""
+"""What belongs beside every number: the machine, the versions, the commit, and how busy the machine is with other things.
+
+Whatever is not installed is missed only when its version is asked for.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
-import torch
-
-import pixelfast
-
 BUSY = 0.2
 """So many processors in use by other programs spoil the times."""
 
 
 def conditions(threads: int) -> dict[str, str]:
     """Machine, versions, commit and date."""
+    import numpy as np
+    import torch
+
+    import pixelfast
+
     return {
         "machine": f"{processor()}, {threads} of {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "versions": f"pixelfast {pixelfast.__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
@@ -54,10 +57,14 @@ def processor() -> str:
     return platform.processor() or "unknown processor"
 
 
-def commit() -> str:
+def commit(checkout: Path = Path(__file__).parent) -> str:
     """The commit of the source, if it is a repository and git is there."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return output("git", "-C", str(checkout), "describe", "--always", "--dirty") or "unknown"
+
+
+def output(*command: str) -> str | None:
+    """What a command prints; None: there is none such, or it fails."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return None

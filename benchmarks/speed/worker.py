@@ -20,14 +20,15 @@ from torch import Tensor
 from pixelfast.inputs.conditions import Conditions
 from speed import machine
 from speed import rows as row_names
-from speed.engine_rows import SEED, Engines
-from speed.job import Job, say, short
+from speed.engine_rows import Engines
+from speed.job import Job, say
 from speed.loop_rows import STEP_SECONDS, Loop, Loops
 from speed.measure import Task, turns
 from speed.models import MODELS
 from speed.processes import Saved, serve
 from speed.results import Cell, Forward, Row
-from speed.yardsticks import EagerForward, Tried, fastest
+from speed.texts import short
+from speed.yardsticks import EagerForward, Tried, any_images, fastest
 
 LAYOUTS = ("NCHW", "channels_last")
 
@@ -124,10 +125,7 @@ class Worker:
         return Conditions.parse(self.entry.cond(images))
 
     def inputs(self, images: int) -> Tensor:
-        """Encoded images of any values (N, C, H, W)."""
-        generator = torch.Generator().manual_seed(SEED)
-        values = torch.randint(self.head.levels, (images, *self.job.shape), generator=generator)
-        return self.head.encode_images(values)
+        return any_images(self.head, images, self.job.shape)
 
 
 def measured(job: Job, _: Saved) -> list[Cell]:

@@ -15,8 +15,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from pixelfast.distributions.base import Head
 from pixelfast.inputs.conditions import Conditions
-from speed.measure import Memory, Task, peak_memory, timed
+from speed.measure import Memory, Task, peak_memory, timed, wait
+from speed.models import Shape
 
 BATCHES = (1, 4, 16, 64, 256)
 """Images that go through a forward at once, at most all of them."""
@@ -55,12 +57,14 @@ class EagerForward:
         """All images."""
         for inputs, conditions in self.parts:
             self.module(inputs, *conditions.args, **conditions.kwargs)
+        wait(self.inputs.device)
 
     def first(self, batch: int) -> None:
         """The first so many images."""
         conditions = self.conditions.rows(torch.arange(batch), len(self.inputs))
         with torch.no_grad():
             self.module(self.inputs[:batch], *conditions.args, **conditions.kwargs)
+        wait(self.inputs.device)
 
     def split(self, batch: int) -> None:
         """Let so many images go through at once."""
@@ -73,6 +77,11 @@ class EagerForward:
         count = len(self.inputs)
         try_batches(self.first, count, tried, memory, most)
         self.split(fastest(tried, count))
+
+
+def any_images(head: Head, images: int, shape: Shape) -> Tensor:
+    """Encoded images of random values (N, C, H, W): what a forward costs does not depend on them."""
+    return head.encode_images(torch.randint(head.levels, (images, *shape), generator=torch.Generator().manual_seed(0)))
 
 
 def try_batches(
