@@ -14,7 +14,7 @@ if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, b
 
 from gpu.records import emit, without_gpu
 from speed.results import Cell, run_from
-from speed.texts import duration, significant, size
+from speed.texts import duration
 
 AIMS = {
     "a": "13 ms by graphs, 4 ms by clusters", "b": "210 ms by graphs, 85 ms persistent, 50 ms by clusters", "c": "75 ms",
@@ -26,6 +26,8 @@ AIMING = ("triton", "triton-fp16", "cuda")
 
 def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
     """Each row of the cells, and the forward, on one line."""
+    from speed.report import COLUMNS, row_texts
+
     for cell in cells:
         for row in cell.rows:
             found: dict[str, Any] = {"model": cell.model, "n": cell.images, "row": row.name, "status": row.status}
@@ -33,19 +35,7 @@ def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
             if row.times is None:
                 yield {**found, "reason": row.reason}
                 continue
-            gate, speedup, ratio = row.gate, cell.speedup(row), cell.ratio_default(row)
-            found |= {
-                "time": ("~" if row.extrapolated else "") + duration(row.times.median),
-                "spread": f"±{row.times.spread:.0%}",
-                "seconds": row.times.median,
-                "images/s": significant(cell.images / row.times.median),
-                "speed-up": "" if speedup is None else significant(speedup, 2),
-                "R": "" if ratio is None else significant(ratio, 3),
-                "compile": "" if row.compile_s is None else duration(row.compile_s),
-                "memory": "" if row.memory is None else size(row.memory),
-            }
-            if gate is not None and gate.draws:
-                found |= {"error": f"{gate.parameter_error:.0e}", "draws that differ": f"{gate.differ} of {gate.draws:,}"}
+            found |= dict(zip(COLUMNS, row_texts(cell, row), strict=True)) | {"seconds": row.times.median}
             if row.name in AIMING and cell.images == 64:
                 found["aim on an H200"] = AIMS.get(cell.model, "")
             yield found

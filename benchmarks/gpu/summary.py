@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu.process import Outcome, Part, Record
+from speed.texts import markdown_table
 
 HIDDEN = ("kind", "id")
 """Keys that are for programs."""
@@ -120,15 +121,12 @@ def _tests(records: Sequence[Record]) -> list[Record]:
 def table(records: Sequence[Record]) -> list[str]:
     """Records as a table of Markdown; a column for each key that any has."""
     keys = [key for key in dict.fromkeys(key for record in records for key in record) if key not in HIDDEN]
-    rows = [[_text(record.get(key)) for key in keys] for record in records]
-    used = [i for i in range(len(keys)) if any(row[i] for row in rows)]
-    lines = [[keys[i] for i in used], ["---"] * len(used), *([row[i] for i in used] for row in rows)]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return markdown_table([keys, *([_text(record.get(key)) for key in keys] for record in records)])
 
 
 def _text(value: Any) -> str:
     if value is None:
         return ""
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    text = " ".join(text.replace("|", "/").split())
+    text = " ".join(text.split())
     return text if len(text) <= LONGEST else "... " + text[-LONGEST:]

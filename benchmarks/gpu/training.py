@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from gpu.records import emit, without_gpu
 from pixelfast.models import GatedPixelCNN, fuse_gates
 from pixelfast.models.gated import GatedLayer
-from speed.measure import wait
+from speed.measure import timed, wait
 
 RUNS, WARM = 7, 3
 PRECISIONS: dict[str, tuple[torch.dtype | None, bool]] = {
@@ -98,15 +98,11 @@ def error(found: list[Tensor], expected: list[Tensor]) -> float:
 
 
 def seconds(model: nn.Module, step: Step, device: str) -> float:
-    times = []
-    for run in range(WARM + RUNS):
-        wait(torch.device(device))
-        begin = time.perf_counter()
+    def task() -> None:
         once(model, step)
         wait(torch.device(device))
-        if run >= WARM:
-            times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+
+    return statistics.median([timed(task)[1] for _ in range(WARM + RUNS)][WARM:])
 
 
 def measure(name: str, model: nn.Module, step: Step, precision: str, device: str) -> bool:
