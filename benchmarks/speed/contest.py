@@ -27,7 +27,7 @@ CONFIDENCE = 0.95
 ROUNDS = 7
 """Rounds that are made even if the seconds are spent; with fewer than six there is no interval."""
 TURN = 0.05
-"""Seconds that a turn takes at least: what is shorter is called several times."""
+"""Seconds that a turn of the slower one takes at least: what is shorter is called several times."""
 AGAIN = 3
 """Compilations that are compared."""
 
@@ -154,6 +154,6 @@ def compilations(both: Both, engine: str, precision: str) -> tuple[Pairs, str]:
 def drawings(both: Both, images: int, seconds: float) -> tuple[bool, Pairs]:
     """Whether both draw the same images, and calls of `sample` once each checkout's images are verified."""
     digests = {contender.ask("verify", images=images) for contender in both}
-    once = min(contender.ask("draw", images=images, times=1) for contender in both)
+    once = max(contender.ask("draw", images=images, times=1) for contender in both)
     times = max(1, math.ceil(TURN / once))
     return len(digests) == 1, in_turns(both, seconds, ROUNDS, "draw", images=images, times=times)
