@@ -102,8 +102,9 @@ def first_difference(sampler: Sampler, images: Tensor, *, cond: Any = None) -> D
     conditions = sampler._understood(cond, len(values))
     conditions.check(len(values))
     search = _Search(sampler, conditions, values)
-    wrong = search.wrong(search.by(sampler.engine))
-    return None if wrong is None else search.blame(*wrong)
+    found = search.by(sampler.engine)
+    wrong = search.wrong(found)
+    return None if wrong is None else search.blame(*wrong, found[wrong[0]])
 
 
 class _Search:
@@ -117,10 +118,8 @@ class _Search:
 
     def by(self, engine: str) -> list[Tensor]:
         """What an engine draws these images from: every value given, and every value drawn, where that can be had."""
-        if engine == self.sampler.engine and self.sampler.precision != "fp32":
-            made = registry.ENGINES[engine].make(self.compiled.program, self.sampler.precision)
-        else:
-            made = registry.ENGINES[engine].make(self.compiled.program, "fp32")
+        precision = self.sampler.precision if engine == self.sampler.engine else "fp32"
+        made = registry.ENGINES[engine].make(self.compiled.program, precision)
         fields = evaluate_fields(self.compiled, self.conditions, len(self.values))
         found = []
         for request in self.requests():
@@ -156,9 +155,8 @@ class _Search:
                 return call, (image, row, col, channel)
         return None
 
-    def blame(self, call: int, at: At) -> Difference:
+    def blame(self, call: int, at: At, found: Tensor) -> Difference:
         """The stage that makes a sub-pixel (image, row, col, channel) wrong, and its first wrong number."""
-        found = self.by(self.sampler.engine)[call]
         if self.wrong([self.by("reference")[call]], "fp32") is None:
             return self.instruction(at, found)
         pair = torch.tensor([at[0]] * IMAGES)
