@@ -14,23 +14,27 @@ from pathlib import Path
 from typing import Any
 
 TYPES = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int32": "i32"}
+INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_]+)")
+JUMP = re.compile(r"\bBRA\b.*`\((\.L_\w+)\)")
+LABEL = re.compile(r"\.L_\w+:")
 SHARED = 227 * 1024  # bytes of shared memory that a block may have on Hopper
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel for sm_90: its intermediate code, how often each machine instruction occurs, and what it needs."""
+    """A kernel for sm_90: its intermediate code, how often each machine instruction occurs, and what it needs.
+
+    Attributes:
+        spills: loads and stores of registers that did not suffice, inside of loops. A value that ptxas sets aside from before
+            a loop to behind it costs nothing: it does so with registers left, where more would let fewer programs run at once.
+    """
 
     ptx: str
     instructions: Mapping[str, int]
+    spills: int
     registers: int
     stack: int
     shared: int
-
-    @property
-    def spills(self) -> int:
-        """Loads and stores of registers that did not suffice."""
-        return self.instructions["LDL"] + self.instructions["STL"]
 
     @property
     def tensor_cores(self) -> int:
@@ -58,14 +62,26 @@ def compile_kernel(kernel: Any, arguments: Mapping[str, Any], warps: int, stages
     cubin.write_bytes(compiled.asm["cubin"])
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     usage = _output(tools / "cuobjdump", "-res-usage", cubin, path=tools)
-    machine = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_]+)", _output(tools / "nvdisasm", cubin, path=tools))
+    listing = _output(tools / "nvdisasm", "-c", cubin, path=tools)
     return Compiled(
         compiled.asm["ptx"],
-        Counter(machine),
+        Counter(INSTRUCTION.findall(listing)),
+        spills_in_loops(listing),
         int(re.search(r"REG:(\d+)", usage)[1]),
         int(re.search(r"STACK:(\d+)", usage)[1]),
         compiled.metadata.shared,
     )
+
+
+def spills_in_loops(listing: str) -> int:
+    """Loads and stores of local memory between the target of a jump backwards and the jump, in what nvdisasm printed."""
+    lines = listing.splitlines()
+    labels = {line.strip()[:-1]: number for number, line in enumerate(lines) if LABEL.fullmatch(line.strip())}
+    jumps = [(labels.get(found[1], number), number) for number, line in enumerate(lines) if (found := JUMP.search(line))]
+    loops = [(start, end) for start, end in jumps if start < end]
+    names = [INSTRUCTION.findall(line) for line in lines]
+    spilled = [number for number, name in enumerate(names) if name in (["LDL"], ["STL"])]
+    return sum(any(start < number < end for start, end in loops) for number in spilled)
 
 
 def _output(tool: Path, *arguments: object, path: Path) -> str:

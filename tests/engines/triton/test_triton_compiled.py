@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from compiling import SHARED, Compiled, compile_kernel, side_by_side
+from compiling import SHARED, Compiled, compile_kernel, side_by_side, spills_in_loops
 from oracle import Traced, trace
 
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelSNAIL
@@ -147,3 +147,10 @@ def test_moves(tmp_path: Path) -> None:
     arguments = {"operands": "*i64", "position": "*i32", "row": "i32", "col": "i32", "count": "i32", "BLOCK": 256}
     found = compile_kernel(move_kernel, arguments, 4, 1, tmp_path)
     assert found.spills == 0
+
+
+def test_spills_are_those_inside_of_loops() -> None:
+    before = ["/*0000*/ STL [R1], R3 ;", ".L_x_1:"]
+    loop = ["/*0010*/ FADD R1, R2, R3 ;", "/*0020*/ @P1 BRA `(.L_x_1) ;", "/*0030*/ LDL R3, [R1] ;"]
+    assert spills_in_loops("\n".join([*before, *loop])) == 0
+    assert spills_in_loops("\n".join([*before, "/*0008*/ @!P0 LDL.LU R4, [R1] ;", *loop])) == 1
