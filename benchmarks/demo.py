@@ -138,11 +138,11 @@ def one_forward(model: torch.nn.Module, inputs: Tensor, labels: Tensor, runs: in
         for begin in range(0, len(inputs), batch):
             model(inputs[begin : begin + batch], labels[begin : begin + batch])
 
-    found = []
+    result = []
     for batch in BATCHES:
         forward(batch)  # warms up
-        found.append((batch, timed(partial(forward, batch), runs)))
-    return min(found, key=lambda entry: entry[1].median)
+        result.append((batch, timed(partial(forward, batch), runs)))
+    return min(result, key=lambda entry: entry[1].median)
 
 
 def naive_step(model: torch.nn.Module, images: Tensor, labels: Tensor, runs: int) -> float:

@@ -145,7 +145,7 @@ def jobs(args: argparse.Namespace, names: list[str], engines: list[str], common:
     own = [name for name in engines if name != rows.NETKET]
     gpu = args.device == "cuda"
     lower = [name for name in rows.LOWER if rows.on("cpu", name) and rows.runs_here(name) and args.engines is None and not gpu]
-    found = []
+    result = []
     for name in names:
         entry = models.MODELS[name]
         here = replace(
@@ -156,11 +156,11 @@ def jobs(args: argparse.Namespace, names: list[str], engines: list[str], common:
         )
         if own:
             here = replace(here, lower=entry.lower) if lower else here
-            found.append(replace(here, rows=tuple(rows.in_order([*own, *lower] if entry.lower else own))))
+            result.append(replace(here, rows=tuple(rows.in_order([*own, *lower] if entry.lower else own))))
         if rows.NETKET in engines and entry.netket:
-            found.append(replace(here, rows=(rows.NETKET,)))
+            result.append(replace(here, rows=(rows.NETKET,)))
     length = args.sweep or ("none" if args.quick or gpu else "short")
-    return found + sweeps.jobs(length, common, names, engines, found)
+    return result + sweeps.jobs(length, common, names, engines, result)
 
 
 def images_of(args: argparse.Namespace, usual: tuple[int, ...]) -> tuple[int, ...]:
@@ -178,15 +178,15 @@ def in_process(job: Job, saved: processes.Saved = lambda cells: None) -> list[Ce
 
 def merged(cells: Sequence[Cell]) -> list[Cell]:
     """One cell for each model, shape and number of images: rows that came from several processes stand together."""
-    found: dict[tuple[object, ...], Cell] = {}
+    result: dict[tuple[object, ...], Cell] = {}
     for cell in cells:
         key = cell.model, cell.shape, cell.images
-        if key in found:
-            first = found[key]
+        if key in result:
+            first = result[key]
             together = sorted([*first.rows, *cell.rows], key=lambda row: list(rows.ROWS).index(row.name))
             cell = replace(first if first.forward else cell, rows=tuple(together), sweep=first.sweep and cell.sweep)
-        found[key] = cell
-    return list(found.values())
+        result[key] = cell
+    return list(result.values())
 
 
 def notes_for(device: str) -> list[str]:

@@ -167,7 +167,7 @@ def draw(
     }  # fmt: skip
     if mixture is not None:
         constants |= {
-            "COLOURS": channels, "COMPONENTS": mixture.components, "MAJOR": mixture.order == "mixture-major",
+            "COLOURS": channels, "COMPONENTS": mixture.components, "MAJOR": mixture.parameter_layout == "mixture-major",
             "LEAST": mixture.log_scale_min, "BLOCK_M": max(8, power_of_two(mixture.components)),
         }  # fmt: skip
     return Launch(

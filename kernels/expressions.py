@@ -112,11 +112,11 @@ def number(value: float) -> str:
 
 def lines(ops: Sequence[Any], names: Sequence[str], prefix: str = "v") -> list[str]:
     """One assignment for each operation; `names` are those of the leaves. The last one assigned is the result."""
-    known, found = list(names), []
+    known, result = list(names), []
     for index, op in enumerate(ops):
         known.append(f"{prefix}{index}")
-        found.append(f"{known[-1]} = {SOURCE[op.name].format(*(known[i] for i in op.args))}")
-    return found
+        result.append(f"{known[-1]} = {SOURCE[op.name].format(*(known[i] for i in op.args))}")
+    return result
 
 
 _known: dict[tuple[str, str], Any] = {}

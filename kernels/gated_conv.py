@@ -188,19 +188,19 @@ class _GatedConv(torch.autograd.Function):
         if grad_y is None and grad_sums is None:
             return (None,) * 7
         if grad_y is None:  # nobody uses the gates, as in the vertical stack of a model's last layer
-            found = Gradients(None, grad_sums.contiguous(), None, grad_sums.sum((0, 2, 3)))
+            result = Gradients(None, grad_sums.contiguous(), None, grad_sums.sum((0, 2, 3)))
         else:
             split = wants_map and grad_sums is not None  # else the gates' gradient is that of the sums
-            found = gate_backward(grad_y, grad_sums, sums, condition, map, split)
-        grad_x = input_backward(found.sums, live, ctx.offsets) if wants_x else None
-        grad_live = weight_backward(found.sums, x, live, ctx.offsets) if wants_live else None
+            result = gate_backward(grad_y, grad_sums, sums, condition, map, split)
+        grad_x = input_backward(result.sums, live, ctx.offsets) if wants_x else None
+        grad_live = weight_backward(result.sums, x, live, ctx.offsets) if wants_live else None
         return (
             grad_x,
             grad_live,
             None,
-            found.bias if wants_bias else None,
-            found.condition if wants_condition else None,
-            found.gates if wants_map else None,
+            result.bias if wants_bias else None,
+            result.condition if wants_condition else None,
+            result.gates if wants_map else None,
             grad_y if wants_residual else None,
         )
 

@@ -88,20 +88,20 @@ class PersistentRow:
         """A row whose columns have these launches, in this order."""
         works: list[list[int]] = []
         spans: dict[tuple[int, ...], tuple[int, int]] = {}  # equal columns share their works
-        found = []
+        result = []
         for pixel in pixels:
             key = tuple(map(id, pixel))
             if key not in spans:
                 spans[key] = len(works), len(works) + len(pixel)
                 works += [self._rows[launch] for launch in key]
-            found.append(spans[key])
+            result.append(spans[key])
         device = position.device
         return Launch(
             kernel=self._kernel,
             grid=(-(-self.images // self.own),),
             arguments={
                 "works": torch.tensor(works, dtype=torch.int64).to(device), "position": position, "columns": len(pixels),
-                "spans": torch.tensor(found, dtype=torch.int32).to(device), "images": self.images, **self._shared,
+                "spans": torch.tensor(result, dtype=torch.int32).to(device), "images": self.images, **self._shared,
             },
             constants={"LENGTH": self._length, "OWN": self.own},
             warps=WARPS,
@@ -142,14 +142,14 @@ class PersistentRow:
 
 def _shared(launches: Sequence[Launch]) -> dict[str, Any]:
     """Arguments of which there is one value only."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     differing = {*KNOWN, "columns"}
     for launch in launches:
         for name, value in launch.arguments.items():
-            if isinstance(value, float) or (name in found and not _same(found[name], value)):
+            if isinstance(value, float) or (name in result and not _same(result[name], value)):
                 differing.add(name)
-            found.setdefault(name, value)
-    return {name: value for name, value in found.items() if name not in differing}
+            result.setdefault(name, value)
+    return {name: value for name, value in result.items() if name not in differing}
 
 
 def _same(a: Any, b: Any) -> bool:

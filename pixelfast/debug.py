@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from .engines import reference, registry
-from .engines.base import Request, restored, turned
+from .engines.base import Request, reordered, restored
 from .errors import InvalidInput
 from .host.boundary import public
 from .inputs.arguments import values_of
@@ -102,9 +102,9 @@ def first_difference(sampler: Sampler, images: Tensor, *, cond: Any = None) -> D
     conditions = sampler._understood(cond, len(values))
     conditions.check(len(values))
     search = _Search(sampler, conditions, values)
-    found = search.by(sampler.engine)
-    wrong = search.wrong(found)
-    return None if wrong is None else search.blame(*wrong, found[wrong[0]])
+    result = search.by(sampler.engine)
+    wrong = search.wrong(result)
+    return None if wrong is None else search.blame(*wrong, result[wrong[0]])
 
 
 class _Search:
@@ -123,7 +123,7 @@ class _Search:
         fields = evaluate_fields(self.compiled, self.conditions, len(self.values))
         found = []
         for request in self.requests():
-            result = made.run(replace(turned(request, self.order), fields=fields, head=self.head))
+            result = made.run(replace(reordered(request, self.order), fields=fields, head=self.head))
             parameters = restored(result, self.order).parameters
             assert parameters is not None
             found.append(torch.from_numpy(parameters))
@@ -182,7 +182,7 @@ class _Search:
         """The first instruction whose result is not the reference interpreter's, in the first pixel where any is not."""
         program = self.compiled.program
         fields = evaluate_fields(self.compiled, self.conditions, len(self.values))
-        request = turned(next(self.requests()), self.order)
+        request = reordered(next(self.requests()), self.order)
         make, precision = registry.ENGINES[self.sampler.engine].make, self.sampler.precision
         best: tuple[int, int, Difference] | None = None
         for number, instruction in enumerate(program.instructions()):
@@ -271,7 +271,7 @@ def graph_parameters(compiled: Compiled, conditions: Conditions, images: Tensor,
 
     Args:
         images: two of them, integers (2, H, W, C), as the user sees them.
-        order: of generation; the graph stands over the image turned by it.
+        order: of generation; the graph stands over the image reordered by it.
     """
     graph = compiled.analysis.graph
     nodes = _evaluated(graph, compiled, conditions, images, order)
@@ -288,13 +288,13 @@ def graph_parameters(compiled: Compiled, conditions: Conditions, images: Tensor,
 
 
 def _evaluated(graph: Graph, compiled: Compiled, conditions: Conditions, images: Tensor, order: Order) -> list[Tensor]:
-    """Every node of a graph over the image turned by an order, on images (2, H, W, C)."""
+    """Every node of a graph over the image reordered by an order, on images (2, H, W, C)."""
     fields = tuple(
         Field(spec.shape[3], spec.row0, spec.col0, spec.shape[1], spec.shape[2], spec.value) for spec in graph.fields
     )
     whole = replace(compiled, program=replace(compiled.program, fields=fields), field_specs=graph.fields)
     numbers = evaluate_fields(whole, conditions, IMAGES)
-    view = torch.from_numpy(order.turned(images.numpy(), 1).copy())
+    view = torch.from_numpy(order.reordered(images.numpy(), 1).copy())
     return evaluate_nodes(graph.nodes, graph.fields, numbers, view)
 
 

@@ -155,7 +155,7 @@ class Drawing:
         if self._done:
             return
         frame = images[: self.most].numpy().astype(np.int32)
-        lines = self.order.turned(frame, 2)  # a view
+        lines = self.order.reordered(frame, 2)  # a view
         lines[:, :, row + 1 :] = -1
         self._rows.append(frame)
         self._done = row == lines.shape[2] - 1

@@ -40,7 +40,7 @@ class Analysis:
     """A traced model whose output is read in one layout, and where it sees what it predicts, if it does.
 
     Attributes:
-        frame: how the image was turned for the nodes that the trace made; the graph is turned to raster order.
+        frame: how the image was reordered for the nodes that the trace made; the graph is reordered to raster order.
     """
 
     graph: Graph
@@ -107,11 +107,11 @@ def _frames(captured: Capture, order: Order) -> list[Order]:
     """
     names = {node.target._schema.name.split("::")[-1] for node in captured.graph.nodes if hasattr(node.target, "_schema")}
     flips, transposes = bool(names & {"flip", "index", "index_select", "gather"}), bool(names & {"permute", "transpose", "t"})
-    found = [RASTER] if order == RASTER else [RASTER, order]
+    result = [RASTER] if order == RASTER else [RASTER, order]
     for frame in ORDERS.values():
-        if frame not in found and (flips or not (frame.up or frame.left)) and (transposes or not frame.columns):
-            found.append(frame)
-    return found
+        if frame not in result and (flips or not (frame.up or frame.left)) and (transposes or not frame.columns):
+            result.append(frame)
+    return result
 
 
 def compile_program(analysis: Analysis, head: Head) -> Compiled:
@@ -131,7 +131,7 @@ def compile_program(analysis: Analysis, head: Head) -> Compiled:
 
 def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head, order: Order = RASTER) -> Analysis:
     """Bind the output in the one layout that fits by shape and by causality, and turn the graph to the order of drawing."""
-    left = order.after(converted.order)  # what conversion has not turned
+    left = order.after(converted.order)  # what conversion has not reordered
     found: list[Analysis] = []
     refused: UnsupportedModel | None = None
     for layout in candidates(converted.shape, IMAGES, shape, head):
@@ -177,17 +177,17 @@ def evaluate_fields(compiled: Compiled, conditions: Conditions, n: int) -> tuple
         if count > 1 and not compiled.independent:
             _check_independent(analysis.condition_graph, compiled.field_specs, outputs, distinct, count)
             compiled.independent.append(True)
-    found = []
+    result = []
     for known, spec in zip(compiled.program.fields, compiled.field_specs, strict=True):
         if known.value is not None:
-            found.append(known.value)
+            result.append(known.value)
             continue
         assert spec.index is not None
         index = torch.from_numpy(spec.index)  # (1 or 2, rows, cols, F) into the output for two images
         values = outputs[spec.output][:, index.clamp_min(0)].where(index >= 0, 0.0)  # (pairs, 1 or 2, rows, cols, F)
         per_image = values[0, :1] if len(index) == 1 else values.reshape(-1, *index.shape[1:])[image]
-        found.append(np.ascontiguousarray(per_image.numpy()))
-    return tuple(found)
+        result.append(np.ascontiguousarray(per_image.numpy()))
+    return tuple(result)
 
 
 def _distinct(conditions: Conditions, n: int) -> tuple[Conditions, Tensor]:

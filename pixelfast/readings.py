@@ -93,12 +93,12 @@ def encodings(head: Head, shape: tuple[int, int, int], values: Tensor) -> list[t
     for name, (mean, deviation) in (MEANS | own).items():
         if len(mean) in (1, channels) and min(deviation) > 0:
             named.append(_normalised(name, mean, deviation, top, channels))
-    found: dict[tuple[torch.dtype, bytes], tuple[Encode, str]] = {}
+    result: dict[tuple[torch.dtype, bytes], tuple[Encode, str]] = {}
     for encode, text in named:
         table = _with(head, encode).table(shape)
         rounded = table if table.dtype == torch.int64 else (table * 1e5).round().long()
-        found.setdefault((table.dtype, rounded.numpy().tobytes()), (encode, text))
-    return list(found.values())
+        result.setdefault((table.dtype, rounded.numpy().tobytes()), (encode, text))
+    return list(result.values())
 
 
 def _number(text: str) -> tuple[float, float]:
@@ -155,7 +155,7 @@ def score(
     count = min(len(values), MOST_IMAGES, max(LEAST_IMAGES, SUB_PIXELS // math.prod(shape)))
     values, conditions = values[:count], conditions.rows(slice(count), len(values))
     layouts: dict[torch.dtype, list[OutputLayout]] = {}
-    found: list[Reading] = []
+    result: list[Reading] = []
     for number, (encode, text) in enumerate(encodings(head, shape, values)):
         fed = _with(head, encode)
         kind = fed.table(shape).dtype
@@ -169,8 +169,8 @@ def score(
         for layout, bits in zip(layouts[kind], each, strict=True):
             in_use = number == 0 and head.layout in (None, layout.text)
             if np.isfinite(bits).all():
-                found.append(Reading(encode, text, layout.text, float(bits.mean()), in_use, bits))
-    return tuple(sorted(found, key=lambda reading: (round(reading.bits, 4), not reading.in_use)))
+                result.append(Reading(encode, text, layout.text, float(bits.mean()), in_use, bits))
+    return tuple(sorted(result, key=lambda reading: (round(reading.bits, 4), not reading.in_use)))
 
 
 def _output(module: nn.Module, head: Head, conditions: Conditions, values: Tensor, rows: slice) -> Tensor:
@@ -213,7 +213,7 @@ def _undisturbed(
     part, generator = values[:IMAGES], torch.Generator().manual_seed(0)
     ranks = torch.from_numpy(order.ranks(height, width)).view(1, height, width, 1) * channels + torch.arange(channels)
     output = _output(module, head, conditions, values, slice(len(part)))
-    found = candidates(tuple(output.shape), len(part), shape, head)
+    result = candidates(tuple(output.shape), len(part), shape, head)
     for _ in range(TRIALS):
         rank = int(torch.randint(height * width * channels, (1,), generator=generator))
         rank -= rank % channels if head.shared else 0
@@ -221,8 +221,8 @@ def _undisturbed(
         changed = torch.where(ranks >= rank, others, part)
         other = _output(module, head, conditions, torch.cat([changed, values[len(part) :]]), slice(len(part)))
         kept = (ranks <= rank).expand(part.shape)
-        found = [layout for layout in found if _same(*(layout.read(o, len(part))[kept] for o in (output, other)))]
-    return tuple(layout.text for layout in found)
+        result = [layout for layout in result if _same(*(layout.read(o, len(part))[kept] for o in (output, other)))]
+    return tuple(layout.text for layout in result)
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
@@ -234,11 +234,11 @@ def _bits(
 ) -> list[np.ndarray]:
     """bits/dim of each image in each layout: float64 (N,)."""
     size = max(1, NUMBERS // (math.prod(values.shape[1:]) * head.parameters))
-    found: list[list[Tensor]] = [[] for _ in layouts]
+    result: list[list[Tensor]] = [[] for _ in layouts]
     for begin in range(0, len(values) if layouts else 0, size):
         rows = slice(begin, min(begin + size, len(values)))
         output = _output(module, head, conditions, values, rows)
-        for parts, layout in zip(found, layouts, strict=True):
+        for parts, layout in zip(result, layouts, strict=True):
             own = head.conditionals(layout.read(output, rows.stop - begin).float(), values[rows])
             parts.append(-head.log_prob(own, values[rows]).flatten(1).mean(1) / math.log(2))
-    return [torch.cat(parts).numpy() for parts in found]
+    return [torch.cat(parts).numpy() for parts in result]

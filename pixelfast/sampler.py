@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .distributions import noise as noise_module
 from .distributions.base import Head
 from .engines import registry
-from .engines.base import Request, Result, located, numerical_error, restored, turned
+from .engines.base import Request, Result, located, numerical_error, reordered, restored
 from .engines.naive import NaiveEngine
 from .errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel, VerificationError
 from .host.boundary import callback, public
@@ -152,14 +152,14 @@ class Sampler:
             AmbiguousLayout: it leaves a choice, and tracing gave no answer.
         """
         output = blank_output(self._module, self.head, self.shape, conditions)
-        found = candidates(tuple(output.shape), IMAGES, self.shape, self.head)
-        if len(found) == 1:
-            return found[0]
+        result = candidates(tuple(output.shape), IMAGES, self.shape, self.head)
+        if len(result) == 1:
+            return result[0]
         try:
             analysis = self._analyse(conditions)
         except UnsupportedModel as error:
             reason = "and which one is autoregressive cannot be found out, since the model cannot be traced"
-            raise ambiguous(tuple(output.shape), found, reason) from error
+            raise ambiguous(tuple(output.shape), result, reason) from error
         if analysis.leak is not None:
             raise analysis.leak
         return analysis.layout
@@ -300,10 +300,10 @@ class Sampler:
         assert engine is not None
         fields = evaluate_fields(compiled, conditions, len(request.noise))
         try:
-            found = engine.run(replace(turned(request, self.order), fields=fields, head=self.head))
+            result = engine.run(replace(reordered(request, self.order), fields=fields, head=self.head))
         except NumericalError as error:
             raise located(error, self.order, *self.shape[1:]) from None
-        return restored(found, self.order)
+        return restored(result, self.order)
 
     @contextmanager
     def _explained(self, conditions: Conditions, begin: int) -> Iterator[None]:
@@ -411,13 +411,13 @@ class Sampler:
         conditions.check(len(values))
         size = count_of("batch_size", batch_size)
         oracle = self._oracle(conditions)
-        found = []
+        result = []
         for begin in range(0, len(values), size):
             rows = slice(begin, begin + size)
             parameters = oracle.parameters(values[rows], conditions.rows(rows, len(values)))
             own = self.head.conditionals(parameters, values[rows])
-            found.append(self.head.log_prob(own, values[rows]).flatten(1).sum(1))
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+            result.append(self.head.log_prob(own, values[rows]).flatten(1).sum(1))
+        return torch.cat(result) if result else torch.zeros(0, dtype=torch.float64)
 
     def _faster_engines(self) -> list[tuple[str, str]]:
         """Those before the one in use that cannot run this, and why."""

@@ -212,13 +212,13 @@ def distances(head: Head, engine: Tensor, module: Tensor, values: Tensor) -> Ten
         engine, module: float32 (N, H, W, C, P), before the temperature.
         values: the images, int64 (N, H, W, C): what a mixture's later channels are conditioned on.
     """
-    found = torch.zeros(values.shape, dtype=torch.float64)
+    result = torch.zeros(values.shape, dtype=torch.float64)
     count, total, squares = 0, 0.0, 0.0
     for image, (drawn, own, pixels) in enumerate(zip(engine, module, values, strict=True)):
         near = _towards(head, drawn, own)
         here, there = head.describes_distribution(near), head.describes_distribution(own)
         both = here & there
-        found[image][here != there] = torch.inf
+        result[image][here != there] = torch.inf
         pair = [head.conditionals(parameters, pixels)[both] for parameters in (near, own)]
         pieces = [parameters.split(max(1, PIECE // max(head.levels, parameters.shape[-1]))) for parameters in pair]
         apart = []
@@ -227,9 +227,9 @@ def distances(head: Head, engine: Tensor, module: Tensor, values: Tensor) -> Ten
             apart.append(_apart(_logarithms(head, one), logarithms))
             count, total = count + logarithms.numel(), total + float(logarithms.nansum())
             squares += float((logarithms**2).nansum())
-        found[image][both] = torch.cat(apart)
+        result[image][both] = torch.cat(apart)
     spread = max(squares / count - (total / count) ** 2, 0.0) ** 0.5 if count else 1.0
-    return found.div_(max(spread, LEAST_SPREAD))
+    return result.div_(max(spread, LEAST_SPREAD))
 
 
 def _towards(head: Head, parameters: Tensor, others: Tensor) -> Tensor:

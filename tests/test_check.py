@@ -16,14 +16,14 @@ from pixelfast.models import GatedPixelCNN, PixelCNN
 
 def seen_by_gradient(model: nn.Module, shape: tuple[int, int, int], row: int, col: int) -> np.ndarray:
     """Pixels with a nonzero gradient of any of the pixel's logits, over several random images: bool (H, W)."""
-    found = np.zeros(shape[1:], dtype=bool)
+    result = np.zeros(shape[1:], dtype=bool)
     for seed in range(3):
         x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed), requires_grad=True)
         logits = model(x)[..., row, col]
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
         (gradient,) = torch.autograd.grad((logits * weights).sum(), x)
-        found |= (gradient[0] != 0).any(0).numpy()
-    return found
+        result |= (gradient[0] != 0).any(0).numpy()
+    return result
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,12 @@ class Import(NamedTuple):
 
 def modules() -> dict[str, Path]:
     """Every module by its dotted name; a package stands under its own name."""
-    found = {}
+    result = {}
     for root, prefix in ((ROOT, ()), (KERNELS, ("kernels",))):
         for file in root.rglob("*.py"):
             parts = (*prefix, *file.relative_to(root).with_suffix("").parts)
-            found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = file
-    return found
+            result[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = file
+    return result
 
 
 MODULES = modules()

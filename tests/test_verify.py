@@ -49,7 +49,7 @@ def narrow() -> tuple[Head, Tensor]:
 
 def colours() -> tuple[Head, Tensor]:
     parameters = torch.randn(2, 3, 4, 1, 20, generator=torch.Generator().manual_seed(1)) / 2
-    return pixelfast.MixtureOfLogistics(6, mixtures=2, order="mixture-major"), parameters.expand(-1, -1, -1, 3, -1)
+    return pixelfast.MixtureOfLogistics(6, mixtures=2, parameter_layout="mixture-major"), parameters.expand(-1, -1, -1, 3, -1)
 
 
 def custom() -> tuple[Head, Tensor]:

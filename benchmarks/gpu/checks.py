@@ -25,8 +25,8 @@ TOLD = 1500
 
 def files() -> list[str]:
     """Those of the cluster kernel last: its blocks wait for each other, and what hangs takes with it whatever comes after."""
-    found = sorted(file for file in TESTS.rglob("test_*.py") if MARK in file.read_text(encoding="utf-8"))
-    return [str(file) for file in sorted(found, key=lambda file: "cuda" in file.name)]
+    result = sorted(file for file in TESTS.rglob("test_*.py") if MARK in file.read_text(encoding="utf-8"))
+    return [str(file) for file in sorted(result, key=lambda file: "cuda" in file.name)]
 
 
 class Recorder:

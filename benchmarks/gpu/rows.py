@@ -69,12 +69,12 @@ class Traced:
         unknown = np.ones(drawn.shape, bool) if request.given is None else request.given[:count] < 0
         with tf32(False):
             own = NaiveEngine(self.module, self.head, self.compiled.analysis.layout).parameters(drawn, cond)
-        found = compare(
+        result = compare(
             self.head, drawn, drawn, torch.from_numpy(request.noise[:count]), torch.from_numpy(unknown),
             torch.from_numpy(parameters[:count]), own, 1.0, precision,
         )  # fmt: skip
-        differ = found.wrong + found.ties + found.moved
-        return Gate(found.ok, found.draws, differ, found.ties, found.parameter_error, "" if found.ok else str(found))
+        differ = result.wrong + result.ties + result.moved
+        return Gate(result.ok, result.draws, differ, result.ties, result.parameter_error, "" if result.ok else str(result))
 
 
 @dataclass

@@ -30,15 +30,15 @@ def rows_of(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
 
     for cell in cells:
         for row in cell.rows:
-            found: dict[str, Any] = {"model": cell.model, "n": cell.images, "row": row.name, "status": row.status}
-            found["id"] = f"{cell.model}, {cell.images}, {row.name}"
+            result: dict[str, Any] = {"model": cell.model, "n": cell.images, "row": row.name, "status": row.status}
+            result["id"] = f"{cell.model}, {cell.images}, {row.name}"
             if row.times is None:
-                yield {**found, "reason": row.reason}
+                yield {**result, "reason": row.reason}
                 continue
-            found |= dict(zip(COLUMNS, row_texts(cell, row), strict=True)) | {"seconds": row.times.median}
+            result |= dict(zip(COLUMNS, row_texts(cell, row), strict=True)) | {"seconds": row.times.median}
             if row.name in AIMING and cell.images == 64:
-                found["aim on an H200"] = AIMS.get(cell.model, "")
-            yield found
+                result["aim on an H200"] = AIMS.get(cell.model, "")
+            yield result
         if cell.forward is not None:
             forward = cell.forward.times
             yield {

@@ -96,24 +96,24 @@ def results_folder(today: str, which: str) -> Path:
 def ablation(name: str, asked: Ablation, args: argparse.Namespace) -> dict[str, Any]:
     """All variants with all seeds."""
     images = DATA[asked.data] if args.data is None else Images(args.data, args.levels, args.source_levels, 6)
-    found = data.load(images.file, images.levels, source_levels=images.source_levels)
-    if asked.colour and found.shape[0] == 1:
+    result = data.load(images.file, images.levels, source_levels=images.source_levels)
+    if asked.colour and result.shape[0] == 1:
         raise InvalidInput(f"{name} needs colour images, and those of {images.file} are grey: leave out the one or the other")
     limit = QUICK if args.quick else args.limit
-    held_out = found.test_images[: QUICK if args.quick else None]
-    found = data.Dataset(found.images[:limit], None, held_out, None, found.levels)
+    held_out = result.test_images[: QUICK if args.quick else None]
+    result = data.Dataset(result.images[:limit], None, held_out, None, result.levels)
     options = TrainOptions(epochs=args.epochs or (1 if args.quick else images.epochs), lr=args.lr)
-    job = Job(images.file.stem, found, options, args.runs)
-    print(f"\n{asked.title}: {name}, {len(found.images)} images of {'x'.join(map(str, found.shape))} from {images.file.name}")
+    job = Job(images.file.stem, result, options, args.runs)
+    print(f"\n{asked.title}: {name}, {len(result.images)} images of {'x'.join(map(str, result.shape))} from {images.file.name}")
     return {
         "title": asked.title,
         "data": images.file.name,
-        "images": len(found.images),
-        "held_out": len(found.test_images),
-        "shape": list(found.shape),
-        "levels": found.levels,
+        "images": len(result.images),
+        "held_out": len(result.test_images),
+        "shape": list(result.shape),
+        "levels": result.levels,
         "options": asdict(options),
-        "independent_pixels": independent_pixels(found.images, found.test_images, found.levels),
+        "independent_pixels": independent_pixels(result.images, result.test_images, result.levels),
         "variants": [variant(one, job, args.seeds, asked.blind_spot) for one in asked.variants],
     }
 

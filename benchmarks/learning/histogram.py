@@ -20,5 +20,5 @@ def independent_pixels(images: Tensor, held_out: Tensor, levels: int) -> float:
     everywhere = counts.sum((1, 2), keepdim=True) + 1  # (C, 1, 1, K)
     everywhere = everywhere / everywhere.sum(-1, keepdim=True)
     chances = (counts + PRIOR * everywhere) / (len(images) + PRIOR)
-    found = chances.expand(len(held_out), *chances.shape).gather(-1, held_out.unsqueeze(-1))  # (M, C, H, W, 1)
-    return float(-found.log().mean() / math.log(2))
+    result = chances.expand(len(held_out), *chances.shape).gather(-1, held_out.unsqueeze(-1))  # (M, C, H, W, 1)
+    return float(-result.log().mean() / math.log(2))

@@ -64,7 +64,7 @@ def learn(patches: np.ndarray, codes: int, seed: int = 0) -> np.ndarray:
 
 def decode(codes: Sequence[np.ndarray], books: Sequence[np.ndarray]) -> np.ndarray:
     """Images (N, H, W) from the codes (N, H/s, W/s) of the upper level, or of both, whose patches are added."""
-    return sum(paste(book[found]) for found, book in zip(codes, books, strict=False))  # type: ignore[return-value]
+    return sum(paste(book[result]) for result, book in zip(codes, books, strict=False))  # type: ignore[return-value]
 
 
 def write_codes(source: Path, folder: Path) -> None:

@@ -116,8 +116,8 @@ def run(name: str, training: Training, args: argparse.Namespace, commit: str) ->
         raise SystemExit(f"the run {name!r} failed; what went wrong stands above")
     trained = len(history(folder)) > before
     ledger = spent(folder, time.process_time() - begin if trained else 0.0, commit)
-    found = data.load(file, training.levels, source_levels=training.source_levels)
-    images = found.images[: int(words[words.index("--limit") + 1]) if "--limit" in words else None]
+    result = data.load(file, training.levels, source_levels=training.source_levels)
+    images = result.images[: int(words[words.index("--limit") + 1]) if "--limit" in words else None]
     model = checkpoint.load(folder)
     return {
         "name": name,
@@ -128,14 +128,14 @@ def run(name: str, training: Training, args: argparse.Namespace, commit: str) ->
         "given": training.given,
         "weights": sum(parameter.numel() for parameter in model.parameters()),
         "images": len(images),
-        "held_out": len(found.test_images),
-        "shape": list(found.shape),
+        "held_out": len(result.test_images),
+        "shape": list(result.shape),
         "levels": training.levels,
         **ledger,
         "history": history(folder),
         "uniform": math.log2(training.levels),
-        "independent_pixels": independent_pixels(images, found.test_images, training.levels),
-        "wrong_condition": with_wrong_condition(model, found) if training.given else None,
+        "independent_pixels": independent_pixels(images, result.test_images, training.levels),
+        "wrong_condition": with_wrong_condition(model, result) if training.given else None,
     }
 
 

@@ -16,7 +16,7 @@ from micro import tiny
 from pixelfast.engines import cpu
 from speed import machine
 
-if (reason := cpu.available()) is not None:
+if (reason := cpu.unavailable_reason()) is not None:
     pytest.skip(reason, allow_module_level=True)
 
 Benchmark = Callable[..., Any]

@@ -75,18 +75,18 @@ def missing(before: Run, now: Run) -> list[str]:
 
 def warnings(before: Run, now: Run) -> list[str]:
     """What makes the comparison doubtful."""
-    found = [
+    result = [
         f"the {what} differs: {before.facts.get(what)} then, {now.facts.get(what)} now"
         for what in ("processor", "threads", "versions")
         if before.facts.get(what) != now.facts.get(what)
     ]
     for when, run in (("then", before), ("now", now)):
         if (busy := run.facts.get("busy_processors") or 0) > BUSY:
-            found.append(f"other programs used {busy:.1f} processors {when}")
+            result.append(f"other programs used {busy:.1f} processors {when}")
     then, here = before.facts.get("peak_flops"), now.facts.get("peak_flops")
     if then and here and not 0.9 < here / then < 1.1:
-        found.append(f"the machine itself reaches {here / then:.2f} times the multiply-adds of then")
-    return found
+        result.append(f"the machine itself reaches {here / then:.2f} times the multiply-adds of then")
+    return result
 
 
 def table(changes: Sequence[Change]) -> Sequence[tuple[str, ...]]:

@@ -175,10 +175,10 @@ class LatticeNet(nn.Module):
 
     def masks(self) -> list[Tensor]:
         """Of each layer, (rows, cols): the first one does not see its own site."""
-        found = [torch.ones(self.rows, self.cols) for _ in self.convolutions]
-        for i, mask in enumerate(found):
+        result = [torch.ones(self.rows, self.cols) for _ in self.convolutions]
+        for i, mask in enumerate(result):
             mask[-1, self.cols // 2 + (i > 0) :] = 0
-        return found
+        return result
 
     def forward(self, x: Tensor) -> Tensor:
         """Spins -1 or 1 (N, 1, H, W) -> the logit of 1 (N, 1, H, W)."""

@@ -136,12 +136,12 @@ def in_turns(both: Both, seconds: float, least: int, command: str, **options: An
     rounds: list[dict[Contender, float]] = []
     begin = time.perf_counter()
     while len(rounds) < least or time.perf_counter() - begin < seconds:
-        found = {}
+        result = {}
         for contender in both if len(rounds) % 2 == 0 else both[::-1]:
             time.sleep(PAUSE)
-            found[contender] = contender.ask(command, **options)
-        rounds.append(found)
-    return Pairs(*(Times(tuple(found[contender] for found in rounds)) for contender in both))
+            result[contender] = contender.ask(command, **options)
+        rounds.append(result)
+    return Pairs(*(Times(tuple(result[contender] for result in rounds)) for contender in both))
 
 
 def compilations(both: Both, engine: str, precision: str) -> tuple[Pairs, str]:

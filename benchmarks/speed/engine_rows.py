@@ -50,11 +50,11 @@ class Drawing:
         cond = self.cond if self.cond is None else self.cond[:count]
         given = None if self.given is None else self.given[:count]
         try:
-            found = self.sampler.verify(self.last[:count], seed=SEED, cond=cond, given=given)
+            result = self.sampler.verify(self.last[:count], seed=SEED, cond=cond, given=given)
         except pixelfast.VerificationError as error:
             return Gate(False, reason=short(error))
-        differ = found.wrong + found.changed + found.ties + found.moved
-        return Gate(True, found.draws, differ, found.ties, found.parameter_error)
+        differ = result.wrong + result.changed + result.ties + result.moved
+        return Gate(True, result.draws, differ, result.ties, result.parameter_error)
 
 
 @dataclass
@@ -125,11 +125,11 @@ class Engines:
 
     def gated(self, images: int) -> tuple[dict[str, Row], dict[str, Drawing]]:
         """The rows without times, and the drawings that may be timed: their images have been verified."""
-        found, drawings = dict(self.rows), {}
+        result, drawings = dict(self.rows), {}
         self.verified: dict[str, Tensor] = {}
         for name, sampler in self.samplers.items():
             if name in row_names.LOWER and images > self.job.lower:
-                found.pop(name)
+                result.pop(name)
                 continue
             say(f"{name}: drawing and verifying")
             drawing = self.drawing(name, images)
@@ -148,8 +148,8 @@ class Engines:
                 else:
                     row = replace(row, memory=self.memory(name, took))
                 drawings[name], self.verified[name] = drawing, drawing.last
-            found[name] = row
-        return found, drawings
+            result[name] = row
+        return result, drawings
 
     def timed(self, row: Row, drawing: Drawing, changes: dict[str, Any]) -> Row:
         """The row with what was measured, if the timed runs drew the verified images."""

@@ -44,11 +44,11 @@ def compiled() -> ctypes.CDLL | str:
             return built
         path = os.environ[LIBRARY] = str(built)
     try:
-        found = ctypes.CDLL(path)
+        result = ctypes.CDLL(path)
     except OSError as error:
         return f"the compiled peak.cpp cannot be loaded: {error}"
-    found.pixelfast_peak_flops.restype = found.pixelfast_read_bandwidth.restype = ctypes.c_double
-    return found
+    result.pixelfast_peak_flops.restype = result.pixelfast_read_bandwidth.restype = ctypes.c_double
+    return result
 
 
 def build(folder: Path) -> Path | str:
@@ -88,8 +88,8 @@ def bandwidths(threads: int) -> dict[str, float]:
     """Bytes per second by level: half of L2 for each thread, half of L3 in all, and memory that fits into no cache."""
     sizes = cache_sizes()
     places = {"L2": sizes["L2"] // 2, "L3": sizes["L3"] // 2 // threads, "DRAM": 4 * sizes["L3"]}
-    found = {name: read_bandwidth(threads, size) for name, size in places.items()}
-    return {name: rate for name, rate in found.items() if rate is not None}
+    result = {name: read_bandwidth(threads, size) for name, size in places.items()}
+    return {name: rate for name, rate in result.items() if rate is not None}
 
 
 def cache_sizes() -> dict[str, int]:
@@ -153,7 +153,7 @@ def facts(threads: int) -> dict[str, Any]:
 
 
 def _host_facts(threads: int) -> dict[str, Any]:
-    busy, built = processors_in_use(), cpu.available() is None
+    busy, built = processors_in_use(), cpu.unavailable_reason() is None
     return {
         **conditions(threads),
         "threads": threads,

@@ -56,12 +56,12 @@ def turns(
             if name in brief and spent[name] > BRIEF:
                 continue
             time.sleep(PAUSE)
-            if (found := beside()) is not None:
-                noted[name].append(found)
+            if (result := beside()) is not None:
+                noted[name].append(result)
             seconds, took = timed(task)
             times[name].append(seconds)
             spent[name] += took
-    return {name: Times(tuple(found)) for name, found in times.items()}, {k: tuple(v) for k, v in noted.items()}
+    return {name: Times(tuple(result)) for name, result in times.items()}, {k: tuple(v) for k, v in noted.items()}
 
 
 def timed(task: Task) -> tuple[float, float]:

@@ -154,8 +154,8 @@ def compared(cell: Cell) -> list[Row]:
 def largest(run: Run) -> list[Cell]:
     """Of each model the cell with the most images."""
     cells = [cell for cell in published(run) if not cell.sweep]
-    found = {cell.model: cell for cell in sorted(cells, key=lambda cell: cell.images)}
-    return [found[model] for model in dict.fromkeys(cell.model for cell in cells)]
+    result = {cell.model: cell for cell in sorted(cells, key=lambda cell: cell.images)}
+    return [result[model] for model in dict.fromkeys(cell.model for cell in cells)]
 
 
 def names_in(cells: Sequence[Cell], without: Sequence[str] = ()) -> list[str]:

@@ -51,8 +51,8 @@ def run(program: Path, job: Job, saved: Saved) -> list[Cell]:
         command = [sys.executable, str(program), str(target)]
         with todo.open(encoding="utf-8") as given, subprocess.Popen(command, stdin=given, env=environment) as process:
             reason = watched(process, target, job.limit, saved)
-        found = cells_of(target)
-    return found if process.returncode == 0 else with_lost(job, found, reason)
+        result = cells_of(target)
+    return result if process.returncode == 0 else with_lost(job, result, reason)
 
 
 def watched(process: subprocess.Popen[bytes], target: Path, limit: float | None, saved: Saved) -> str:

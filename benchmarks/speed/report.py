@@ -93,7 +93,7 @@ def row_texts(cell: Cell, row: Row) -> tuple[str, ...]:
         times_text(cell.speedup(row), row),
         "" if row.name in USUAL else ("~" if row.extrapolated else "") + _two(cell.ratio_default(row)),
         _two(cell.ratio_tuned(row)),
-        "" if (found := row.fraction_of_peak()) is None else f"{found:.0%}",
+        "" if (result := row.fraction_of_peak()) is None else f"{result:.0%}",
         "" if row.memory is None else size(row.memory),
         "" if row.compile_s is None else duration(row.compile_s),
         *_correctness(row),
@@ -177,13 +177,13 @@ def closing_text(run: Run) -> str:
 
 def _sections(run: Run) -> list[tuple[str, list[tuple[str, ...]], list[str]]]:
     """Titles, tables and remarks."""
-    found = [("Targets", targets.table(run), targets.compile_lines(run))]
+    result = [("Targets", targets.table(run), targets.compile_lines(run))]
     for group in sweeps.by_images(run):
         if any(cell.sweep for cell in group) and len(sweeps.images_table(group)) > 2:
-            found.append((f"Time by the number of images: {group[0].model}", sweeps.images_table(group), []))
+            result.append((f"Time by the number of images: {group[0].model}", sweeps.images_table(group), []))
     if cells := sweeps.by_size(run):
-        found.append(("Time by the size of the images", sweeps.size_table(cells), []))
-    return [section for section in found if len(section[1]) > 1]
+        result.append(("Time by the size of the images", sweeps.size_table(cells), []))
+    return [section for section in result if len(section[1]) > 1]
 
 
 def _sentence(text: str) -> str:

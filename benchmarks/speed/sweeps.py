@@ -44,17 +44,17 @@ def jobs(length: str, common: Job, names: Sequence[str], rows: Sequence[str], do
         return []
     common = replace(common, rows=exact, budget=min(common.budget, BUDGET), verified=VERIFIED, sweep=True)
     had = {(job.model, job.shape, images) for job in done for images in job.images}
-    found = []
+    result = []
     for name, counts in COUNTS[length].items():
         shape = MODELS[name].shape
         left = tuple(count for count in counts if (name, shape, count) not in had)
         if name in names and left:
-            found.append(replace(common, model=name, shape=shape, images=left, yardstick="none"))
+            result.append(replace(common, model=name, shape=shape, images=left, yardstick="none"))
     for side in SIDES[length] if SIZED in names else ():
         shape = MODELS[SIZED].shape[0], side, side
         if (SIZED, shape, TOGETHER) not in had:
-            found.append(replace(common, model=SIZED, shape=shape, images=(TOGETHER,), yardstick="default"))
-    return found
+            result.append(replace(common, model=SIZED, shape=shape, images=(TOGETHER,), yardstick="default"))
+    return result
 
 
 # The cells of a run that show growth.

@@ -37,7 +37,7 @@ COMPILE_SECONDS = {"a": 5.0, "b": 10.0}
 
 def table(run: Run) -> list[tuple[str, ...]]:
     """The targets that the run has numbers for, the header first."""
-    found: list[tuple[str, ...]] = [("model", "n", "row", "R tuned", "at most", "of peak", "at least", "")]
+    result: list[tuple[str, ...]] = [("model", "n", "row", "R tuned", "at most", "of peak", "at least", "")]
     for target in TARGETS:
         cell = next((cell for cell in _cells(run, target.model) if cell.images == target.images), None)
         row = cell.row(target.row) if cell else None
@@ -46,7 +46,7 @@ def table(run: Run) -> list[tuple[str, ...]]:
             continue
         reached = row.fraction_of_peak() if target.peak is not None else None
         met = ratio <= target.ratio and (target.peak is None or (reached is not None and reached >= target.peak))
-        found.append(
+        result.append(
             (
                 target.model,
                 str(target.images),
@@ -58,7 +58,7 @@ def table(run: Run) -> list[tuple[str, ...]]:
                 "met" if met else "MISSED",
             )
         )
-    return found
+    return result
 
 
 def compile_lines(run: Run) -> list[str]:

@@ -37,15 +37,15 @@ def leaks(graph: Graph, times: list[Times]) -> list[Leak]:
     """All parameters that depend on their own or a later sub-pixel; none where the model is autoregressive."""
     channels, height, width = graph.shape
     number = np.arange(height * width).reshape(height, width) * channels
-    found = []
+    result = []
     for channel, edges in enumerate(graph.outputs):
         for edge in edges:
             source = times[edge.source]
             for k in np.unique(source.classes[edge.channels]):
                 mask = window(source, int(k), edge, graph.image) >= number + channel
                 if mask.any():
-                    found.append(Leak(channel, edge, int(k), mask))
-    return found
+                    result.append(Leak(channel, edge, int(k), mask))
+    return result
 
 
 def leak_count(graph: Graph, times: list[Times]) -> int:

@@ -70,7 +70,7 @@ class ReceptiveField:
 
 
 def receptive_field(graph: Graph, row: int, col: int, order: Order = RASTER) -> ReceptiveField:
-    """The receptive field of the predictions at one pixel of the user's image, over nonzero weights; the graph is turned."""
+    """The receptive field of the predictions at one pixel of the user's image, over nonzero weights; the graph is reordered."""
     channels, height, width = graph.shape
     line, pixel = divmod(int(order.ranks(*order.shape(graph.shape)[1:])[row, col]), width)
     seen = np.zeros((channels, channels, height, width), dtype=bool)

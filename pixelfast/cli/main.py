@@ -139,12 +139,12 @@ def run_check(args: argparse.Namespace) -> int:
 
 def _scored(args: argparse.Namespace, opened: Opened) -> tuple[Tensor, Tensor | None]:
     """The first images of --data, and their labels where the model takes some."""
-    found = read_data(args, head_of(opened.module, opened.head).levels, 0.0)
+    result = read_data(args, head_of(opened.module, opened.head).levels, 0.0)
     wanted = args.label is None and args.cond is None and (args.with_labels or (opened.own and bool(opened.labels)))
-    if wanted and found.labels is None:
+    if wanted and result.labels is None:
         raise InvalidInput(f"{opened.name} is conditional on a class, but the data have no labels")
-    labels = None if found.labels is None or not wanted else found.labels[:MOST_IMAGES]
-    return found.images[:MOST_IMAGES], labels_as_known(opened, found, labels)
+    labels = None if result.labels is None or not wanted else result.labels[:MOST_IMAGES]
+    return result.images[:MOST_IMAGES], labels_as_known(opened, result, labels)
 
 
 if __name__ == "__main__":

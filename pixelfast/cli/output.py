@@ -17,11 +17,11 @@ class Parser(argparse.ArgumentParser):
     """A parser that names the nearest option or choice."""
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        found, left = super().parse_known_args(args, namespace)
+        result, left = super().parse_known_args(args, namespace)
         if left:
             near = [_near(word.partition("=")[0], self._option_string_actions) for word in left if word.startswith("-")]
             self.error(f"unrecognized arguments: {' '.join(left)}{''.join(near[:1])}")
-        return found, left
+        return result, left
 
     def error(self, message: str) -> NoReturn:
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)

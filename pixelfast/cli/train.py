@@ -302,11 +302,11 @@ def _images(args: argparse.Namespace, opened: Opened, levels: int) -> tuple[Tens
     """The images to score, integers (N, C, H, W), their labels and maps."""
     if args.data is None:
         return *held_out(opened.name), None
-    found = read_data(args, levels, 0.0 if args.split == "all" else None)
-    train, test = (found.images, found.labels, found.maps), (found.test_images, found.test_labels, found.test_maps)
+    result = read_data(args, levels, 0.0 if args.split == "all" else None)
+    train, test = (result.images, result.labels, result.maps), (result.test_images, result.test_labels, result.test_maps)
     images, labels, maps = {"test": test, "train": train, "all": train}[args.split]
     if args.split == "all":
         labels, maps = (None if a is None or b is None else torch.cat([a, b]) for a, b in zip(train[1:], test[1:], strict=True))
         images = torch.cat([images, test[0]])
     wanted = bool(opened.labels) if opened.own else args.with_labels
-    return images, labels_as_known(opened, found, labels) if wanted else labels, maps
+    return images, labels_as_known(opened, result, labels) if wanted else labels, maps

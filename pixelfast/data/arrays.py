@@ -88,16 +88,16 @@ def _float_hint(array: np.ndarray) -> str:
     if not np.issubdtype(array.dtype, np.floating):
         return ""
     low, high = float(array.min()), float(array.max())
-    found = f": they lie in {low:g} .. {high:g}, so store for instance "
+    result = f": they lie in {low:g} .. {high:g}, so store for instance "
     if not np.isfinite(low + high):
         return ": some are NaN or infinite"
     if low >= 0 and high <= 1:
-        return found + "np.rint(255 * images).astype(np.uint8)"
+        return result + "np.rint(255 * images).astype(np.uint8)"
     if low >= -1 and high <= 1:
-        return found + "np.rint(127.5 * (images + 1)).astype(np.uint8)"
+        return result + "np.rint(127.5 * (images + 1)).astype(np.uint8)"
     if low >= 0 and bool((array == np.rint(array)).all()):
-        return found + f"images.astype(np.{'uint8' if high < 256 else 'int64'})"
-    return found + "them before they were normalised"
+        return result + f"images.astype(np.{'uint8' if high < 256 else 'int64'})"
+    return result + "them before they were normalised"
 
 
 def as_labels(place: str, labels: np.ndarray, count: int, classes: int = 0) -> Tensor:
@@ -137,5 +137,5 @@ def as_maps(place: str, images: np.ndarray, maps: np.ndarray | None) -> Tensor |
         numbers = maps.astype(np.int64 if maps.dtype.kind in "iu" else np.float32)
     if not np.isfinite(numbers).all():
         raise InvalidInput(f"{place}: maps hold NaN, infinity or numbers beyond float32")
-    found = torch.from_numpy(numbers)
-    return found.unsqueeze(1) if maps.ndim == 3 else found
+    result = torch.from_numpy(numbers)
+    return result.unsqueeze(1) if maps.ndim == 3 else result

@@ -100,28 +100,28 @@ def read_pictures(files: Sequence[Path], options: PictureOptions) -> list[Pictur
     Raises:
         InvalidInput: a file is no readable picture, or holds what cannot be kept.
     """
-    found: list[Picture] = []
+    result: list[Picture] = []
     several = ""
     for file in files:
-        before = len(found)
-        frames = read_frames(file, options, len(files), sum(picture.values.nbytes for picture in found[:1]) * len(found))
+        before = len(result)
+        frames = read_frames(file, options, len(files), sum(picture.values.nbytes for picture in result[:1]) * len(result))
         for picture in frames:
-            found.append(on_background(picture, options.background))
+            result.append(on_background(picture, options.background))
             if options.frames == "first":
                 break
-        if len(found) - before > 1 and not several:
-            several = f"{file.name} has {len(found) - before} frames"
+        if len(result) - before > 1 and not several:
+            several = f"{file.name} has {len(result) - before} frames"
     if several and options.frames is None:
         text = f'{several}: each is an image of its own; frames="first" (--frames first) takes the first one only'
         announce(text, DataWarning)
-    coloured = [picture.place for picture in found if picture.palette]
+    coloured = [picture.place for picture in result if picture.palette]
     if coloured and options.palette is None:
         announce(
             f"{len(coloured)} pictures have a palette, {coloured[0]} for instance, and its colours are taken: a label map is "
             'read by palette="indices" (--palette indices); palette="colours" says that colours are meant',
             DataWarning,
         )
-    return found
+    return result
 
 
 def read_frames(file: str | Path, options: PictureOptions, files: int = 1, read: int = 0) -> Iterator[Picture]:

@@ -66,10 +66,10 @@ def _folders(folder: Path) -> list[Path]:
 
 def _pictures(folder: Path) -> list[Path]:
     """All pictures below a folder, in the order of their paths."""
-    found = sorted(_below(folder))
-    if not found:
+    result = sorted(_below(folder))
+    if not result:
         raise InvalidInput(f"{folder} holds no pictures ({', '.join(sorted(PICTURES))})")
-    return found
+    return result
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -62,32 +62,32 @@ class CustomHead(Head):
     def conditional(self, parameters: Tensor, earlier: Tensor) -> Tensor:
         if self._conditional is None:
             return parameters
-        found = self._conditional(parameters.double(), earlier)
-        if not isinstance(found, Tensor) or found.shape[:-1] != parameters.shape[:-1]:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        result = self._conditional(parameters.double(), earlier)
+        if not isinstance(result, Tensor) or result.shape[:-1] != parameters.shape[:-1]:
+            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise InvalidInput(f"conditional= gave {shape} for parameters {tuple(parameters.shape)}: (..., P') is needed")
-        return found
+        return result
 
     def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
-        found = self._probabilities(parameters.double())
+        result = self._probabilities(parameters.double())
         wanted = (*parameters.shape[:-1], self.levels)
-        if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if not isinstance(result, Tensor) or tuple(result.shape) != wanted:
+            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise InvalidInput(f"probabilities= gave {shape} for parameters {tuple(parameters.shape)}: {wanted} is needed")
-        found = found.double()
-        total = found.sum(-1, keepdim=True)
-        if not bool((found >= 0).all() & ((total - 1).abs() <= SUM_TOLERANCE).all()):
+        result = result.double()
+        total = result.sum(-1, keepdim=True)
+        if not bool((result >= 0).all() & ((total - 1).abs() <= SUM_TOLERANCE).all()):
             raise InvalidInput(
-                f"probabilities= gave no distribution: the least number is {float(found.min()):g}, and sums over the "
+                f"probabilities= gave no distribution: the least number is {float(result.min()):g}, and sums over the "
                 f"{self.levels} values lie within {float(total.min()):g} .. {float(total.max()):g}"
             )
-        return found / total if temperature == 1.0 else (found.log() / temperature).softmax(-1)
+        return result / total if temperature == 1.0 else (result.log() / temperature).softmax(-1)
 
     def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
         if self._log_prob is None or temperature != 1.0:
             return super().log_prob(parameters, values, temperature)
-        found = self._log_prob(parameters.double(), values.long())
-        if not isinstance(found, Tensor) or found.shape != values.shape:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        result = self._log_prob(parameters.double(), values.long())
+        if not isinstance(result, Tensor) or result.shape != values.shape:
+            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise InvalidInput(f"log_prob= gave {shape} for values {tuple(values.shape)}: one number each is needed")
-        return found.double()
+        return result.double()

@@ -26,8 +26,8 @@ from ..errors import InvalidInput
 from .base import Head
 from .encoding import SYMMETRIC, Encode
 
-Order = Literal["colour-major", "mixture-major"]
-ORDERS: tuple[Order, ...] = ("colour-major", "mixture-major")
+ParameterLayout = Literal["colour-major", "mixture-major"]
+PARAMETER_LAYOUTS: tuple[ParameterLayout, ...] = ("colour-major", "mixture-major")
 
 
 class MixtureOfLogistics(Head):
@@ -43,10 +43,10 @@ class MixtureOfLogistics(Head):
         levels: K, at least 2.
         mixtures: M, how many components.
         channels: C, 1 or 3.
-        order: of the P parameters. ``"colour-major"`` (openai/pixel-cnn, pclucas14/pixel-cnn-pp): M logits of the weights,
-            then for each colour M means, M log-scales and, with three colours, M coefficients: a in the place of R, b of G,
-            c of B. ``"mixture-major"``: for each component its logit, C means, C log-scales, then a, b, c. Coefficients
-            pass through tanh.
+        parameter_layout: in which order the P parameters stand. ``"colour-major"`` (openai/pixel-cnn,
+            pclucas14/pixel-cnn-pp): M logits of the weights, then for each colour M means, M log-scales and, with three
+            colours, M coefficients: a in the place of R, b of G, c of B. ``"mixture-major"``: for each component its logit,
+            C means, C log-scales, then a, b, c. Coefficients pass through tanh.
         log_scale_min: log-scales below are raised to it, as published.
         encode, layout: see `Head`; whatever the encoding, the axis of the distribution is the symmetric one.
 
@@ -62,7 +62,7 @@ class MixtureOfLogistics(Head):
         levels: int = 256,
         mixtures: int = 10,
         channels: int = 3,
-        order: Order = "colour-major",
+        parameter_layout: ParameterLayout = "colour-major",
         log_scale_min: float = -7.0,
         encode: Encode = SYMMETRIC,
         layout: str | None = None,
@@ -72,18 +72,20 @@ class MixtureOfLogistics(Head):
                 raise InvalidInput(f"a mixture of logistics needs {name} of at least {least}, got {value!r}")
         if channels not in (1, 3):
             raise InvalidInput(f"a mixture of logistics describes pixels of 1 or 3 channels, got channels={channels!r}")
-        if not isinstance(order, str) or order not in ORDERS:
-            raise InvalidInput(f"order must be one of {', '.join(map(repr, ORDERS))}, got {order!r}")
+        if not isinstance(parameter_layout, str) or parameter_layout not in PARAMETER_LAYOUTS:
+            known = ", ".join(map(repr, PARAMETER_LAYOUTS))
+            raise InvalidInput(f"parameter_layout must be one of {known}, got {parameter_layout!r}")
         if isinstance(log_scale_min, bool) or not isinstance(log_scale_min, (int, float)) or not math.isfinite(log_scale_min):
             raise InvalidInput(f"log_scale_min must be a finite number, got {log_scale_min!r}")
         super().__init__(levels, mixtures * (3 if channels == 1 else 10), encode, layout)
-        self.mixtures, self.channels, self.order, self.log_scale_min = mixtures, channels, order, float(log_scale_min)
+        self.mixtures, self.channels, self.log_scale_min = mixtures, channels, float(log_scale_min)
+        self.parameter_layout = parameter_layout
 
     def __repr__(self) -> str:
         layout = "" if self.layout is None else f", layout={self.layout!r}"
         return (
-            f"MixtureOfLogistics({self.levels} levels, {self.mixtures} mixtures, {self.channels} channels, {self.order}, "
-            f"encode={self.encode!r}{layout})"
+            f"MixtureOfLogistics({self.levels} levels, {self.mixtures} mixtures, {self.channels} channels, "
+            f"{self.parameter_layout}, encode={self.encode!r}{layout})"
         )
 
     def table(self, shape: Sequence[int]) -> Tensor:
@@ -101,7 +103,7 @@ class MixtureOfLogistics(Head):
     def split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(..., P) as logits (..., M), means (..., C, M), log-scales (..., C, M), coefficients (..., 3 or 0, M)."""
         count, channels = self.mixtures, self.channels
-        if self.order == "mixture-major":
+        if self.parameter_layout == "mixture-major":
             columns = parameters.unflatten(-1, (count, -1)).transpose(-1, -2)  # (..., 3 or 10, M)
             logits, means, log_scales, coefficients = columns.split([1, channels, channels, 3 if channels == 3 else 0], -2)
             logits = logits.squeeze(-2)
@@ -168,8 +170,8 @@ class MixtureOfLogistics(Head):
         From logarithms only: a high temperature makes something of probabilities that a float64 cannot hold. The largest is
         subtracted first, since a low temperature makes something of every digit.
         """
-        found = functools.reduce(torch.logaddexp, self._log_shares(parameters))
-        return ((found - found.amax(-1, keepdim=True)) / temperature).log_softmax(-1)
+        result = functools.reduce(torch.logaddexp, self._log_shares(parameters))
+        return ((result - result.amax(-1, keepdim=True)) / temperature).log_softmax(-1)
 
     def _axis(self, values: Tensor) -> Tensor:
         return 2 * values.double() / (self.levels - 1) - 1

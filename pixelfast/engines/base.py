@@ -59,21 +59,21 @@ class Result:
     parameters: np.ndarray | None
 
 
-def turned(request: Request, order: Order) -> Request:
+def reordered(request: Request, order: Order) -> Request:
     """A request over the user's images as an engine takes it: its rows are the lines of an order. Fields stay as they are."""
     if order == RASTER:
         return request
     report = request.on_row
     return replace(
         request,
-        noise=np.ascontiguousarray(order.turned(request.noise, 1)),
-        given=None if request.given is None else np.ascontiguousarray(order.turned(request.given, 1)),
+        noise=np.ascontiguousarray(order.reordered(request.noise, 1)),
+        given=None if request.given is None else np.ascontiguousarray(order.reordered(request.given, 1)),
         on_row=None if report is None else lambda line, values: report(line, order.restored(values, 1)),
     )
 
 
 def restored(result: Result, order: Order) -> Result:
-    """What an engine made of a turned request, over the user's images."""
+    """What an engine made of a reordered request, over the user's images."""
     parameters = result.parameters
     return replace(
         result,
@@ -83,7 +83,7 @@ def restored(result: Result, order: Order) -> Result:
 
 
 def located(error: NumericalError, order: Order, height: int, width: int) -> NumericalError:
-    """An engine's error over a turned request with the row and column of the user's image."""
+    """An engine's error over a reordered request with the row and column of the user's image."""
     position = getattr(error, "position", None)
     if position is None or order == RASTER:
         return error

@@ -19,7 +19,7 @@ from .base import OnRow, Request, Result, check, compiled_call, numerical_error
 from .packing import pack
 
 
-def available() -> str | None:
+def unavailable_reason() -> str | None:
     """None if the engine can run here, otherwise why it cannot."""
     try:
         native()
@@ -59,7 +59,7 @@ class CpuEngine:
     """
 
     def __init__(self, program: Program, isa: str | None = None, cell: int = 4, precision: str = "fp32") -> None:
-        reason = available()
+        reason = unavailable_reason()
         if reason is None and (isa or os.environ.get("PIXELFAST_ISA", native().isas()[0])) not in native().isas():
             wanted, here = isa or os.environ["PIXELFAST_ISA"], ", ".join(native().isas())
             reason = f"the instruction set {wanted!r} (isa= or PIXELFAST_ISA) is not available here: there are {here}"
@@ -151,8 +151,8 @@ def sample(
             while on_row is not None and reported < rows:
                 on_row(reported, drawn)
                 reported += 1
-        found: tuple[int, int, int, int] | None = _asked(call.failure)
-        return found
+        result: tuple[int, int, int, int] | None = _asked(call.failure)
+        return result
     finally:
         call.stop()
 

@@ -17,7 +17,7 @@ from .base import Request, Result, check, compiled_call, numerical_error
 from .packing import pack
 
 
-def unavailable() -> str | None:
+def unavailable_reason() -> str | None:
     """None if the engine can run here, otherwise why it cannot."""
     try:
         reason = native().unavailable()
@@ -72,7 +72,7 @@ class CudaEngine:
     """
 
     def __init__(self, program: Program) -> None:
-        reason = unavailable() or unsupported(program)
+        reason = unavailable_reason() or unsupported(program)
         if reason is not None:
             raise EngineUnavailable(f"the CUDA engine cannot run this: {reason}")
         self.program = program

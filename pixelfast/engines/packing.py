@@ -10,7 +10,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from ..distributions.mixture import ORDERS
+from ..distributions.mixture import PARAMETER_LAYOUTS
 from ..ir.program import (
     BODIES,
     HEADS,
@@ -83,7 +83,7 @@ class _Packer:
         self.put(MAGIC, VERSION, channels, height, width, program.levels, program.parameters)
         self.put(HEADS.index(program.head))
         if program.mixture is not None:
-            self.put(program.mixture.components, ORDERS.index(program.mixture.order))
+            self.put(program.mixture.components, PARAMETER_LAYOUTS.index(program.mixture.parameter_layout))
             self.number(program.mixture.log_scale_min)
         self.put(len(program.buffers))
         for buffer in program.buffers:

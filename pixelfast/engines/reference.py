@@ -260,18 +260,18 @@ class _Machine:
     def attention(self, attention: Attention, rect: Rect, row: int, columns: Columns) -> Tensor:
         heads = attention.heads
         queries = self.view(attention.query, row, columns).unflatten(-1, (heads, -1))  # (columns, N, heads, E)
-        found = []
+        result = []
         for col, query in zip(range(*columns), queries, strict=True):
             element = (row - rect.row0) * (rect.col1 - rect.col0) + col - rect.col0
             if attention.masks == 1:
-                found.append(self.mixed(attention, query, element, row, slice(0, heads)))
+                result.append(self.mixed(attention, query, element, row, slice(0, heads)))
                 continue
             parts = [
                 self.mixed(attention, query, head * attention.elements + element, row, slice(head, head + 1))
                 for head in range(heads)
             ]
-            found.append(torch.cat(parts, 1))
-        return torch.stack(found).flatten(2)
+            result.append(torch.cat(parts, 1))
+        return torch.stack(result).flatten(2)
 
     def mixed(self, attention: Attention, query: Tensor, index: int, row: int, heads: slice) -> Tensor:
         """What some heads of one pixel find at the pixels of one list: (N, heads, D)."""
@@ -292,8 +292,8 @@ class _Machine:
         rows, cols = pixels // self.width + cache.row, pixels % self.width + cache.col - buffer.columns[0]
         if len(pixels) and int(rows.max()) > row:
             raise IndexError(f"{cache} is read on row {int(rows.max())} while row {row} runs")
-        found = self.buffers[cache.buffer][self.tensor(rows % buffer.rows), self.tensor(cols)]
-        return found[:, :, cache.channel : cache.channel + cache.count]
+        result = self.buffers[cache.buffer][self.tensor(rows % buffer.rows), self.tensor(cols)]
+        return result[:, :, cache.channel : cache.channel + cache.count]
 
     # Values.
 
@@ -360,7 +360,8 @@ def _head_object(program: Program, request: Request) -> Head | None:
     if program.mixture is None:
         return request.head if program.head == CUSTOM else None
     mixture = program.mixture
-    return MixtureOfLogistics(program.levels, mixture.components, program.shape[0], mixture.order, mixture.log_scale_min)
+    layout, smallest = mixture.parameter_layout, mixture.log_scale_min
+    return MixtureOfLogistics(program.levels, mixture.components, program.shape[0], layout, smallest)
 
 
 def _data_head(program: Program) -> Head:

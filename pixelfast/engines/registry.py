@@ -66,21 +66,21 @@ def _without_functions(head: Head) -> str | None:
 ENGINES: dict[str, Entry] = {
     "cpu": Entry(
         "native engine in C++",
-        cpu.available,
+        cpu.unavailable_reason,
         lambda program, precision: cpu.CpuEngine(program, precision=precision),
         NATIVE,
         _without_functions,
     ),
     "triton": Entry(
         "Triton kernels on an NVIDIA GPU",
-        triton.available,
+        triton.unavailable_reason,
         triton.TritonEngine,
         triton.PRECISIONS,
         triton.refuses,
     ),
     "cuda": Entry(
         "cluster kernel for small nets, on Hopper GPUs",
-        cuda.unavailable,
+        cuda.unavailable_reason,
         lambda program, _: cuda.CudaEngine(program),
         refuses=lambda head: _without_functions(head) or cuda.refuses(head_name(head)),
     ),
@@ -116,13 +116,13 @@ def check_name(name: str, precision: str = "fp32") -> None:
 
 def reasons(head: Head, precision: str = "fp32") -> dict[str, str]:
     """Of each engine that cannot run here, has no such precision or cannot draw from this head: why."""
-    found = {}
+    result = {}
     for name, entry in ENGINES.items():
         missing = None if precision in entry.precisions else f"it has no precision {precision!r}"
         reason = entry.unavailable() or missing or entry.refuses(head)
         if reason is not None:
-            found[name] = reason
-    return found
+            result[name] = reason
+    return result
 
 
 def choose(name: str, precision: str, head: Head, on_cuda: bool = False, but: str = "") -> str:

@@ -69,12 +69,12 @@ def opened(
     try:
         # Not to wait for a pipe's other end: the kind is known once it is open, and cannot change any more.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as handle:
-            found = os.fstat(handle.fileno())
+            result = os.fstat(handle.fileno())
             for is_kind, name in KINDS:
-                if is_kind(found.st_mode):
+                if is_kind(result.st_mode):
                     raise error(f"{path} is no readable {kind}: it is {name}, and a regular file is needed")
-            on_disk = getattr(found, "st_blocks", -(-found.st_size // 512)) * 512  # a file may have holes
-            yield Source(path, handle, found.st_size, max(max_bytes, min(on_disk, found.st_size)), error)
+            on_disk = getattr(result, "st_blocks", -(-result.st_size // 512)) * 512  # a file may have holes
+            yield Source(path, handle, result.st_size, max(max_bytes, min(on_disk, result.st_size)), error)
     except PixelfastError:
         raise
     except Exception as failure:  # a damaged file can fail in any way, in any of the libraries that read it
@@ -112,8 +112,8 @@ def status(path: str | Path, error: type[PixelfastError] = InvalidInput) -> os.s
 
 
 def is_folder(path: str | Path, error: type[PixelfastError] = InvalidInput) -> bool:
-    found = status(path, error)
-    return found is not None and stat.S_ISDIR(found.st_mode)
+    result = status(path, error)
+    return result is not None and stat.S_ISDIR(result.st_mode)
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:

@@ -205,15 +205,15 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def _find(path: str | Path) -> Path:
-    found = path_of(path, CheckpointError)
+    result = path_of(path, CheckpointError)
     if isinstance(path, str) and path in shipped():
         return SHIPPED / path
-    if status(found, CheckpointError) is None:
-        beside = [str(found.with_name(name)) for name in _names_beside(found)]
+    if status(result, CheckpointError) is None:
+        beside = [str(result.with_name(name)) for name in _names_beside(result)]
         near = nearest(str(path), [*shipped(), *beside])
         hint = f"did you mean {near!r}?" if near else f"shipped are {shipped()}"
         raise CheckpointError(f"there is no checkpoint {str(path)!r}, neither shipped nor as a file or folder: {hint}")
-    return found
+    return result
 
 
 def _names_beside(path: Path) -> list[str]:

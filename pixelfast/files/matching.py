@@ -206,13 +206,13 @@ def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 def _canonical(names: Iterable[str]) -> dict[str, str]:
     """Names without wrappers and with one spelling of weight_norm -> names as they are; as they are where two become one."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for name in sorted(names, key=lambda name: sum(part in WRAPPERS for part in name.split("."))):
         short = ".".join(part for part in name.split(".") if part not in WRAPPERS)
         short = re.sub(r"(^|\.)parametrizations\.(\w+)\.original0$", r"\1\2_g", short)
         short = re.sub(r"(^|\.)parametrizations\.(\w+)\.original1$", r"\1\2_v", short)
-        found[name if short in found else short] = name
-    return found
+        result[name if short in result else short] = name
+    return result
 
 
 def _places(

@@ -146,9 +146,9 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
         return CheckpointError(f"{path} is damaged or no PyTorch file, {_line(error)}")
     with contextlib.suppress(Exception):  # files from before PyTorch 1.6, in which only the first one is known
         names = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - set(STAND_INS)) or names
-    found = ", ".join(names[:8])
+    result = ", ".join(names[:8])
     return CheckpointError(
-        f"{path} names {found}, which would be imported or run, and is not: only tensors, plain containers and a few harmless "
+        f"{path} names {result}, which would be imported or run, and is not: only tensors, plain containers and a few harmless "
         "objects (argparse.Namespace among them) are loaded. Where you trust its origin, open it once with "
         "torch.load(path, weights_only=False) where its code can be imported, and save the state_dict() alone with torch.save"
     )

@@ -57,18 +57,18 @@ def _switches() -> list[Switch]:
 
 def _turn() -> list[tuple[Callable[[Any], None], Any]]:
     """Turn all switches; returns how to undo that, in order."""
-    found = []
+    result = []
     for read, write, wanted in _switches():
         try:
-            found.append((read, write, read(), wanted))
+            result.append((read, write, read(), wanted))
         except (RuntimeError, AttributeError):  # PyTorch refuses to read an old switch where a new one contradicts it
             continue
-    if all(value == wanted for _, _, value, wanted in found):
+    if all(value == wanted for _, _, value, wanted in result):
         return []
-    for _, write, value, wanted in found:
+    for _, write, value, wanted in result:
         if value != wanted:
             write(wanted)
-    return [(write, value) for _, write, value, _ in found]
+    return [(write, value) for _, write, value, _ in result]
 
 
 @contextmanager

@@ -76,16 +76,16 @@ def reachable(roots: Iterable[object], originals: Container[int] = ()) -> dict[i
     Without objects of installed packages, and what these hold, that are among some originals: a copy has them because their
     class says that copies may share them.
     """
-    found: dict[int, object] = {}
+    result: dict[int, object] = {}
     stack = list(roots)
     while stack:
         value = stack.pop()
-        if id(value) not in found and (type(value) in PROXIES or not isinstance(value, SHARED_BY_DESIGN)):
+        if id(value) not in result and (type(value) in PROXIES or not isinstance(value, SHARED_BY_DESIGN)):
             if id(value) in originals and _can_change(value) and not isinstance(value, CONTAINERS) and _is_installed(value):
                 continue
-            found[id(value)] = value
+            result[id(value)] = value
             stack += _held(value)
-    return found
+    return result
 
 
 def _held(value: Any) -> list[object]:

@@ -50,12 +50,12 @@ def unreadable(tensor: Tensor) -> str | None:
 
 def shape_of(model: nn.Module, shape: Any = None) -> tuple[int, int, int]:
     """(C, H, W) of the images: as given, or `model.shape`."""
-    found = shape if shape is not None else getattr(model, "shape", None)
-    if found is None:
+    result = shape if shape is not None else getattr(model, "shape", None)
+    if result is None:
         raise InvalidInput(
             f"{type(model).__name__} does not say which images it draws: pass shape=(channels, rows, columns) (--shape C,H,W)"
         )
-    return sizes_of(found)
+    return sizes_of(result)
 
 
 def sizes_of(found: Any) -> tuple[int, int, int]:
@@ -71,27 +71,27 @@ def sizes_of(found: Any) -> tuple[int, int, int]:
 
 def head_of(model: nn.Module, head: Any = None) -> Head:
     """The head: as given, or `model.head`."""
-    found = head if head is not None else getattr(model, "head", None)
-    if not isinstance(found, Head):
+    result = head if head is not None else getattr(model, "head", None)
+    if not isinstance(result, Head):
         raise InvalidInput(
             f"{type(model).__name__} does not say what its outputs mean: pass head=pixelfast.Categorical(levels, encode=...) "
             f"or head=pixelfast.Bernoulli(...){'' if head is None else f', not {type(head).__name__}'}"
         )
-    return found
+    return result
 
 
 def order_of(model: nn.Module, order: Any = None) -> Order:
     """The order of generation: as given, or `model.order` if that names one, or raster."""
     own = getattr(model, "order", None)
     # Other models call other things so; where that hides a misspelt name, the proof of causality fails.
-    found = order if order is not None else own if isinstance(own, str) and own in ORDERS else RASTER.name
-    if not isinstance(found, str) or found not in ORDERS:
+    result = order if order is not None else own if isinstance(own, str) and own in ORDERS else RASTER.name
+    if not isinstance(result, str) or result not in ORDERS:
         names = ", ".join(f'"{name}"' for name in ORDERS)
         raise InvalidInput(
-            f"{found!r} is no order of generation{like(found, ORDERS)}: pass order= as one of {names} (row after row or "
+            f"{result!r} is no order of generation{like(result, ORDERS)}: pass order= as one of {names} (row after row or "
             "column after column, from the top unless bottom-up, from the left unless right-to-left)"
         )
-    return ORDERS[found]
+    return ORDERS[result]
 
 
 def integer_of(name: str, value: Any, wanted: str) -> int:
@@ -108,36 +108,36 @@ def integer_of(name: str, value: Any, wanted: str) -> int:
 def count_of(name: str, value: Any, least: int = 1) -> int:
     """An integer of at least `least`."""
     wanted = f"an integer of at least {least}"
-    found = integer_of(name, value, wanted)
-    if not least <= found < INDICES:
-        raise InvalidInput(f"{name} must be {wanted}{'' if found < least else ' and below 2**63'}, got {shown(value)}")
-    return found
+    result = integer_of(name, value, wanted)
+    if not least <= result < INDICES:
+        raise InvalidInput(f"{name} must be {wanted}{'' if result < least else ' and below 2**63'}, got {shown(value)}")
+    return result
 
 
 def threads_of(value: Any) -> int | None:
     """How many threads may run, or None."""
     if value is None:
         return None
-    found = count_of("threads", value)
-    if found > THREADS:
-        raise InvalidInput(f"threads must lie in 1 .. {THREADS}, got {found}")
-    return found
+    result = count_of("threads", value)
+    if result > THREADS:
+        raise InvalidInput(f"threads must lie in 1 .. {THREADS}, got {result}")
+    return result
 
 
 def seed_of(value: Any) -> int:
     """A key of the noise."""
-    found = integer_of("seed", value, "an integer")
-    if not 0 <= found < 2**64:
-        raise InvalidInput(f"seed must lie in 0 .. 2**64 - 1, got {found}")
-    return found
+    result = integer_of("seed", value, "an integer")
+    if not 0 <= result < 2**64:
+        raise InvalidInput(f"seed must lie in 0 .. 2**64 - 1, got {result}")
+    return result
 
 
 def first_of(value: Any, n: int) -> int:
     """The index of the first of n images of a seed."""
-    found = count_of("first", value, least=0)
-    if found + n > INDICES:
-        raise InvalidInput(f"images {found} .. {found + n - 1} were asked for: a seed has images 0 .. 2**63 - 1")
-    return found
+    result = count_of("first", value, least=0)
+    if result + n > INDICES:
+        raise InvalidInput(f"images {result} .. {result + n - 1} were asked for: a seed has images 0 .. 2**63 - 1")
+    return result
 
 
 def check_type(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
@@ -159,18 +159,18 @@ def temperature_of(value: Any) -> float:
     try:
         if isinstance(value, (bool, str, bytes)) or getattr(value, "dtype", None) in (np.bool_, torch.bool):
             raise TypeError
-        found = float(value)
+        result = float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InvalidInput(f"temperature must be a number above 0, got {shown(value)}") from None
-    if not 0 < found < math.inf:
+    if not 0 < result < math.inf:
         raise InvalidInput(f"temperature must be a number above 0, got {shown(value)}")
-    if not least <= found <= most:
-        same = "the most probable value is always drawn" if found < least else "all values are equally probable"
+    if not least <= result <= most:
+        same = "the most probable value is always drawn" if result < least else "all values are equally probable"
         raise InvalidInput(
             f"temperature must lie within {least:g} .. {most:g}, got {shown(value)}: beyond, {same}, and neither it nor its "
             "inverse is a float32 that every engine can compute with"
         )
-    return found
+    return result
 
 
 def callback_of(name: str, value: Any) -> Any:

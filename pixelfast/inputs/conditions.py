@@ -173,14 +173,14 @@ def _signature(value: Any) -> object:
     if items is not None and _holds_parts(value):
         return (type(value), tuple((key, _signature(held)) for key, held in items))
     bare = value.value if isinstance(value, Whole) else value
-    found = contents(bare)
-    if not found.certain:
+    result = contents(bare)
+    if not result.certain:
         kind = type(bare)
         raise InvalidInput(
             f"cond= holds a {kind.__module__}.{kind.__qualname__} whose contents cannot be compared from call to call: pass "
             "tensors, arrays, numbers, texts, or lists, dictionaries and objects of these"
         )
-    return (isinstance(value, Whole), found)
+    return (isinstance(value, Whole), result)
 
 
 def _changed(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from .geometry import Rect
-from .pixel_runs import Keys
+from .pixel_runs import PixelRuns
 
 UNARY = (
     "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "sin", "cos",
@@ -291,7 +291,7 @@ class Attention(Body):
     heads: int
     masks: int
     scale: float
-    seen: Keys
+    seen: PixelRuns
     bias: np.ndarray | None
 
     @property

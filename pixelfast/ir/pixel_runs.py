@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Keys:
+class PixelRuns:
     """Lists of pixels, each as runs of numbers in raster order over the image: a list of everything before is one run.
 
     List i is runs[offsets[i] : offsets[i + 1]], ascending and apart: offsets (lists + 1,), runs (R, 2) of [first, last).
@@ -18,7 +18,7 @@ class Keys:
     runs: np.ndarray
 
     @staticmethod
-    def of(seen: np.ndarray) -> Keys:
+    def of(seen: np.ndarray) -> PixelRuns:
         """The lists of a mask: bool (lists, pixels)."""
         padded = np.zeros((len(seen), seen.shape[1] + 2), dtype=np.int8)
         padded[:, 1:-1] = seen
@@ -27,7 +27,7 @@ class Keys:
         last = np.nonzero(steps == -1)[1]
         offsets = np.zeros(len(seen) + 1, dtype=np.int64)
         np.cumsum(np.bincount(lists, minlength=len(seen)), out=offsets[1:])
-        return Keys(offsets, np.stack([first, last], 1))
+        return PixelRuns(offsets, np.stack([first, last], 1))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -44,10 +44,10 @@ class Keys:
 
     def last(self) -> np.ndarray:
         """The last pixel of each list, -1 of an empty one: (lists,)."""
-        found = np.full(len(self), -1, dtype=np.int64)
+        result = np.full(len(self), -1, dtype=np.int64)
         some = np.diff(self.offsets) > 0
-        found[some] = self.runs[self.offsets[1:][some] - 1, 1] - 1
-        return found
+        result[some] = self.runs[self.offsets[1:][some] - 1, 1] - 1
+        return result
 
     def latest_offset(self, height: int, width: int) -> tuple[int, int]:
         """The latest (row, column) offset, in raster order, between a pixel and one of its list; lists are of all pixels."""

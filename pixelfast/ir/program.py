@@ -51,15 +51,46 @@ from .bodies import (
     unknown_body,
 )
 from .geometry import EVERYWHERE, Lattice, Rect
-from .pixel_runs import Keys
+from .pixel_runs import PixelRuns
 
 if TYPE_CHECKING:
-    from ..distributions.mixture import Order
+    from ..distributions.mixture import ParameterLayout
 
 __all__ = [
-    "BINARY", "BODIES", "CUSTOM", "EVERYWHERE", "HEADS", "OPERATIONS", "REDUCTIONS", "TERNARY", "UNARY", "Attention", "Body",
-    "Buffer", "Cache", "Draw", "Encode", "Field", "FieldSlot", "Instruction", "Keys", "Lattice", "Leaf", "Lookup", "Map",
-    "Mixture", "Norm", "Op", "Pixel", "Place", "Product", "Program", "Rect", "Reduce", "Slot", "unknown_body",
+    "BINARY",
+    "BODIES",
+    "CUSTOM",
+    "EVERYWHERE",
+    "HEADS",
+    "OPERATIONS",
+    "REDUCTIONS",
+    "TERNARY",
+    "UNARY",
+    "Attention",
+    "Body",
+    "Buffer",
+    "Cache",
+    "Draw",
+    "Encode",
+    "Field",
+    "FieldSlot",
+    "Instruction",
+    "Lattice",
+    "Leaf",
+    "Lookup",
+    "Map",
+    "Mixture",
+    "Norm",
+    "Op",
+    "Pixel",
+    "PixelRuns",
+    "Place",
+    "Product",
+    "Program",
+    "Rect",
+    "Reduce",
+    "Slot",
+    "unknown_body",
 ]  # fmt: skip
 """A program and all that it is made of."""
 
@@ -102,13 +133,13 @@ class Field:
 @dataclass(frozen=True)
 class Mixture:
     """What the parameters of a discretized mixture of logistics mean: M components, one of
-    `pixelfast.distributions.mixture.ORDERS`, and the least log-scale.
+    `pixelfast.distributions.mixture.PARAMETER_LAYOUTS`, and the least log-scale.
 
     One set of P = 3M (one channel) or 10M (three) parameters describes all channels of a pixel, which are drawn in order.
     """
 
     components: int
-    order: Order
+    parameter_layout: ParameterLayout
     log_scale_min: float
 
 

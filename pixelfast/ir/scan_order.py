@@ -2,7 +2,7 @@
 
 The pipeline and its engines know one order, raster. Each of the others is raster again in an image that is flipped, and
 transposed where columns come one after another. What a module is traced with, and what goes into an engine and comes out
-(`pixelfast.engines.base`), is *turned* so at the border; modules, conditions and users see their own images.
+(`pixelfast.engines.base`), is *reordered* so at the border; modules, conditions and users see their own images.
 
 Letters: H rows and W columns of the user's image. A line is what is drawn from end to end: a row, or a column.
 """
@@ -23,13 +23,13 @@ class Order:
     up: bool = False
     left: bool = False
 
-    def turned(self, array: np.ndarray, rows: int) -> np.ndarray:
+    def reordered(self, array: np.ndarray, rows: int) -> np.ndarray:
         """A view with lines and pixels at the axes `rows` and `rows + 1`, where the array has rows and columns."""
         flipped = self._flipped(array, rows)
         return flipped.swapaxes(rows, rows + 1) if self.columns else flipped
 
     def restored(self, array: np.ndarray, rows: int) -> np.ndarray:
-        """`turned` undone."""
+        """`reordered` undone."""
         straight = array.swapaxes(rows, rows + 1) if self.columns else array
         return self._flipped(straight, rows)
 
@@ -39,10 +39,10 @@ class Order:
         return np.flip(array, tuple(axis for axis, flip in axes if flip and array.shape[axis] > 1))
 
     def after(self, frame: Order) -> Order:
-        """The order in which an image that is turned by `frame` is drawn, where its own is drawn in this one."""
+        """The order in which an image that is reordered by `frame` is drawn, where its own is drawn in this one."""
         probe = np.arange(6).reshape(2, 3)
-        wanted, seen = self.turned(probe, 0), frame.turned(probe, 0)
-        return next(order for order in ORDERS.values() if np.array_equal(order.turned(seen, 0), wanted))
+        wanted, seen = self.reordered(probe, 0), frame.reordered(probe, 0)
+        return next(order for order in ORDERS.values() if np.array_equal(order.reordered(seen, 0), wanted))
 
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Channels, lines, and pixels of a line, of images (C, H, W)."""
@@ -56,7 +56,7 @@ class Order:
 
     def pixels(self, height: int, width: int) -> np.ndarray:
         """The number row * W + col of each pixel of each line: (lines, pixels)."""
-        return self.turned(np.arange(height * width).reshape(height, width), 0)
+        return self.reordered(np.arange(height * width).reshape(height, width), 0)
 
     def ranks(self, height: int, width: int) -> np.ndarray:
         """How many pixels are drawn before each: (H, W)."""

@@ -91,15 +91,15 @@ class Reader:
 
     def runs(self, edge: Edge, channels: np.ndarray) -> list[Run]:
         owners, positions = self._placed(edge, channels)
-        found = []
+        result = []
         for number in np.unique(owners):
             members = np.flatnonzero(owners == number)
             places = positions[members]
             order = np.argsort(places, kind="stable")
             places, members = places[order], members[order]
             for part in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) != 1) + 1):
-                found.append(Run(self._slot(edge, int(number), int(places[part[0]]), len(part)), members[part]))
-        return found
+                result.append(Run(self._slot(edge, int(number), int(places[part[0]]), len(part)), members[part]))
+        return result
 
     def ordered_runs(self, edge: Edge) -> list[Slot]:
         owners, places = self._placed(edge, edge.channels)
@@ -123,12 +123,12 @@ class PieceLowering(Reader):
         if self.piece.phase == "row":
             return [Part(self.ordered, self.out, self.row)]
         steps = self.piece.steps[self._lowering.order[self.number]]  # ascending
-        found = []
+        result = []
         for step in np.unique(steps):
             here = np.flatnonzero(steps == step)
             out = Slot(self.number, int(here[0]), len(here))
-            found.append(Part(self.ordered[here], out, self._lowering.steps[step]))
-        return found
+            result.append(Part(self.ordered[here], out, self._lowering.steps[step]))
+        return result
 
     def instruction(self, out: Slot, body: Body, lattice: Lattice | None = None, sweep: int = 0) -> Instruction:
         lattice = self.lattice if lattice is None else lattice
@@ -178,9 +178,9 @@ class PieceLowering(Reader):
         rows, cols = reader.steps
         for part in parts:
             rows, cols = (rows, cols) if part is None else (lcm(rows, part.row_step), lcm(cols, part.col_step))
-        found = []
+        result = []
         for row in reader.rows(rect.row0, min(rect.row1, rect.row0 + rows)):
             for col in reader.columns(rect.col0, min(rect.col1, rect.col0 + cols)):
                 lattice = Lattice.through(row, col, (rows, cols))
-                found.append((lattice, [part is not None and part.contains(lattice) for part in parts]))
-        return found
+                result.append((lattice, [part is not None and part.contains(lattice) for part in parts]))
+        return result

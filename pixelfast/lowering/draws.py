@@ -52,4 +52,4 @@ def mixture_of(head: Head) -> Mixture | None:
     if head_name(head) != "mixture_of_logistics":
         return None
     assert isinstance(head, MixtureOfLogistics)
-    return Mixture(head.mixtures, head.order, head.log_scale_min)
+    return Mixture(head.mixtures, head.parameter_layout, head.log_scale_min)

@@ -207,8 +207,8 @@ class PixelSNAIL(nn.Module):
         if x.is_floating_point():
             raise InvalidInput(f'this model looks its values up and takes integers (encode="integer"), got {x.dtype}')
         channel = torch.arange(x.shape[1], device=x.device).view(-1, 1, 1)
-        found = self.embedding(x + channel * self.head.levels)  # (N, C, H, W, embed)
-        return found.movedim(-1, 2).flatten(1, 2)
+        result = self.embedding(x + channel * self.head.levels)  # (N, C, H, W, embed)
+        return result.movedim(-1, 2).flatten(1, 2)
 
     def _upper(self, x: Tensor, s: Tensor | None) -> Tensor | None:
         if (s is None) != (self.upper is None):

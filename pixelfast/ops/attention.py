@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import UnsupportedModel
 from ..ir.geometry import EVERYWHERE, Rect
 from ..ir.graph import Edge, Graph, Node
-from ..ir.pixel_runs import Keys
+from ..ir.pixel_runs import PixelRuns
 from ..ir.program import Attention, Cache
 from ..ir.scan_order import Order
 from .base import Demand, Marks, Needs, Operation
@@ -45,7 +45,7 @@ class CausalAttention(Operation):
 
     heads: int
     scale: float
-    seen: Keys
+    seen: PixelRuns
     bias: np.ndarray | None
     refusal: str = ""
 
@@ -142,7 +142,7 @@ class CausalAttention(Operation):
         pixels = _pixels(image)
         stricter = (0, -1) if source[2:] > reader[2:] else (-1,)
         masks = [np.tile(np.tri(pixels, pixels, last, dtype=bool), (self._masks(image), 1)) for last in stricter]
-        return [replace(self, seen=Keys.of(self.seen.mask(pixels) & mask), bias=None) for mask in masks]
+        return [replace(self, seen=PixelRuns.of(self.seen.mask(pixels) & mask), bias=None) for mask in masks]
 
     def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
         image, d = graph.image, self.domain
@@ -174,10 +174,10 @@ class CausalAttention(Operation):
     def _mask_of(self, head: int, image: Rect) -> int:
         return head if self._masks(image) > 1 else 0
 
-    def _lists(self, image: Rect, mask: int) -> Keys:
+    def _lists(self, image: Rect, mask: int) -> PixelRuns:
         """What each pixel sees with one of the masks."""
         pixels = _pixels(image)
-        return Keys(self.seen.offsets[mask * pixels : (mask + 1) * pixels + 1], self.seen.runs)
+        return PixelRuns(self.seen.offsets[mask * pixels : (mask + 1) * pixels + 1], self.seen.runs)
 
     # ---------------------------------------------------------------- passes
 
@@ -207,7 +207,7 @@ class CausalAttention(Operation):
         if not counts[~kept].any():
             return self
         bias = None if self.bias is None else np.ascontiguousarray(self.bias[:, np.repeat(kept, counts)])
-        seen = Keys.of(self.seen.mask(_pixels(image)) & kept[:, None])
+        seen = PixelRuns.of(self.seen.mask(_pixels(image)) & kept[:, None])
         return self._looking_at(seen, bias, *image.size) if len(seen.runs) else self
 
     def reordered(self, order: Order, height: int, width: int) -> Node:
@@ -220,9 +220,9 @@ class CausalAttention(Operation):
             listed = np.zeros(mask.shape, dtype=np.int64)  # each key's place in the lists
             listed[mask] = np.arange(bias.shape[1])
             bias = np.ascontiguousarray(bias[:, listed[:, numbers][:, :, numbers][turned]])
-        return self._looking_at(Keys.of(turned.reshape(-1, count)), bias, *pixels.shape)
+        return self._looking_at(PixelRuns.of(turned.reshape(-1, count)), bias, *pixels.shape)
 
-    def _looking_at(self, seen: Keys, bias: np.ndarray | None, height: int, width: int) -> Node:
+    def _looking_at(self, seen: PixelRuns, bias: np.ndarray | None, height: int, width: int) -> Node:
         """The same attention to other pixels."""
         row, col = seen.latest_offset(height, width)
         return replace(self, edges=(self.query, replace(self.cache, row=row, col=col)), seen=seen, bias=bias)
@@ -251,7 +251,7 @@ class CausalAttention(Operation):
         body = Attention(query, keys, values, self.heads, self._masks(at.image), self.scale, seen, bias)
         part.instructions.append(at.instruction(part.out, body))
 
-    def _of_domain(self, image: Rect) -> tuple[Keys, np.ndarray | None]:
+    def _of_domain(self, image: Rect) -> tuple[PixelRuns, np.ndarray | None]:
         """What the pixels of the domain see, and the bias of that."""
         d = self.domain
         if d == image:
@@ -263,7 +263,7 @@ class CausalAttention(Operation):
         if self.bias is not None:
             kept = np.repeat(np.isin(np.arange(len(self.seen)), lists), self.seen.counts())
             bias = np.ascontiguousarray(self.bias[:, kept])
-        return Keys.of(self.seen.mask(pixels)[lists]), bias
+        return PixelRuns.of(self.seen.mask(pixels)[lists]), bias
 
 
 def _pixels(image: Rect) -> int:
@@ -271,7 +271,7 @@ def _pixels(image: Rect) -> int:
     return rows * cols
 
 
-def _chooses(lists: Keys) -> np.ndarray:
+def _chooses(lists: PixelRuns) -> np.ndarray:
     """Whether scores matter: with a single pixel to look at, its weight is 1 whatever they are."""
     return lists.counts() > 1
 
@@ -288,7 +288,7 @@ def _flat(times: Times, image: Rect, classes: np.ndarray) -> np.ndarray:
     return full.reshape(-1)
 
 
-def _latest(lists: Keys, times: np.ndarray) -> np.ndarray:
+def _latest(lists: PixelRuns, times: np.ndarray) -> np.ndarray:
     """The latest time that each list's pixels have: (lists,)."""
     runs = [lists.runs[i:j] for i, j in _run_bounds(lists)]
     if all(len(run) == 0 or (len(run) == 1 and run[0, 0] == 0) for run in runs):
@@ -297,7 +297,7 @@ def _latest(lists: Keys, times: np.ndarray) -> np.ndarray:
     return np.array([max((int(times[first:last].max()) for first, last in run), default=-1) for run in runs])
 
 
-def _union(lists: Keys, chosen: np.ndarray) -> np.ndarray:
+def _union(lists: PixelRuns, chosen: np.ndarray) -> np.ndarray:
     """What the chosen lists, which are of all pixels, have together: bool (pixels,)."""
     wanted = np.isin(np.repeat(np.arange(len(lists)), np.diff(lists.offsets)), chosen)
     runs = lists.runs[lists.offsets[0] : lists.offsets[-1]][wanted]
@@ -307,7 +307,7 @@ def _union(lists: Keys, chosen: np.ndarray) -> np.ndarray:
     return np.asarray(np.cumsum(steps)[:-1] > 0)
 
 
-def _run_bounds(lists: Keys) -> Iterator[tuple[int, int]]:
+def _run_bounds(lists: PixelRuns) -> Iterator[tuple[int, int]]:
     return zip(lists.offsets[:-1].tolist(), lists.offsets[1:].tolist(), strict=True)
 
 

@@ -121,7 +121,7 @@ class Operation(Node, ABC):
 
     @abstractmethod
     def reordered(self, order: Order, height: int, width: int) -> Node:
-        """The node in another order of drawing, whose edges, rectangle and lattice are turned already.
+        """The node in another order of drawing, whose edges, rectangle and lattice are reordered already.
 
         Raises:
             NotAutoregressive: it cannot run in that order.

@@ -72,11 +72,11 @@ class TapConv(Local):
 
     def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
         flat = marks.reshape(len(marks), -1).astype(np.float32)
-        found = []
+        result = []
         for edge, weights in self.taps:
             reached = ((weights != 0).astype(np.float32) @ flat > 0).reshape(-1, *marks.shape[1:])
-            found.append(Marks(edge, reached, self.domain.row0, self.domain.col0))
-        return found
+            result.append(Marks(edge, reached, self.domain.row0, self.domain.col0))
+        return result
 
     def needs(self, kept: np.ndarray, domain: Rect) -> Needs:
         live = [edge.channels[weights[:, kept].any(1)] for edge, weights in self.taps]
@@ -84,14 +84,14 @@ class TapConv(Local):
 
     def restricted(self, kept: np.ndarray, domain: Rect, edges: Sequence[Edge | None]) -> Node:
         there = [edge for edge in edges if edge is not None]
-        found = []
+        result = []
         for edge, weights in zip(edges, self.weights, strict=True):
             if edge is not None:
                 weights = weights if kept.all() else weights[:, kept]  # many, in large models: no copy if none
                 live = weights.any(1)
-                found.append(weights if live.all() else np.ascontiguousarray(weights[live]))
+                result.append(weights if live.all() else np.ascontiguousarray(weights[live]))
         return replace(
-            self, features=int(kept.sum()), domain=domain, edges=tuple(there), weights=tuple(found), bias=self.bias[kept]
+            self, features=int(kept.sum()), domain=domain, edges=tuple(there), weights=tuple(result), bias=self.bias[kept]
         )
 
     def lags(self, channels: int, lags: Sequence[np.ndarray]) -> np.ndarray:
@@ -162,20 +162,20 @@ def _looked_up(source: Node, edge: Edge, weights: np.ndarray, row: int, col: int
 
 def _live(sources: Sequence[Weighted], out: Slot) -> list[Weighted]:
     """The sources that add something to some columns of the output, without the channels that add nothing."""
-    found = []
+    result = []
     for source in sources:
         weights = source.weights[:, out.channel : out.channel + out.count]
         if isinstance(source.source, Pixel):
             if weights.any():
-                found.append(Weighted(source.source, weights))
+                result.append(Weighted(source.source, weights))
             continue
         used = np.flatnonzero(weights.any(1))
         if not len(used):
             continue
         for part in np.split(used, np.flatnonzero(np.diff(used) != 1) + 1):
             slot = replace(source.source, channel=source.source.channel + int(part[0]), count=len(part))
-            found.append(Weighted(slot, weights[part]))
-    return found
+            result.append(Weighted(slot, weights[part]))
+    return result
 
 
 def _add_products(

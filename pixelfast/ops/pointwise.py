@@ -99,12 +99,12 @@ class Pointwise(Local):
         return latest(edges, channels, times, row, col, limit)
 
     def reach(self, graph: Graph, marks: np.ndarray) -> Sequence[Marks]:
-        found = []
+        result = []
         for edge, live in self._live(graph):
             read = marks & live
             some = read if len(edge.channels) == len(read) else np.asarray(read.any(0, keepdims=True))
-            found.append(Marks(edge, some, self.domain.row0, self.domain.col0))
-        return found
+            result.append(Marks(edge, some, self.domain.row0, self.domain.col0))
+        return result
 
     def _live(self, graph: Graph) -> list[tuple[Edge, np.ndarray]]:
         """Each edge, and where it counts: bool, broadcast to (F, rows, cols)."""

@@ -100,19 +100,19 @@ class Scan(Operation):
     def cause(self, graph: Graph, times: Sequence[Times], element: Step, limit: int) -> Step:
         """Something of its gates if there is any, else a state before."""
         number, feature, row, col = element
-        found: list[tuple[int, Step]] = []
+        result: list[tuple[int, Step]] = []
         for edge, states in self._gate_states():
             r, c = row + edge.row, col + edge.col
             if edge.rect.row0 <= r < edge.rect.row1 and edge.rect.col0 <= c < edge.rect.col1:
                 for channel in edge.channels[states == feature]:
-                    found.append((times[edge.source].at(int(channel), r, c), (edge.source, int(channel), r, c)))
-        if max((time for time, _ in found), default=-1) < limit:
+                    result.append((times[edge.source].at(int(channel), r, c), (edge.source, int(channel), r, c)))
+        if max((time for time, _ in result), default=-1) < limit:
             own = [np.flatnonzero(live[:, feature]) for live in self._live()]
             for (up, beside), states in zip([*self.offsets, self.cell], [*own, np.array([feature])], strict=True):
                 for state in states:
                     at = (int(state), row + up, col + beside)
-                    found.append((times[number].at(*at), (number, *at)))
-        return max(found, key=lambda item: item[0])[1]
+                    result.append((times[number].at(*at), (number, *at)))
+        return max(result, key=lambda item: item[0])[1]
 
     def without(self, graph: Graph, reader: Step, source: Step) -> Sequence[Node]:
         """Without the tap at an offset; a cell before that stood there is taken from the row above."""
@@ -264,8 +264,8 @@ def _classes(own: np.ndarray, live: Sequence[np.ndarray]) -> tuple[np.ndarray, n
 def _moved(maps: np.ndarray, row: int, col: int, blank: Any) -> np.ndarray:
     """Maps (features, rows, cols) read at an offset; `blank` outside."""
     _, rows, cols = maps.shape
-    found = np.full_like(maps, blank)
+    result = np.full_like(maps, blank)
     r0, r1, c0, c1 = max(0, -row), min(rows, rows - row), max(0, -col), min(cols, cols - col)
     if r0 < r1 and c0 < c1:
-        found[:, r0:r1, c0:c1] = maps[:, r0 + row : r1 + row, c0 + col : c1 + col]
-    return found
+        result[:, r0:r1, c0:c1] = maps[:, r0 + row : r1 + row, c0 + col : c1 + col]
+    return result

@@ -76,6 +76,6 @@ class Mixing(Together, abstract=True):
 
 def all_there(node: Node, edges: Sequence[Edge | None]) -> tuple[Edge, ...]:
     """The edges of a node that computes nothing without each of them."""
-    found = tuple(edge for edge in edges if edge is not None)
-    assert len(found) == len(edges), f"{node.name}: an edge reads no element of its source"
-    return found
+    result = tuple(edge for edge in edges if edge is not None)
+    assert len(result) == len(edges), f"{node.name}: an edge reads no element of its source"
+    return result

@@ -84,8 +84,8 @@ def window(source: Times, number: int, edge: Edge, domain: Rect) -> np.ndarray:
 def windows(edge: Edge, source: Times, domain: Rect) -> np.ndarray:
     """Times that a reader over `domain` sees through an edge: (channels, rows, cols)."""
     classes = source.classes[edge.channels]
-    found = {int(number): window(source, int(number), edge, domain) for number in np.unique(classes)}
-    return np.stack([found[int(number)] for number in classes])
+    result = {int(number): window(source, int(number), edge, domain) for number in np.unique(classes)}
+    return np.stack([result[int(number)] for number in classes])
 
 
 def elements(node: Node) -> np.ndarray:

@@ -60,15 +60,16 @@ class _Reordering:
         _, rows, cols, _ = spec.shape
         where = self.rect(Rect(spec.row0, spec.row0 + rows, spec.col0, spec.col0 + cols))
         value, index = (
-            None if array is None else np.ascontiguousarray(self.order.turned(array, 1)) for array in (spec.value, spec.index)
+            None if array is None else np.ascontiguousarray(self.order.reordered(array, 1))
+            for array in (spec.value, spec.index)
         )
         return replace(spec, row0=where.row0, col0=where.col0, value=value, index=index)
 
     def node(self, node: Operation) -> Node:
-        turned = replace(
+        moved = replace(
             node,
             domain=self.rect(node.domain),
             edges=tuple(map(self.edge, node.edges)),
             lattice=self.lattice(node.lattice),
         )
-        return turned.reordered(self.order, self.height, self.width)
+        return moved.reordered(self.order, self.height, self.width)

@@ -84,10 +84,10 @@ class Context:
             return self._call_on_products(target, products[0], args, kwargs)
         if all(value.numbers is None for value in values_in((args, kwargs))):
             return self.fold(target, args, kwargs)
-        found = self.rules[Value].get(name_of(target))
-        if found is None:
+        result = self.rules[Value].get(name_of(target))
+        if result is None:
             raise self.unsupported(target)
-        return found(self, target, *args, **kwargs)
+        return result(self, target, *args, **kwargs)
 
     def _call_on_products(self, target: Any, products: Products, args: Any, kwargs: Any) -> Any:
         found = self.rules[Products].get(name_of(target))

@@ -34,7 +34,7 @@ Watch = Callable[[fx.Node, Any], None]
 
 @dataclass(frozen=True)
 class Converted:
-    """A builder full of nodes over the turned image, the output tensor, and the graph that turns conditions into fields."""
+    """A builder full of nodes over the reordered image, the output tensor, and the graph that turns conditions into fields."""
 
     builder: GraphBuilder
     output: Value
@@ -46,7 +46,7 @@ class Converted:
 def convert(
     capture: Capture, shape: tuple[int, int, int], head: Head, order: Order = RASTER, watch: Watch | None = None
 ) -> Converted:
-    """Convert a captured graph. Its nodes stand over the image turned by `order`, of which the module gets the user's view.
+    """Convert a captured graph. Its nodes stand over the image reordered by `order`, of which the module gets the user's view.
 
     The graph's constants are taken out of it. `watch` is shown each operation and what became of it.
 
@@ -110,8 +110,8 @@ class Converter:
             numbers = self.context.builder.input(self.head.table(self.shape))
             if self.order == RASTER:
                 return Value(numbers, kind=self.capture.example.dtype)
-            turned = self.order.restored(written_out(numbers).numpy(), 2).copy()
-            return Value(torch.from_numpy(turned), kind=self.capture.example.dtype)
+            restored = self.order.restored(written_out(numbers).numpy(), 2).copy()
+            return Value(torch.from_numpy(restored), kind=self.capture.example.dtype)
         index = self.capture.conditions.index(node.name)
         dynamic = self.context.condition_graph.placeholder(f"condition_{index}")
         return Value(None, self.capture.example_conditions[index], dynamic)

@@ -19,16 +19,16 @@ TRIALS = 4
 
 def first_bad_layer(module: nn.Module, head: Head, shape: tuple[int, int, int], conditions: Conditions) -> str:
     """A sentence that names the first submodule that gives NaN or infinity, on a blank or a random image; "" if none does."""
-    found: list[str] = []
+    result: list[str] = []
 
     def look(name: str, child: nn.Module) -> Any:
         title = f"layer {name!r} ({type(child).__name__})" if name else f"the forward of {type(child).__name__}"
 
         def hook(_: nn.Module, inputs: Any, output: Any) -> None:
-            if found or not (bad := _count_bad(output)):
+            if result or not (bad := _count_bad(output)):
                 return
             given = sum(_count_bad(value) for value in inputs)
-            found.append(f"; first seen in {f'what {title} is given' if given else f'{title}: {bad} of its outputs'}")
+            result.append(f"; first seen in {f'what {title} is given' if given else f'{title}: {bad} of its outputs'}")
 
         return child.register_forward_hook(hook)
 
@@ -36,8 +36,8 @@ def first_bad_layer(module: nn.Module, head: Head, shape: tuple[int, int, int], 
     try:
         for images in _trials(head, shape):
             output_of(module, head, images, conditions)
-            if found:
-                return found[0]
+            if result:
+                return result[0]
     except Exception:  # the diagnosis must never hide the error that it explains
         return ""
     finally:

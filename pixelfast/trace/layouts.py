@@ -56,13 +56,13 @@ def infer_layout(
     except UnsupportedModel:
         # One of them may say where the others stand, which take several elements from one pixel.
         alone = [_layout_or_none(table, numbers, where, channel_dims) for numbers in operands] if len(operands) > 1 else []
-        found = [layout for layout in alone if layout is not None and layout.inside.all()]
-        if not found:
+        result = [layout for layout in alone if layout is not None and layout.inside.all()]
+        if not result:
             merged = _merged_layout(table, operands, channel_dims, size, proved=False)
             if merged is None:
                 raise
             return merged
-        return max(found, key=lambda layout: layout.size[1] * layout.size[2])
+        return max(result, key=lambda layout: layout.size[1] * layout.size[2])
 
 
 def _layout_or_none(table: ElementTable, numbers: Tensor, where: str, channel_dims: tuple[int, ...]) -> IndexLayout | None:
@@ -97,7 +97,7 @@ def _site_dims(
     rows, cols = table.grid(int(table.places(np.array([first])).node[0]))
     if rows < 2 or cols < 2:
         return None
-    found = {"image": -1, "row": -1, "col": -1}
+    result = {"image": -1, "row": -1, "col": -1}
     for dim, step in enumerate(steps):
         if step == NEXT_IMAGE:
             kind = "image"
@@ -108,10 +108,10 @@ def _site_dims(
         else:
             continue
         if shape[dim] > 1 and dim not in channel_dims:
-            if found[kind] >= 0:
+            if result[kind] >= 0:
                 return None
-            found[kind] = dim
-    return None if min(found.values()) < 0 else (found["image"], found["row"], found["col"])
+            result[kind] = dim
+    return None if min(result.values()) < 0 else (result["image"], result["row"], result["col"])
 
 
 def _first_steps(numbers: Tensor) -> tuple[int, tuple[int, ...]]:
@@ -191,12 +191,12 @@ def _merged_layout(
     for plain, dim, apart in _merged_layouts(table, operands, channel_dims, size):
         parted = [written_out(numbers).unflatten(dim, apart) for numbers in operands]
         if proved:
-            found = _where_it_stands(table, plain, parted)
+            result = _where_it_stands(table, plain, parted)
         else:
-            found = plain if all(_images_are_alike(plain.gather(numbers).numpy()) for numbers in parted) else None
-        if found is not None:
+            result = plain if all(_images_are_alike(plain.gather(numbers).numpy()) for numbers in parted) else None
+        if result is not None:
             channels = tuple(d - (len(apart) - 1) * (d > dim) for d in plain.channel_dims)
-            return IndexLayout(plain.index, found.row0, found.col0, channels, plain.steps)
+            return IndexLayout(plain.index, result.row0, result.col0, channels, plain.steps)
     return None
 
 

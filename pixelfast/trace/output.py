@@ -112,7 +112,7 @@ def candidates(output_shape: tuple[int, ...], images: int, shape: tuple[int, int
     """
     channels, height, width = shape
     texts = LAYOUTS if head.layout is None else (head.layout,)
-    found: list[OutputLayout] = []
+    result: list[OutputLayout] = []
     seen: set[tuple[int, ...]] = set()
     for text in texts:
         layout = OutputLayout(text, channels, height, width, head.parameters)
@@ -127,8 +127,8 @@ def candidates(output_shape: tuple[int, ...], images: int, shape: tuple[int, int
         key = tuple(stride for stride, length in zip(view.stride(), view.shape, strict=True) if length > 1)
         if key not in seen:
             seen.add(key)
-            found.append(layout)
-    if not found:
+            result.append(layout)
+    if not result:
         asked = f" as the layout {head.layout!r}" if head.layout is not None else ""
         values = int(np.prod(output_shape))
         places, place = (1, "pixel") if head.shared else (channels, "sub-pixel")
@@ -143,7 +143,7 @@ def candidates(output_shape: tuple[int, ...], images: int, shape: tuple[int, int
             f"the model's output of shape {output_shape} for {images} images of shape {shape} cannot be read{asked} with "
             f"{head.parameters} parameters for each {place} ({type(head).__name__} head): {hint}"
         )
-    return found
+    return result
 
 
 def ambiguous(shape: tuple[int, ...], layouts: Sequence[OutputLayout], reason: str) -> AmbiguousLayout:
@@ -172,7 +172,7 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
     def maps(tensor: Tensor) -> Tensor:
         read = layout.read(tensor, images)  # (images, H, W, C, P)
         if converted.order != RASTER:
-            read = torch.from_numpy(converted.order.turned(read.numpy(), 1).copy())
+            read = torch.from_numpy(converted.order.reordered(read.numpy(), 1).copy())
         return read.reshape(*read.shape[:3], size)
 
     at = Provenance("output", "")

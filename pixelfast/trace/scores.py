@@ -49,12 +49,12 @@ class Products:
 
 def products_in(tree: Any) -> list[Products]:
     """All products in nested arguments."""
-    found: list[Products] = []
+    result: list[Products] = []
 
     def note(item: Any) -> Any:
         if isinstance(item, Products):
-            found.append(item)
+            result.append(item)
         return item
 
     fx.node.map_aggregate(tree, note)
-    return found
+    return result

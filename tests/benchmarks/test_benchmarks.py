@@ -303,7 +303,7 @@ def test_quick_runs_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     import run
 
     out = tmp_path / "first"
-    engines = "naive,naive-cropped,reference" + ("" if cpu.available() else ",cpu")
+    engines = "naive,naive-cropped,reference" + ("" if cpu.unavailable_reason() else ",cpu")
     arguments = ["--quick", "--models", "lattice", "--n", "2", "--runs", "1", "--threads", "1", "--engines", engines]
     assert run.main([*arguments, "--out", str(out)]) == 0
     found = run.read_baseline(out)

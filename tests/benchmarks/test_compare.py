@@ -80,7 +80,7 @@ Sampler.sample = _slowly
 def test_a_slow_checkout_is_found(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import compare
 
-    slow, row = other_checkout(tmp_path / "slow", SLOW), "reference" if cpu.available() else "cpu"
+    slow, row = other_checkout(tmp_path / "slow", SLOW), "reference" if cpu.unavailable_reason() else "cpu"
     options = ["--quick", "--models", "lattice", "--n", "2", "--engines", row, "--seconds", "1", "--threads", "1"]
     assert compare.main([str(ROOT), str(slow), *options, "--out", str(tmp_path / "found.json")]) == 1
     compiled, drawn = json.loads((tmp_path / "found.json").read_text())["lines"]

@@ -87,12 +87,12 @@ class Wrong:
         from pixelfast.engines import reference
 
         self.calls += 1
-        found = reference.run(self.program, request)
+        result = reference.run(self.program, request)
         if self.wrong == "always" or (self.wrong == "later" and self.calls > 3):
-            return replace(found, values=(found.values + 1) % self.program.levels)
-        if self.wrong == "parameters" and found.parameters is not None:
-            return replace(found, parameters=found.parameters + 0.1 * (np.arange(found.parameters.shape[-1]) == 0))
-        return found
+            return replace(result, values=(result.values + 1) % self.program.levels)
+        if self.wrong == "parameters" and result.parameters is not None:
+            return replace(result, parameters=result.parameters + 0.1 * (np.arange(result.parameters.shape[-1]) == 0))
+        return result
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_what_is_asked_for_on_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     def jobs(*arguments: str) -> list[Any]:
         args = run.arguments().parse_args(["--device", "cuda", *arguments])
-        found = run.jobs(args, ["a", "b"], rows.find(args.engines, args.quick, args.device), run.common_job(args))
-        return list(found)
+        result = run.jobs(args, ["a", "b"], rows.find(args.engines, args.quick, args.device), run.common_job(args))
+        return list(result)
 
     first, second = jobs()
     assert (first.device, first.images, first.yardstick) == ("cuda", (64, 1, 1024), "default")

@@ -183,21 +183,21 @@ def test_the_fastest_batch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         return yardsticks.Tried(cost[batch] / batch, 1000 if look_at_memory else None)
 
     def tried(images: int, **options: Any) -> dict[int, Any]:
-        found: dict[int, Any] = {}
-        yardsticks.try_batches(sizes.append, images, found, **options)
-        return found
+        result: dict[int, Any] = {}
+        yardsticks.try_batches(sizes.append, images, result, **options)
+        return result
 
     monkeypatch.setattr(yardsticks, "try_batch", try_batch)
-    found = tried(20, memory=1 << 40)
+    result = tried(20, memory=1 << 40)
     assert sizes == [1, 4, 16, 20]
-    assert yardsticks.fastest(found, 20) == 4
-    assert yardsticks.fastest(found, 3) == 1  # more than there are images
-    assert yardsticks.fastest(found, 20, seconds=1.5) == 1  # 4 at once take longer
-    assert yardsticks.fastest(found, 20, seconds=0.1) == 1
+    assert yardsticks.fastest(result, 20) == 4
+    assert yardsticks.fastest(result, 3) == 1  # more than there are images
+    assert yardsticks.fastest(result, 20, seconds=1.5) == 1  # 4 at once take longer
+    assert yardsticks.fastest(result, 20, seconds=0.1) == 1
     assert set(tried(20, memory=4000)) == {1}  # four times as many images would take more than half of the memory
     assert set(tried(20, most=16)) == {1, 4, 16}
     sizes.clear()
-    yardsticks.try_batches(sizes.append, 64, found)
+    yardsticks.try_batches(sizes.append, 64, result)
     assert sizes == [64]  # the others are known
 
 
@@ -267,7 +267,7 @@ def test_lower_precisions_are_measured_where_they_serve(monkeypatch: pytest.Monk
     assert (asked.rows, asked.images, asked.lower > 3) == (("cpu", "cpu-fp16w"), (3,), True)
 
 
-@pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+@pytest.mark.skipif(cpu.unavailable_reason() is not None, reason=str(cpu.unavailable_reason()))
 def test_a_sweep_verifies_some_images(monkeypatch: pytest.MonkeyPatch) -> None:
     from speed import job, worker
 
@@ -278,7 +278,7 @@ def test_a_sweep_verifies_some_images(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cell.row("cpu").times.median > 0
 
 
-@pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+@pytest.mark.skipif(cpu.unavailable_reason() is not None, reason=str(cpu.unavailable_reason()))
 def test_a_lower_precision_is_held_to_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from speed import job, worker
 
@@ -319,7 +319,7 @@ def test_tiny_programs_run() -> None:
         request = made.request(2, threads=1)
         values = interpret(made.program, request).values
         assert values.shape == (2, tiny.HEIGHT, tiny.WIDTH, 1)
-        if cpu.available() is None:
+        if cpu.unavailable_reason() is None:
             np.testing.assert_array_equal(cpu.CpuEngine(made.program).run(request).values, values)
 
 

@@ -25,7 +25,7 @@ from pixelfast.trace.capture import frozen_copy
 def times_of_parameters(analysis: Analysis) -> np.ndarray:
     """The last sub-pixel that each parameter depends on, (S, P), sub-pixels in the order of drawing; -1 for none."""
     channels, height, width = analysis.graph.shape
-    found = [
+    result = [
         [
             analysis.times[edge.source].at(int(feature), row + edge.row, col + edge.col)
             for edge in analysis.graph.outputs[channel]
@@ -35,7 +35,7 @@ def times_of_parameters(analysis: Analysis) -> np.ndarray:
         for col in range(width)
         for channel in range(channels)
     ]
-    return np.array(found)
+    return np.array(result)
 
 
 def analysed(config: Config) -> Analysis:

@@ -16,9 +16,9 @@ def test_labels_by_name_number_and_list() -> None:
     opened = Opened("pets", nn.Identity(), None, None, 3, ("tabby cat", "dog", "Toad"), own=True)
 
     def labels(text: str | None, n: int = 4) -> list[int]:
-        found = labels_for(opened, text, n)
-        assert found is not None
-        return found.tolist()
+        result = labels_for(opened, text, n)
+        assert result is not None
+        return result.tolist()
 
     assert labels(None) == labels("all") == [0, 1, 2, 0]
     assert labels("DOG") == [1, 1, 1, 1]
@@ -30,9 +30,9 @@ def test_labels_by_name_number_and_list() -> None:
     with pytest.raises(pixelfast.InvalidInput, match="takes no label"):
         labels_for(replace(opened, labels=0, classes=()), "0", 4)
     stranger = replace(opened, labels=0, classes=(), own=False)
-    found = labels_for(stranger, "7,0", 3)
-    assert found is not None
-    assert found.tolist() == [7, 0, 7]
+    result = labels_for(stranger, "7,0", 3)
+    assert result is not None
+    assert result.tolist() == [7, 0, 7]
     with pytest.raises(pixelfast.InvalidInput, match="is not known"):
         labels_for(stranger, "all", 3)
 

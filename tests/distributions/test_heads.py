@@ -186,7 +186,7 @@ EQUAL: dict[str, Callable[[], Head]] = {
     "bernoulli": lambda: Bernoulli(),
     "bernoulli by probability": lambda: Bernoulli(probability=True),
     "a mixture": lambda: MixtureOfLogistics(4, 2, 1),
-    "a mixture of another order": lambda: MixtureOfLogistics(4, 2, 1, order="mixture-major"),
+    "a mixture of another parameter layout": lambda: MixtureOfLogistics(4, 2, 1, parameter_layout="mixture-major"),
     "functions of one's own": lambda: CustomHead(4, 4, softmax),
     "another function of one's own": lambda: CustomHead(4, 4, lambda parameters: parameters.softmax(-1).flip(-1)),
 }

@@ -32,7 +32,7 @@ def joint_by_hand(head: MixtureOfLogistics, parameters: Tensor) -> np.ndarray:
     numbers, count, channels, levels = parameters.tolist(), head.mixtures, head.channels, head.levels
     per_colour = 2 if channels == 1 else 3
     total = sum(math.exp(logit) for logit in numbers[:count])
-    found = np.zeros((levels,) * channels)
+    result = np.zeros((levels,) * channels)
 
     def number(colour: int, kind: int, i: int) -> float:
         return numbers[count + (colour * per_colour + kind) * count + i]
@@ -50,8 +50,8 @@ def joint_by_hand(head: MixtureOfLogistics, parameters: Tensor) -> np.ndarray:
                 above = 1.0 if pixel[c] == levels - 1 else sigmoid((x[c] + 1 / (levels - 1) - means[c]) / scale)
                 below = 0.0 if pixel[c] == 0 else sigmoid((x[c] - 1 / (levels - 1) - means[c]) / scale)
                 p *= above - below
-            found[pixel] += p
-    return found
+            result[pixel] += p
+    return result
 
 
 def joint(head: MixtureOfLogistics, parameters: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def test_check_proves_causality_and_names_the_head() -> None:
         ({"levels": 1}, "levels of at least 2"),
         ({"mixtures": 0}, "mixtures of at least 1"),
         ({"channels": 2}, "1 or 3 channels"),
-        ({"order": "rgb"}, "order must be one of"),
+        ({"parameter_layout": "rgb"}, "parameter_layout must be one of"),
         ({"log_scale_min": -math.inf}, "finite number"),
     ],
 )

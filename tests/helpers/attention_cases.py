@@ -8,7 +8,20 @@ import numpy as np
 from native import HEIGHT, IMAGE, WIDTH
 from programs import normal
 
-from pixelfast.ir.program import Attention, Buffer, Cache, Draw, Field, FieldSlot, Instruction, Keys, Map, Program, Rect, Slot
+from pixelfast.ir.program import (
+    Attention,
+    Buffer,
+    Cache,
+    Draw,
+    Field,
+    FieldSlot,
+    Instruction,
+    Map,
+    PixelRuns,
+    Program,
+    Rect,
+    Slot,
+)
 
 PIXELS = HEIGHT * WIDTH
 
@@ -54,7 +67,7 @@ def program_of(case: Case, rng: np.random.Generator) -> Program:
         Field(asked + 2, 0, 0, height, width, None),
         Field(kept + 3, stand.row0, stand.col0, height, width, None),
     )
-    seen = Keys.of(case.seen(rng))
+    seen = PixelRuns.of(case.seen(rng))
     bias = normal(rng, case.biases, int(seen.counts().sum())) if case.biases else None
     keys = Cache(2, 1, asked, *case.shift)
     values = Cache(2, 2 + asked, made, *case.shift)

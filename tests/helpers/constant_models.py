@@ -145,8 +145,8 @@ def attention(h: Tensor, s: Step, heads: int = 1) -> Tensor:
         tokens(t).unflatten(2, (heads, -1)).transpose(1, 2)
         for t in (h, F.conv2d(h, s.matrix[..., None, None]), F.conv2d(h, s.wide[..., :1, :1], s.bias))
     )
-    found = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return untokens(found.transpose(1, 2).flatten(2), s)
+    result = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return untokens(result.transpose(1, 2).flatten(2), s)
 
 
 def known_values(h: Tensor, s: Step) -> Tensor:

@@ -62,12 +62,12 @@ def bases() -> tuple[Base, ...]:
     }
     for head in ("bernoulli_logit", "bernoulli_probability"):
         programs[head] = Builder(np.random.default_rng(3), (1, 4, 3), levels=2, features=3, head=head).build()
-    found = []
+    result = []
     for name, program in programs.items():
         words, floats = packing.pack(program)
         before = 8 + (4 if program.mixture else 0)  # see packing.py: the head of a stream
-        found.append(Base(name, words, floats, before + 1 + 8 * len(program.buffers)))
-    return tuple(found)
+        result.append(Base(name, words, floats, before + 1 + 8 * len(program.buffers)))
+    return tuple(result)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _given(shape: tuple[int, ...], levels: int, rng: np.random.Generator) -> np.
 
 
 def _fields(base: Base, words: np.ndarray, images: int, rng: np.random.Generator) -> list[np.ndarray]:
-    found = []
+    result = []
     for i in range(int(base.words[base.fields])):
         at = base.fields + 1 + 5 * i
         features, rows, cols = (_of(words, at + k, int(base.words[at + k])) for k in (0, 3, 4))
@@ -185,8 +185,8 @@ def _fields(base: Base, words: np.ndarray, images: int, rng: np.random.Generator
         array = rng.standard_normal(_perhaps((*sizes, features), rng), dtype=np.float32)
         if array.size and rng.random() < 0.1:
             array.reshape(-1)[int(rng.integers(array.size))] = rng.choice(NUMBERS)
-        found.append(array)
-    return found
+        result.append(array)
+    return result
 
 
 def _mostly(usual: Sequence[Any], wrong: Sequence[Any], rng: np.random.Generator) -> Any:

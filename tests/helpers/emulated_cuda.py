@@ -110,7 +110,7 @@ def emulate(program: Program, request: Request, shape: Shape, folder: Path) -> E
     data = target.read_bytes()
     facts = np.frombuffer(data, np.int64, 7)
     at = facts.nbytes
-    found = []
+    result = []
     parameters_shape = (*request.noise.shape, program.parameters)
     for wanted, kind, size in (
         (True, np.int32, request.noise.shape),
@@ -118,6 +118,6 @@ def emulate(program: Program, request: Request, shape: Shape, folder: Path) -> E
         (request.want_parameters, np.float32, parameters_shape),
     ):
         count = int(np.prod(size)) if wanted else 0
-        found.append(np.frombuffer(data, kind, count, at).reshape(size) if wanted else None)
+        result.append(np.frombuffer(data, kind, count, at).reshape(size) if wanted else None)
         at += count * np.dtype(kind).itemsize
-    return Emulated(Result(*found), *(int(fact) for fact in facts))
+    return Emulated(Result(*result), *(int(fact) for fact in facts))

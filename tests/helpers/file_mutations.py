@@ -66,10 +66,10 @@ def place(content: bytes, rng: np.random.Generator) -> int:
 
 
 def bits(content: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    found = bytearray(content)
-    for _ in range(int(rng.integers(1, 9)) if found else 0):
-        found[place(content, rng)] ^= 1 << int(rng.integers(8))
-    return bytes(found)
+    result = bytearray(content)
+    for _ in range(int(rng.integers(1, 9)) if result else 0):
+        result[place(content, rng)] ^= 1 << int(rng.integers(8))
+    return bytes(result)
 
 
 def set_bytes(content: bytes, other: bytes, rng: np.random.Generator) -> bytes:

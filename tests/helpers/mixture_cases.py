@@ -70,7 +70,7 @@ def pixel_program(head: MixtureOfLogistics, pixels: int) -> Program:
         steps=((Instruction(slot, Map((FieldSlot(0, 0, parameters),), ()), image),), *[()] * (head.channels - 1)),
         draws=tuple(Draw(channel, slot) for channel in range(head.channels)),
         encodes=((),) * head.channels,
-        mixture=Mixture(head.mixtures, head.order, head.log_scale_min),
+        mixture=Mixture(head.mixtures, head.parameter_layout, head.log_scale_min),
     )
 
 
@@ -106,12 +106,12 @@ def far_out(head: MixtureOfLogistics, images: int) -> np.ndarray:
         means = rng.standard_normal((images, head.mixtures)) * rng.choice([0.5, 30, 1000], (images, 1))
         log_scales = rng.standard_normal((images, head.mixtures)) + rng.choice([-7, -3, 2, 300, 800], (images, 1))
         kinds.append([means, log_scales, rng.standard_normal((images, head.mixtures))][: 2 if wide == 1 else 3])
-    if head.order == "colour-major":
+    if head.parameter_layout == "colour-major":
         parts = [logits, *(part for colour in kinds for part in colour)]
-        found = np.concatenate(parts, -1)
+        result = np.concatenate(parts, -1)
     else:
-        found = np.stack([logits, *(colour[kind] for kind in range(len(kinds[0])) for colour in kinds)], -1)
-    return found.reshape(images, 1, 1, head.parameters).astype(np.float32)
+        result = np.stack([logits, *(colour[kind] for kind in range(len(kinds[0])) for colour in kinds)], -1)
+    return result.reshape(images, 1, 1, head.parameters).astype(np.float32)
 
 
 def agrees(

@@ -166,7 +166,7 @@ def kinds() -> dict[str, Kind]:
     other = folder / "run"
     resume(other)
     states = {file.name: file.read_bytes() for file in other.iterdir()}
-    found = {
+    result = {
         "pt": Kind(
             tuple({"a.pt": bytes_of(lambda f, s=s: torch.save(s, f))} for s in (state, nested)),  # type: ignore[misc]
             "pt",
@@ -199,8 +199,8 @@ def kinds() -> dict[str, Kind]:
             }
             for picture in usable
         )
-        found[name] = Kind(cases, ending, read_picture, 2)
-    return found
+        result[name] = Kind(cases, ending, read_picture, 2)
+    return result
 
 
 def picture_file(picture: Image.Image, ending: str, options: dict[str, Any]) -> bytes:
@@ -227,11 +227,11 @@ def run(first: int, count: int, known: dict[str, Kind] | None = None) -> Counter
     """
     known = known or kinds()
     names = [name for name, kind in known.items() for _ in range(kind.share)]
-    found: Counter[str] = Counter()
+    result: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as place:
         for case in range(first, first + count):
-            found[one(case, known, names, Path(place))] += 1
-    return found
+            result[one(case, known, names, Path(place))] += 1
+    return result
 
 
 def one(case: int, known: dict[str, Kind], names: list[str], place: Path) -> str:

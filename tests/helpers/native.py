@@ -14,10 +14,10 @@ from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir.program import Program, Rect
 
-needs_engine = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+needs_engine = pytest.mark.skipif(cpu.unavailable_reason() is not None, reason=str(cpu.unavailable_reason()))
 """For the files whose tests need the engine."""
 
-ISAS = cpu.native().isas() if cpu.available() is None else []
+ISAS = cpu.native().isas() if cpu.unavailable_reason() is None else []
 
 HEIGHT, WIDTH, IMAGES = 7, 5, 3
 IMAGE = Rect(0, HEIGHT, 0, WIDTH)

@@ -15,7 +15,7 @@ from pixelfast.distributions import noise
 from pixelfast.distributions.base import Head
 from pixelfast.distributions.bernoulli import Bernoulli
 from pixelfast.engines import cpu, reference, registry
-from pixelfast.engines.base import Request, Result, restored, turned
+from pixelfast.engines.base import Request, Result, reordered, restored
 from pixelfast.engines.naive import NaiveEngine
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.ir.scan_order import RASTER, Order
@@ -30,7 +30,7 @@ EDGE = 1e-5
 # Sums of a hundred terms, each from parameters that differ in their last bits.
 LOG_PROB = 1e-4
 
-NATIVE = cpu.available() is None
+NATIVE = cpu.unavailable_reason() is None
 ENGINES = ("cpu", "reference") if NATIVE else ("reference",)
 SIZE = (7, 5)
 
@@ -64,7 +64,7 @@ class Traced:
     def run(self, engine: str, request: Request, cond: Any = None) -> Result:
         if engine == "naive":
             return self.oracle.run(request, Conditions.parse(cond))
-        request = turned(request, self.order)
+        request = reordered(request, self.order)
         if engine == "reference":
             return restored(reference.run(self.compiled.program, request, poison=True), self.order)
         return restored(cpu.CpuEngine(self.compiled.program).run(request), self.order)

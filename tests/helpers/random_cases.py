@@ -156,22 +156,22 @@ def kinds(case: Case) -> list[str]:
     config = case.config
     _, height, width = config.shape
     form = "one pixel" if height == width == 1 else "one row" if height == 1 else "one column" if width == 1 else "others"
-    found = [
+    result = [
         f"size: {'7x7 and more' if min(height, width) >= 7 else form}", f"channels: {config.shape[0]}",
         f"order: {config.order}{', turned' if config.turns and config.order != 'raster' else ''}", f"head: {config.head}",
         f"inputs: {config.inputs}", f"condition: {config.condition}", f"door: {case.door}", f"levels: {config.levels}",
         f"dtype: {'float64' if config.double else 'float32'}", f"start: {config.start.kind}",
     ]  # fmt: skip
     for block in config.blocks:
-        found += [f"block: {block.kind}", f"product: {block.product}", f"activation: {block.activation}", f"norm: {block.norm}"]
-        found += [f"bias: {block.bias}", f"groups: {block.groups}"]
-        found += [f"constants: {constant.kind}" for constant in block.constants]
-        found += [f"filled by: {constant.fill}" for constant in block.constants]
+        result += [f"block: {block.kind}", f"product: {block.product}", f"activation: {block.activation}"]
+        result += [f"norm: {block.norm}", f"bias: {block.bias}", f"groups: {block.groups}"]
+        result += [f"constants: {constant.kind}" for constant in block.constants]
+        result += [f"filled by: {constant.fill}" for constant in block.constants]
     for call in case.calls:
-        found += ["calls: all", f"given: {call.known}", f"temperature: {call.temperature}", f"threads: {call.threads}"]
-        found += [f"batch size: {call.batch_size}", f"first: {call.first}"]
-        found += [f"conditions: {call.form}"] if CONDITIONS[config.condition] else []
-    return found
+        result += ["calls: all", f"given: {call.known}", f"temperature: {call.temperature}", f"threads: {call.threads}"]
+        result += [f"batch size: {call.batch_size}", f"first: {call.first}"]
+        result += [f"conditions: {call.form}"] if CONDITIONS[config.condition] else []
+    return result
 
 
 def reason_of(error: Exception) -> str:

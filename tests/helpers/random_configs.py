@@ -7,7 +7,7 @@ from random import Random
 
 from random_parts import ACTIVATIONS, CONSTANTS, FILLS, PRODUCTS, SMOOTH
 
-from pixelfast.distributions.mixture import ORDERS as MIXTURE_ORDERS
+from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
 from pixelfast.ir.scan_order import ORDERS
 
 __all__ = ["ACTIVATIONS", "SMOOTH", "Block", "Config", "Constant", "Groups", "Leak", "Window", "random_config", "spread"]
@@ -27,7 +27,7 @@ STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
 SHARED_LAYOUTS = ("NKHW", "NHWK", "(NHW)K", "NK(HW)", "N(HW)K")
-HEADS = ("categorical", "categorical", "log_softmax", "logit", "probability", *MIXTURE_ORDERS, "custom")
+HEADS = ("categorical", "categorical", "log_softmax", "logit", "probability", *PARAMETER_LAYOUTS, "custom")
 MIXTURES = 2
 CONDITIONS: dict[str, tuple[str, ...]] = {
     "none": (), "label": ("label",), "vector": ("vector",), "map": ("map",), "scale": ("scale",), "several": ("label", "map"),
@@ -136,7 +136,7 @@ class Config:
 
     @property
     def shared(self) -> bool:
-        return self.head in MIXTURE_ORDERS
+        return self.head in PARAMETER_LAYOUTS
 
     @property
     def parameters(self) -> int:
@@ -208,7 +208,7 @@ def random_config(
     """
     head = random.choice(HEADS)
     few_channels = (1, 1, 2, 3) if small else (1, 1, 1, 2, 3, 3, 4, 5)
-    channels = random.choice((1, 3) if head in MIXTURE_ORDERS else few_channels)
+    channels = random.choice((1, 3) if head in PARAMETER_LAYOUTS else few_channels)
     levels = (2, 3, 4, 9) if small else (2, 3, 4, 9, 2, 3, 4, 9, 17, 100, 256, 300)
     blocks = tuple(random_block(random, activations, plain) for _ in range(random.randint(1, 3)))
     size = random_size(random, small)
@@ -223,7 +223,7 @@ def random_config(
         stacks=random.random() < 0.35,
         inputs=random.choice(INPUTS),
         head=head,
-        layout=random.choice(SHARED_LAYOUTS if head in MIXTURE_ORDERS else LAYOUTS),
+        layout=random.choice(SHARED_LAYOUTS if head in PARAMETER_LAYOUTS else LAYOUTS),
         explicit=random.random() < 0.7,
         condition=random.choice(tuple(CONDITIONS)),
         blocks=blocks,

@@ -311,13 +311,13 @@ class Above(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """For the first convolution and for each layer: (N, F, H, W), one row late."""
-        found = []
+        result = []
         for layer, window in zip(self.layers, self.windows, strict=True):
             left, right, *_ = window.pads()
             pads = turned_pads(self.order, [left, right, (window.rows - 1) * window.dilation, 0])
             x = torch.tanh(layer(F.pad(x, pads)))
-            found.append(late(x, self.order, 1, 0))
-        return found
+            result.append(late(x, self.order, 1, 0))
+        return result
 
 
 class Condition(nn.Module):

@@ -73,8 +73,8 @@ class RandomModel(nn.Module):
         if not self.config.turns:
             return self.raster(x, given)
         order = ORDERS[self.config.order]
-        given |= {name: turned(value, order) for name, value in given.items() if name == "map"}
-        return restored(self.raster(turned(x, order), given), order)
+        given |= {name: reordered(value, order) for name, value in given.items() if name == "map"}
+        return restored(self.raster(reordered(x, order), given), order)
 
     def raster(self, x: Tensor, given: Given) -> Tensor:
         """`planes` in the order that the layers are written for."""
@@ -108,7 +108,7 @@ class RandomModel(nn.Module):
         return x if self.embed is None else self.embed(x).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
-def turned(x: Tensor, order: Order) -> Tensor:
+def reordered(x: Tensor, order: Order) -> Tensor:
     """Rows and columns, the last two axes, as the lines and pixels of an order."""
     x = x.flip((-2,) * order.up + (-1,) * order.left) if order.up or order.left else x
     return x.mT if order.columns else x
@@ -178,13 +178,13 @@ def conditions_of(config: Config, n: int, seed: int | None = None) -> Any:
 
 def conditions_by_name(config: Config, n: int, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    found = {
+    result = {
         "label": torch.randint(4, (n,), generator=generator),
         "vector": torch.randn(n, 3, generator=generator),
         "map": torch.randn(n, 2, *config.shape[1:], generator=generator),
         "scale": torch.rand(n, generator=generator) + 0.5,
     }
-    return {name: found[name] for name in CONDITIONS[config.condition]}
+    return {name: result[name] for name in CONDITIONS[config.condition]}
 
 
 def influence(config: Config, trials: int = 2) -> Tensor:
@@ -197,7 +197,7 @@ def influence(config: Config, trials: int = 2) -> Tensor:
     size = channels * height * width
     _, lines, pixels = order.shape(config.shape)
     generator = torch.Generator().manual_seed(1)
-    found = torch.zeros(size, size, config.parameters, dtype=torch.bool)
+    result = torch.zeros(size, size, config.parameters, dtype=torch.bool)
     given = conditions_by_name(config, 1, config.seed)
     given = {name: value.double() if value.is_floating_point() else value for name, value in given.items()}
     given = {name: value.expand(size + 1, *value.shape[1:]) for name, value in given.items()}
@@ -208,13 +208,13 @@ def influence(config: Config, trials: int = 2) -> Tensor:
         inputs = head.encode_images(torch.from_numpy(order.restored(drawn.numpy(), 1).copy()).permute(0, 3, 1, 2))
         with torch.no_grad():
             planes = module.planes(inputs.double() if inputs.is_floating_point() else inputs, given)
-        seen = order.turned(planes.permute(0, 3, 4, 2, 1).numpy(), 1).copy()
+        seen = order.reordered(planes.permute(0, 3, 4, 2, 1).numpy(), 1).copy()
         parameters = torch.from_numpy(seen).reshape(size + 1, size, -1)
-        found |= (parameters[:-1] - parameters[-1]).abs() > 1e-9
-    return found
+        result |= (parameters[:-1] - parameters[-1]).abs() > 1e-9
+    return result
 
 
 def sees_too_much(config: Config) -> bool:
     """Whether some prediction changes with its own sub-pixel or a later one."""
-    found = influence(config).any(-1)
-    return bool(found.tril().any())  # [changed, predicted]: predicted <= changed
+    result = influence(config).any(-1)
+    return bool(result.tril().any())  # [changed, predicted]: predicted <= changed

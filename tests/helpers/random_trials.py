@@ -16,7 +16,7 @@ import pixelfast
 from pixelfast import InvalidInput, UnsupportedModel
 from pixelfast.distributions import noise
 from pixelfast.engines import reference, registry
-from pixelfast.engines.base import Request, restored, turned
+from pixelfast.engines.base import Request, reordered, restored
 from pixelfast.engines.naive import NaiveEngine
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.ir.scan_order import ORDERS
@@ -126,7 +126,7 @@ class Trial:
         cond, by_name = call.conditions(self.config)
         request, order = self.request(call), ORDERS[self.config.order]
         fields = evaluate_fields(compiled, Conditions.parse(cond).readings(call.images)[0], call.images)
-        found = restored(reference.run(compiled.program, turned(replace(request, fields=fields), order), poison=True), order)
+        found = restored(reference.run(compiled.program, reordered(replace(request, fields=fields), order), poison=True), order)
         assert found.log_prob is not None
         assert found.parameters is not None
         given = Conditions.parse(by_name)

@@ -13,12 +13,12 @@ from pixelfast.engines.triton.engine import TritonEngine
 
 def compare(engine: TritonEngine, call: Request) -> Result:
     expected = reference(engine.program, call, poison=True)
-    found = engine.run(call)
-    np.testing.assert_array_equal(found.values, expected.values)
+    result = engine.run(call)
+    np.testing.assert_array_equal(result.values, expected.values)
     if call.want_parameters:
-        close(found.parameters, expected.parameters, PROGRAM, "triton")
-    np.testing.assert_allclose(found.log_prob, expected.log_prob, rtol=LOG_PROB, atol=1e-4)
-    return found
+        close(result.parameters, expected.parameters, PROGRAM, "triton")
+    np.testing.assert_allclose(result.log_prob, expected.log_prob, rtol=LOG_PROB, atol=1e-4)
+    return result
 
 
 def same_bits(found: Result, expected: Result) -> None:

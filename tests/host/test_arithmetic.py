@@ -22,8 +22,8 @@ MATMUL, CUDNN, MKLDNN = torch.backends.cuda.matmul, torch.backends.cudnn, torch.
 
 def switches() -> dict[str, Any]:
     """All that a forward could see; what PyTorch refuses to say, since new and old switches contradict each other, by name."""
-    found: dict[str, Any] = {"dtype": torch.get_default_dtype(), "device": torch.get_default_device().type}
-    found |= {"autocast": torch.is_autocast_enabled("cpu"), "inference": torch.is_inference_mode_enabled()}
+    result: dict[str, Any] = {"dtype": torch.get_default_dtype(), "device": torch.get_default_device().type}
+    result |= {"autocast": torch.is_autocast_enabled("cpu"), "inference": torch.is_inference_mode_enabled()}
     readers: dict[str, Callable[[], Any]] = {
         "precision": torch.get_float32_matmul_precision,
         "matmul": lambda: MATMUL.allow_tf32,
@@ -33,10 +33,10 @@ def switches() -> dict[str, Any]:
         readers[f"{name} fp32"] = lambda part=part: part.fp32_precision
     for name, read in readers.items():
         try:
-            found[name] = read()
+            result[name] = read()
         except RuntimeError as error:
-            found[name] = type(error)
-    return found
+            result[name] = type(error)
+    return result
 
 
 EXACT = {"precision": "highest", "matmul": False, "cudnn": False, "dtype": torch.float32, "device": "cpu"}

@@ -101,7 +101,7 @@ ENDS = """
 
 
 def test_daemon_threads_do_not_abort_the_interpreter() -> None:
-    engines = ["naive", "reference"] if cpu.available() else ["cpu", "naive", "reference"]
+    engines = ["naive", "reference"] if cpu.unavailable_reason() else ["cpu", "naive", "reference"]
     statuses = run_script(ENDS, ",".join(engines))
     assert [statuses.pop("drew-late", ""), statuses.pop("cleaned", "")] == ["yes", "yes"]
     assert statuses == {"exit": "3", "_exit": "5", "terminate": "-15", "error": "1", "interrupt": "-2", "end": "0"}

@@ -146,7 +146,7 @@ HEADS: dict[str, Callable[[], Any]] = {
     "a condition of nothing": lambda: CustomHead(4, 4, softmax, conditional=lambda p, e: None),
     "log_prob raises": lambda: CustomHead(4, 4, softmax, log_prob=raising(KeyError("mine"))),
     "a scale that is no number": lambda: MixtureOfLogistics(4, 1, 1, log_scale_min="a"),  # type: ignore[arg-type]
-    "an order that is no text": lambda: MixtureOfLogistics(4, 1, 1, order=[]),  # type: ignore[arg-type]
+    "a parameter layout that is no text": lambda: MixtureOfLogistics(4, 1, 1, parameter_layout=[]),  # type: ignore[arg-type]
 }
 
 

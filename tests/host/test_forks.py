@@ -151,7 +151,7 @@ FORKS = """
 
 
 def test_children_of_a_busy_process_work_or_refuse() -> None:
-    engine = "reference" if cpu.available() else "cpu"
+    engine = "reference" if cpu.unavailable_reason() else "cpu"
     found = run_script(FORKS, engine)
     if engine == "cpu":
         assert "forked while it sampled" in found.pop("callback")

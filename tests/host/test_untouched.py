@@ -354,8 +354,8 @@ def test_generators_of_a_python_module_stay_as_they_are() -> None:
 
     def states() -> list[str]:
         tensor, plain, array, old = GENERATORS
-        found = tensor.get_state().tolist(), plain.getstate(), array.bit_generator.state, old.get_state()
-        return list(map(str, found))
+        result = tensor.get_state().tolist(), plain.getstate(), array.bit_generator.state, old.get_state()
+        return list(map(str, result))
 
     before = states()
     assert pixelfast.check(Drawing(), SHAPE, HEAD).autoregressive

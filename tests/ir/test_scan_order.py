@@ -23,7 +23,7 @@ def test_an_order_says_when_each_pixel_is_drawn(order: Order) -> None:
     _, lines, pixels = order.shape((1, 7, 5))
     assert [order.place(line, pixel, 7, 5) for line in range(lines) for pixel in range(pixels)] == drawn
     array = np.arange(2 * 7 * 5 * 3).reshape(2, 7, 5, 3)
-    turned = order.turned(array, 1)
+    turned = order.reordered(array, 1)
     assert turned.shape == (2, lines, pixels, 3)
     np.testing.assert_array_equal(turned.reshape(2, 35, 3)[:, 3], array[:, drawn[3][0], drawn[3][1]])
     np.testing.assert_array_equal(order.restored(turned, 1), array)

@@ -45,16 +45,16 @@ def test_looked_up_codes_are_seen_in_the_same_order() -> None:
     """The gradient stops at integers: the vectors that they were looked up as take the image's place."""
     model = randomise(small(levels=8192, embed=3, upper=5))
     s = torch.tensor([[[[0, 4, 1, 2, 3]]]])
-    found: list[Tensor] = []
+    result: list[Tensor] = []
 
     def predict(vectors: Tensor) -> Tensor:
         handle = model.embedding.register_forward_hook(lambda *_: vectors.permute(0, 2, 3, 1).unsqueeze(1))
-        found.append(model(torch.zeros(1, 1, *SIZE, dtype=torch.long), None, s))
+        result.append(model(torch.zeros(1, 1, *SIZE, dtype=torch.long), None, s))
         handle.remove()
-        return found[-1][:, :, 0]
+        return result[-1][:, :, 0]
 
     seen = dependencies(predict, torch.randn(1, 3, *SIZE, dtype=torch.float64))
-    assert found[0].shape == (1, 8192, 1, *SIZE)
+    assert result[0].shape == (1, 8192, 1, *SIZE)
     assert_causal(seen, 3, per_pixel=True, width=SIZE[1])
     assert everything_before(seen, 3)
 

@@ -17,9 +17,9 @@ from pixelfast.engines.base import Request, Result
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
-pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+pytestmark = pytest.mark.skipif(cpu.unavailable_reason() is not None, reason=str(cpu.unavailable_reason()))
 
-ISAS = cpu.native().isas() if cpu.available() is None else []
+ISAS = cpu.native().isas() if cpu.unavailable_reason() is None else []
 COUNTS = (1, 3, 64, 257)
 MOST = max(COUNTS)
 THREADS = (1, 2, 3)

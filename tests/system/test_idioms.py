@@ -121,15 +121,15 @@ def operations_of(name: str) -> frozenset[str]:
     """ATen names of a module's operations on what depends on the image."""
     foreign = FOREIGN[name]
     captured = capture(built(name), foreign.shape, foreign.head, Conditions.parse(foreign.cond(2)))
-    dependent, found = set(), set()
+    dependent, result = set(), set()
     for node in captured.graph.nodes:
         if node.name == captured.image or any(source in dependent for source in node.all_input_nodes):
             dependent.add(node)
             if isinstance(node.target, torch._ops.OpOverload):
                 operation = node.target.overloadpacket.__name__
                 transposed = operation == "convolution" and bool(node.args[6])
-                found.add("transposed convolution" if transposed else operation)
-    return frozenset(found)
+                result.add("transposed convolution" if transposed else operation)
+    return frozenset(result)
 
 
 def output_of(name: str) -> Tensor:
@@ -176,7 +176,7 @@ def test_outputs_mean_what_their_rows_say() -> None:
     for order in ("colour-major", "mixture-major"):
         head = next(head for idiom, head in heads.items() if order in idiom)
         assert isinstance(head, MixtureOfLogistics)
-        assert (head.order, head.channels) == (order, 3)
+        assert (head.parameter_layout, head.channels) == (order, 3)
     torch.testing.assert_close(output_of("DilatedText").exp().sum(-1), torch.ones(2, 7, 5))
 
 

@@ -15,7 +15,7 @@ import pixelfast
 from pixelfast.engines import cpu
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
-ENGINES = ("cpu", "reference") if cpu.available() is None else ("reference",)
+ENGINES = ("cpu", "reference") if cpu.unavailable_reason() is None else ("reference",)
 
 LONG = """
     import os, signal, sys, threading, time

@@ -34,10 +34,10 @@ class Turning(nn.Module):
         self.net, self.order = net, order
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        conditions = {} if cond is None else {"s": self.turned(cond)}
-        return self.restored(self.net(self.turned(x), **conditions))
+        conditions = {} if cond is None else {"s": self.reordered(cond)}
+        return self.restored(self.net(self.reordered(x), **conditions))
 
-    def turned(self, x: Tensor) -> Tensor:
+    def reordered(self, x: Tensor) -> Tensor:
         x = x.flip(-2) if "bottom-up" in self.order else x
         x = x.flip(-1) if "right-to-left" in self.order else x
         return x.transpose(-1, -2) if self.order.startswith("columns") else x
@@ -93,7 +93,7 @@ class Corner(nn.Module):
 
     def masked(self, layer: nn.Conv2d, x: Tensor, own: float) -> Tensor:
         rows, cols = layer.kernel_size
-        raster = self.turn.turned(torch.zeros(rows, cols)).clone()
+        raster = self.turn.reordered(torch.zeros(rows, cols)).clone()
         flat = raster.flatten()
         flat[: rows * cols // 2], flat[rows * cols // 2] = 1, own
         mask = self.turn.restored(flat.view(raster.shape))
@@ -154,7 +154,7 @@ def test_turning_a_graph_back_gives_it_again(net: nn.Module, order: str) -> None
     turn = ORDERS[order]
     back = next(
         other for other in ORDERS.values()
-        if np.array_equal(other.turned(turn.turned(np.arange(32).reshape(8, 4), 0), 0), np.arange(32).reshape(8, 4))
+        if np.array_equal(other.reordered(turn.reordered(np.arange(32).reshape(8, 4), 0), 0), np.arange(32).reshape(8, 4))
     )  # fmt: skip
     there = reordered(graph, turn)
     assert not same(there, graph)
@@ -307,8 +307,8 @@ def test_check_speaks_of_the_users_image(order: str) -> None:
     assert report.field is not None
     assert plain.field is not None
     # The middle pixel stays in the middle.
-    np.testing.assert_array_equal(turn.turned(report.field.pixels, 0), plain.field.pixels)
-    np.testing.assert_array_equal(turn.turned(report.blind_spot, 0), plain.blind_spot)
+    np.testing.assert_array_equal(turn.reordered(report.field.pixels, 0), plain.field.pixels)
+    np.testing.assert_array_equal(turn.reordered(report.blind_spot, 0), plain.blind_spot)
     assert (report.field.row, report.field.col) == (7, 6)
     assert report.blind_spot.any()
     assert (turn.ranks(15, 13)[report.blind_spot] < 97).all()

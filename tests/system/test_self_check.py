@@ -36,15 +36,15 @@ def spoilt(program: Program) -> Program:
     """The program with one weight off by a hundredth."""
 
     def changed(instructions: tuple[Any, ...], done: list[bool]) -> tuple[Any, ...]:
-        found = []
+        result = []
         for instruction in instructions:
             if isinstance(instruction.body, Product) and not done:
                 weights = instruction.body.weights.copy()
                 weights[np.unravel_index(np.abs(weights).argmax(), weights.shape)] *= 1.01
                 instruction = dataclasses.replace(instruction, body=dataclasses.replace(instruction.body, weights=weights))
                 done.append(True)
-            found.append(instruction)
-        return tuple(found)
+            result.append(instruction)
+        return tuple(result)
 
     done: list[bool] = []
     return dataclasses.replace(program, steps=tuple(changed(step, done) for step in program.steps))

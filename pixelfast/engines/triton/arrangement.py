@@ -60,11 +60,11 @@ def wish(name: str | None) -> str | None:
     Raises:
         InvalidInput: there is no such arrangement.
     """
-    found = name or os.environ.get("PIXELFAST_ARRANGEMENT") or None
-    if found not in (None, *NAMES):
+    result = name or os.environ.get("PIXELFAST_ARRANGEMENT") or None
+    if result not in (None, *NAMES):
         names = " or ".join(map(repr, NAMES))
-        raise InvalidInput(f"there is no arrangement {found!r} (arrangement= or PIXELFAST_ARRANGEMENT): use {names}")
-    return found
+        raise InvalidInput(f"there is no arrangement {result!r} (arrangement= or PIXELFAST_ARRANGEMENT): use {names}")
+    return result
 
 
 def refuses(program: Program) -> str | None:

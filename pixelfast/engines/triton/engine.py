@@ -47,7 +47,7 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
-def available() -> str | None:
+def unavailable_reason() -> str | None:
     """None if the engine can run here, otherwise why it cannot."""
     try:
         importlib.import_module("triton")
@@ -90,19 +90,19 @@ def reasons(program: Program) -> list[str]:
     for instruction in program.instructions():
         if not isinstance(instruction.body, RUNS):
             missing.setdefault(f"it has no kernel for {type(instruction.body).__name__}", []).append(instruction.layer)
-    found = [f"{reason} ({_some(layers)})" for reason, layers in missing.items()]
+    result = [f"{reason} ({_some(layers)})" for reason, layers in missing.items()]
     if program.head not in HEADS:
-        found.append(f"it has no kernel for draws from a {program.head} head")
+        result.append(f"it has no kernel for draws from a {program.head} head")
     elif program.mixture is not None and program.mixture.components > MOST_COMPONENTS:
-        found.append(f"a draw holds at most {MOST_COMPONENTS} logistics, the head has {program.mixture.components}")
+        result.append(f"a draw holds at most {MOST_COMPONENTS} logistics, the head has {program.mixture.components}")
     norms = [i for i in program.instructions() if isinstance(i.body, Norm) and i.out.count > MOST_FEATURES]
-    found += [f"a layer norm holds at most {MOST_FEATURES} features, {norm.layer} has {norm.out.count}" for norm in norms[:1]]
+    result += [f"a layer norm holds at most {MOST_FEATURES} features, {norm.layer} has {norm.out.count}" for norm in norms[:1]]
     for instruction in program.instructions():
         a = instruction.body
         if isinstance(a, Attention) and (size := max(a.keys.count, a.values.count) // a.heads) > MOST_CHANNELS:
-            found.append(f"a head of attention holds at most {MOST_CHANNELS} channels, {instruction.layer} has {size}")
+            result.append(f"a head of attention holds at most {MOST_CHANNELS} channels, {instruction.layer} has {size}")
             break
-    return found
+    return result
 
 
 def _some(layers: Sequence[str]) -> str:
@@ -136,7 +136,7 @@ class TritonEngine:
         self, program: Program, precision: str = "fp32", most_issues: int = MOST_ISSUES, poison: bool = False,
         arrangement: str | None = None,
     ) -> None:  # fmt: skip
-        reason = available()
+        reason = unavailable_reason()
         if reason is not None:
             raise EngineUnavailable(f"the engine 'triton' cannot run here: {reason}")
         if refused := reasons(program):

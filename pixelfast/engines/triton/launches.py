@@ -281,13 +281,13 @@ def _broadcast(leaf: object, features: int) -> bool:
 
 def _leaves(out: Slot, map: Map, names: Sequence[str | None]) -> tuple[str | bool | float, ...]:
     """The leaves of an expression inside a stage: names, literals, or whether an operand is broadcast."""
-    found: list[str | bool | float] = []
+    result: list[str | bool | float] = []
     for leaf, name in zip(map.leaves, names, strict=True):
         if name is not None:
-            found.append(name)
+            result.append(name)
         elif _operand(leaf):
-            found.append(_broadcast(leaf, out.count))
+            result.append(_broadcast(leaf, out.count))
         else:
             assert isinstance(leaf, (int, float))
-            found.append(float(leaf))
-    return tuple(found)
+            result.append(float(leaf))
+    return tuple(result)

@@ -45,19 +45,19 @@ class Stage:
 
 def stages(program: Program, instructions: Sequence[Instruction], alone: Collection[int] = ()) -> list[Stage | Instruction]:
     """The instructions of a step in their order, grouped; what is written to the buffers `alone` is no part of a group."""
-    found: list[Stage | Instruction] = []
+    result: list[Stage | Instruction] = []
     index = 0
     while index < len(instructions):
         instruction = instructions[index]
         if isinstance(instruction.body, Product):
             following = takewhile(lambda other: other.out.buffer not in alone, instructions[index + 1 :])
             stage = _longest(program, instruction, instruction.body, list(following))
-            found.append(stage)
+            result.append(stage)
             index += 1 + len(stage.tail)
         else:
-            found.append(instruction)
+            result.append(instruction)
             index += 1
-    return found
+    return result
 
 
 def _longest(program: Program, start: Instruction, product: Product, following: Sequence[Instruction]) -> Stage:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import UnsupportedModel
 from ...ir.graph import Edge
-from ...ir.program import Keys, Lattice
+from ...ir.program import Lattice, PixelRuns
 from ...ops import CausalAttention, ChannelNorm, ChannelReduce, Gather, Input, Scan, StateTap
 from ..index import NEXT_IMAGE, both_images, written_out
 from .base import Provenance
@@ -81,7 +81,7 @@ class GraphBuilder(PointwiseBuilder, ProductBuilder):
         parts: Sequence[Tensor],
         heads: int,
         scale: float,
-        seen: Keys,
+        seen: PixelRuns,
         bias: np.ndarray | None,
         refusal: str,
     ) -> Tensor:

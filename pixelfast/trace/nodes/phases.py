@@ -89,15 +89,15 @@ class _Grid:
         _, first, number = np.unique(keys, axis=0, return_index=True, return_inverse=True)
         if len(first) > most:
             return None
-        found = []
+        result = []
         for index in np.argsort(first):
             here = positions[number.reshape(-1) == index]
             rows, cols = np.unique(here[:, 0]), np.unique(here[:, 1])
             if len(here) != len(rows) * len(cols):
                 return None
             source, row, col, *channels = (int(v) for v in keys[first[index]])
-            found.append(_Part(source, (row, col), np.array(channels, dtype=np.int64), rows, cols))
-        return found
+            result.append(_Part(source, (row, col), np.array(channels, dtype=np.int64), rows, cols))
+        return result
 
     def union(self, parts: list[_Part], known: np.ndarray) -> tuple[tuple[slice, slice], Tensor]:
         """One node for features that read these parts where `known` (rows, cols); its window and numbers."""

@@ -136,16 +136,16 @@ class PointwiseBuilder(ReadingBuilder):
         node = Pointwise.of(at.name, at.layer, len(group), domain, leaves, expression, lattice)
         folded = self._fold_input(node, torch.float64 if at.wide else torch.float32)
         if folded is None:
-            found = self.add(node)
+            result = self.add(node)
         else:
             table, (row, col) = folded
             rows = slice(domain.row0 + row, domain.row1 + row, layout.steps[0])
             cols = slice(domain.col0 + col, domain.col1 + col, layout.steps[1])
-            found = self.add(table)[rows, cols]
+            result = self.add(table)[rows, cols]
         if chosen.all():
-            return found
+            return result
         numbers = torch.zeros(chosen.shape, dtype=torch.int64)
-        numbers[window] = written_out(found)
+        numbers[window] = written_out(result)
         numbers[torch.from_numpy(~chosen)] = 0
         return numbers
 
@@ -176,8 +176,8 @@ class PointwiseBuilder(ReadingBuilder):
             return None
         # As the module computes: `(x * 127).long()` must fall to the same side.
         table = evaluate(node.ops, tables).double().expand(node.features, self.levels).contiguous().numpy()
-        found = Input(node.name, node.layer, node.features, self.image, (), channels.copy(), table)
-        return found, (first.row, first.col)
+        result = Input(node.name, node.layer, node.features, self.image, (), channels.copy(), table)
+        return result, (first.row, first.col)
 
     def _map(self, at: Provenance, operand: Value | float, layout: Layout, shape: torch.Size) -> Reads | float | None:
         if not isinstance(operand, Value):

@@ -41,8 +41,8 @@ class ReadingBuilder(NodeBuilder):
             return maps
         if self._written_reads(at, maps, row0, col0, steps) is not None:
             return maps
-        found = brought_together(self, at, maps, row0, col0, steps)
-        return maps if found is None else found
+        result = brought_together(self, at, maps, row0, col0, steps)
+        return maps if result is None else result
 
     def _rectangle(self, ids: Tensor, steps: tuple[int, int]) -> Rectangle | None:
         """The rectangle that maps in these steps hold, if it is one (`ElementTable.rectangle`)."""

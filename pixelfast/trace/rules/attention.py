@@ -271,8 +271,8 @@ def meet(c: Context, target: Any, a: Any, b: Any) -> Value | None:
         )
     if not weights_first:
         values = c.permuted(values, [0, 2, 1])
-    found = attention_node(c, products, values)  # (B, L, D)
-    return found if weights_first else c.permuted(found, [0, 2, 1])
+    result = attention_node(c, products, values)  # (B, L, D)
+    return result if weights_first else c.permuted(result, [0, 2, 1])
 
 
 def _unknown(operand: Any) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UnsupportedModel
-from ...ir.program import Keys
+from ...ir.program import PixelRuns
 from ..context import Context
 from ..index import IMAGES, NEXT_IMAGE, all_elements, both_images, written_out
 from ..layout_types import PlainLayout
@@ -57,7 +57,7 @@ def attention_node(c: Context, products: Products, values: Value) -> Value:
     if len(scales) > 1:
         maps[0] = _scaled(c, maps[0], rows.scale, heads)
     seen = rows.seen if bool((rows.seen != rows.seen[:1]).any()) else rows.seen[:1]
-    lists = Keys.of(seen.reshape(-1, pixels).numpy())
+    lists = PixelRuns.of(seen.reshape(-1, pixels).numpy())
     if not len(lists.runs):
         numbers: Tensor = torch.zeros((*c.builder.shape[1:], heads * shape_of(values)[2]), dtype=torch.int64)
     else:
@@ -75,12 +75,12 @@ def attention_node(c: Context, products: Products, values: Value) -> Value:
     const = torch.where(rows.lost & empty, math.nan, 0.0).unsqueeze(-1).expand(ids.shape)
     if bool((rows.factor != 1).any()):
         factor = Value(None, rows.factor.unsqueeze(-1).expand(ids.shape[1:]).contiguous())
-        found = pointwise(c, aten.mul.Tensor, mixed(ids, const, None), factor)
+        result = pointwise(c, aten.mul.Tensor, mixed(ids, const, None), factor)
     else:
-        found = mixed(ids, const, None)
+        result = mixed(ids, const, None)
     if heads_first:
-        found = c.permuted(found, [1, 0, 2, 3])
-    return c.reshaped(found, (batch, pixels, shape_of(values)[2]))
+        result = c.permuted(result, [1, 0, 2, 3])
+    return c.reshaped(result, (batch, pixels, shape_of(values)[2]))
 
 
 def _heads_first(c: Context, query: Value) -> bool:

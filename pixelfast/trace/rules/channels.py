@@ -153,8 +153,8 @@ def _over_channels(
     shape = tuple(numbers.shape)
     out_shape = shape if keep else tuple(1 if d in dims else size for d, size in enumerate(shape))
     if isinstance(layout, PlainLayout) and set(dims) == set(layout.channel_dims):
-        found = both_images(node(layout.gather(numbers), layout.row0, layout.col0, layout.steps))
-        return layout.scatter(found, out_shape)
+        result = both_images(node(layout.gather(numbers), layout.row0, layout.col0, layout.steps))
+        return layout.scatter(result, out_shape)
     sizes = [shape[d] for d in layout.channel_dims]
     inner = [layout.channel_dims.index(d) for d in dims]
     outer = [i for i in range(len(sizes)) if i not in inner]
@@ -168,8 +168,8 @@ def _over_channels(
     for channel in range(grid.shape[3]):
         index = grid[:, :, :, channel]
         part = IndexLayout(index, layout.row0, layout.col0, (), layout.steps)
-        found = both_images(written_out(node(part.gather(numbers), layout.row0, layout.col0, layout.steps)))
+        result = both_images(written_out(node(part.gather(numbers), layout.row0, layout.col0, layout.steps)))
         written = index if keep else index[..., :1]
         inside = written >= 0
-        ids[torch.from_numpy(targets[written[inside]])] = found[torch.from_numpy(inside)]
+        ids[torch.from_numpy(targets[written[inside]])] = result[torch.from_numpy(inside)]
     return ids.view(out_shape)

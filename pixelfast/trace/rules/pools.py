@@ -58,15 +58,15 @@ def largest(
         )
     shape = shape_of(x)
     counts = [(shape[2 + d] - dilation[d] * (sizes[d] - 1) - 1) // stride[d] + 1 for d in range(2)]
-    found: Value | None = None
+    result: Value | None = None
     for a in range(sizes[0]):
         for b in range(sizes[1]):
             part = x
             for d, start in enumerate((a * dilation[0], b * dilation[1])):
                 last = start + stride[d] * (counts[d] - 1) + 1
                 part = c.call(aten.slice.Tensor, (part, 2 + d, start, last, stride[d]), {})
-            found = part if found is None else c.call(aten.maximum.default, (found, part), {})
-    return [found, None]
+            result = part if result is None else c.call(aten.maximum.default, (result, part), {})
+    return [result, None]
 
 
 def _pair(numbers: Any) -> list[int]:

@@ -16,9 +16,9 @@ from pixelfast.engines.packing import pack
 from pixelfast.errors import EngineUnavailable
 from pixelfast.models import PixelCNN
 
-BUILT = "was not built" not in str(cuda.unavailable())
-needs_module = pytest.mark.skipif(not BUILT, reason=str(cuda.unavailable()))
-without_gpu = pytest.mark.skipif(cuda.unavailable() is None, reason="here is a GPU that it runs on")
+BUILT = "was not built" not in str(cuda.unavailable_reason())
+needs_module = pytest.mark.skipif(not BUILT, reason=str(cuda.unavailable_reason()))
+without_gpu = pytest.mark.skipif(cuda.unavailable_reason() is None, reason="here is a GPU that it runs on")
 
 
 @without_gpu
@@ -72,7 +72,7 @@ def test_the_weights_of_a_small_net_stay_in_shared_memory() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(cuda.unavailable() is not None, reason=str(cuda.unavailable()))
+@pytest.mark.skipif(cuda.unavailable_reason() is not None, reason=str(cuda.unavailable_reason()))
 def test_a_model_on_a_gpu() -> None:
     torch.manual_seed(0)
     model = PixelCNN((1, 7, 5), levels=4, features=17, blocks=2, norm=True).eval()
@@ -86,4 +86,4 @@ def test_a_model_on_a_gpu() -> None:
 def test_where_there_is_nvcc_it_was_built() -> None:
     if shutil.which("nvcc") is None:
         pytest.skip("there is no nvcc")
-    assert BUILT, cuda.unavailable()
+    assert BUILT, cuda.unavailable_reason()

@@ -28,12 +28,12 @@ SMALL = (4, 3)  # rows and columns: every switch of a fiber costs
 
 
 def compare(program: Program, call: Request, shape: Shape, folder: Path, tolerance: float = PROGRAM) -> Emulated:
-    expected, found = reference(program, call, poison=True), emulate(program, call, shape, folder)
-    assert found.failure == NO_FAILURE
-    np.testing.assert_array_equal(found.result.values, expected.values)
-    close(found.result.parameters, expected.parameters, tolerance, str(shape))
-    np.testing.assert_allclose(found.result.log_prob, expected.log_prob, rtol=LOG_PROB, atol=1e-4)
-    return found
+    expected, result = reference(program, call, poison=True), emulate(program, call, shape, folder)
+    assert result.failure == NO_FAILURE
+    np.testing.assert_array_equal(result.result.values, expected.values)
+    close(result.result.parameters, expected.parameters, tolerance, str(shape))
+    np.testing.assert_allclose(result.result.log_prob, expected.log_prob, rtol=LOG_PROB, atol=1e-4)
+    return result
 
 
 @functools.lru_cache

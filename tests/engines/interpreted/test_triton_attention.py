@@ -24,11 +24,11 @@ def check(program: Program, known: float, scale: float = 1.0, precision: str = "
         fields = (fields[0], fields[1].astype(np.float16).astype(np.float32))  # keys and values
     call = request(program, rng, IMAGES, known=known, fields=fields)
     expected = reference(program, call, poison=True)
-    found = TritonEngine(program, precision, poison=True).run(call)
-    np.testing.assert_array_equal(found.values, expected.values)
-    close(found.parameters, expected.parameters, INSTRUCTION, "triton")
-    np.testing.assert_allclose(found.log_prob, expected.log_prob, rtol=LOG_PROB, atol=1e-4)
-    return found.parameters
+    result = TritonEngine(program, precision, poison=True).run(call)
+    np.testing.assert_array_equal(result.values, expected.values)
+    close(result.parameters, expected.parameters, INSTRUCTION, "triton")
+    np.testing.assert_allclose(result.log_prob, expected.log_prob, rtol=LOG_PROB, atol=1e-4)
+    return result.parameters
 
 
 IMAGES = 2

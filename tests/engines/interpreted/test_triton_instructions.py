@@ -48,11 +48,11 @@ def check(
     call = request(program, np.random.default_rng(0), images, known=known, fields=fields)
     expected = reference(program, call, poison=True)
     for arrangement in NAMES if known < 1.0 else ("graph",):  # no pixel of a known row is run by itself
-        found = TritonEngine(program, precision, poison=True, arrangement=arrangement).run(call)
-        close(found.parameters, expected.parameters, tolerance, arrangement)
-        np.testing.assert_array_equal(found.values, expected.values)
-        np.testing.assert_allclose(found.log_prob, expected.log_prob, rtol=1e-5, atol=1e-4)
-    return found.parameters[..., 0, :]
+        result = TritonEngine(program, precision, poison=True, arrangement=arrangement).run(call)
+        close(result.parameters, expected.parameters, tolerance, arrangement)
+        np.testing.assert_array_equal(result.values, expected.values)
+        np.testing.assert_allclose(result.log_prob, expected.log_prob, rtol=1e-5, atol=1e-4)
+    return result.parameters[..., 0, :]
 
 
 def check_instructions(

@@ -13,7 +13,7 @@ from tolerances import INSTRUCTION
 
 from pixelfast.engines import cpu, packing, reference
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.ir.program import Attention, Keys, Program, Rect
+from pixelfast.ir.program import Attention, PixelRuns, Program, Rect
 from pixelfast.lowering.wavefront import Wave, wavefront
 
 
@@ -106,13 +106,13 @@ def test_lists_of_pixels() -> None:
     rng = np.random.default_rng(7)
     seen = rng.random((17, PIXELS)) < 0.5
     seen[3], seen[4] = False, True
-    keys = Keys.of(seen)
+    keys = PixelRuns.of(seen)
     np.testing.assert_array_equal(keys.mask(PIXELS), seen)
     np.testing.assert_array_equal(keys.counts(), seen.sum(1))
     for i, mask in enumerate(seen):
         np.testing.assert_array_equal(keys[i], np.flatnonzero(mask))
         assert keys.last()[i] == max(np.flatnonzero(mask), default=-1)
-    before = Keys.of(np.tri(PIXELS, k=-1, dtype=bool))
+    before = PixelRuns.of(np.tri(PIXELS, k=-1, dtype=bool))
     assert len(before.runs) == PIXELS - 1, "everything before is one run"
     assert before.latest_offset(HEIGHT, WIDTH) == (0, -1)
 
@@ -131,7 +131,7 @@ def malformed(program: Program) -> list[tuple[str, Program]]:
     few = (*program.buffers[:2], dataclasses.replace(program.buffers[2], rows=HEIGHT - 1))
 
     def lists(offsets: np.ndarray, runs: np.ndarray) -> Program:
-        return changed(program, seen=Keys(offsets, runs))
+        return changed(program, seen=PixelRuns(offsets, runs))
 
     turned, beyond = seen.runs.copy(), seen.runs.copy()
     turned[-1], beyond[-1, 1] = turned[-1, ::-1], PIXELS + 1

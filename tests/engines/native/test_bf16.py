@@ -26,7 +26,7 @@ from pixelfast.inputs.conditions import Conditions
 from pixelfast.ir.program import Instruction, Map, Op, Product, Program, Rect, Slot
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
-pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+pytestmark = pytest.mark.skipif(cpu.unavailable_reason() is not None, reason=str(cpu.unavailable_reason()))
 
 IMAGE = Rect(0, 7, 0, 5)
 SUBNORMAL = 1.17549e-38
@@ -186,12 +186,12 @@ def errors(model: nn.Module, images: Tensor, **cond: Any) -> tuple[float, float]
     engine = pixelfast.compile(model, engine="cpu", precision="bf16")
     given = np.ascontiguousarray(values.numpy())
     call = Request(np.zeros(values.shape, np.float32), given, (), want_parameters=True)
-    found = engine._run(call, conditions).parameters
-    assert found is not None
+    result = engine._run(call, conditions).parameters
+    assert result is not None
     shape, head = engine.shape, engine.head
     theirs = pixelfast.compile(InBfloat16(model), shape=shape, head=head, engine="naive")
     exact, low = (sampler._oracle(conditions).parameters(values.long(), conditions).numpy() for sampler in (engine, theirs))
-    return rms(found - exact), rms(low - exact)
+    return rms(result - exact), rms(low - exact)
 
 
 def small_models() -> dict[str, nn.Module]:

@@ -13,7 +13,7 @@ from programs import normal, probe, request, swept
 from tolerances import INSTRUCTION, OPERATION, PROGRAM, ROUNDED
 
 from pixelfast import NumericalError
-from pixelfast.distributions.mixture import ORDERS
+from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
 from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
@@ -46,10 +46,10 @@ def compare_instructions(
     images = inputs[0].shape[0]
     call = request(program, np.random.default_rng(0), images, known=0.0 if drawn else 1.0, fields=fields)
     expected = reference(program, call, poison=True).parameters[..., 0, :]
-    found = {isa: CpuEngine(program, isa=isa).run(call).parameters[..., 0, :] for isa in ISAS}
+    result = {isa: CpuEngine(program, isa=isa).run(call).parameters[..., 0, :] for isa in ISAS}
     for isa in ISAS:
-        close(found[isa], expected, tolerance, isa)
-    return found
+        close(result[isa], expected, tolerance, isa)
+    return result
 
 
 # Agreements between the two languages.
@@ -61,7 +61,7 @@ def test_names_agree() -> None:
     assert tuple(native.reductions()) == contract.REDUCTIONS
     assert tuple(native.heads()) == contract.HEADS
     assert tuple(native.instructions()) == packing.INSTRUCTIONS
-    assert tuple(name.replace("_", "-") for name in native.orders()) == ORDERS
+    assert tuple(name.replace("_", "-") for name in native.orders()) == PARAMETER_LAYOUTS
 
 
 # Maps.

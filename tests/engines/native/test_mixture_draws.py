@@ -16,14 +16,14 @@ from torch import Tensor
 
 import pixelfast
 from pixelfast import MixtureOfLogistics, NotAutoregressive, NumericalError
-from pixelfast.distributions.mixture import ORDERS
+from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
 from pixelfast.engines import reference
 from pixelfast.engines.base import Request
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.ir.program import Draw, Mixture, Slot
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", PARAMETER_LAYOUTS)
 @pytest.mark.parametrize(("channels", "levels", "mixtures"), [(1, 2, 1), (1, 256, 5), (3, 7, 3), (3, 256, 10)])
 def test_engines_draw_what_the_naive_loop_draws(channels: int, levels: int, mixtures: int, order: str) -> None:
     head = MixtureOfLogistics(levels, mixtures, channels, order)  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def test_parameters_may_see_no_colour_of_their_own_pixel(seen: int) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
 @pytest.mark.parametrize("width", [0.3, 3.0, 30.0, 1000.0])
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", PARAMETER_LAYOUTS)
 @pytest.mark.parametrize(("channels", "levels", "mixtures"), [(1, 256, 10), (3, 256, 10), (3, 2, 3), (3, 17, 1)])
 def test_draws_of_the_native_engine(
     channels: int, levels: int, mixtures: int, order: str, width: float, temperature: float, isa: str
@@ -116,7 +116,7 @@ def test_extremes(mean: float, log_scale: float) -> None:
 
 
 @needs_engine
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", PARAMETER_LAYOUTS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [0, 1, 9, 19])
 def test_parameters_without_distribution_are_reported(bad: float, place: int, order: str) -> None:

@@ -13,7 +13,7 @@ from oracle import compare, trace
 from torch import Tensor
 
 from pixelfast import MixtureOfLogistics
-from pixelfast.distributions.mixture import ORDERS
+from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
 from pixelfast.engines import reference
 from pixelfast.engines.cpu import CpuEngine
 
@@ -44,10 +44,10 @@ def exact(own: list[list[float]], levels: int, temperature: float) -> np.ndarray
             return weight.exp() * (sigmoid(high) - sigmoid(low))
 
         columns = [[Decimal(number) for number in column] for column in zip(*own, strict=True)]
-        found = [sum((share(*column, k) for column in columns), Decimal(0)).ln() for k in range(levels)]
-        powers = [((log - max(found)) / Decimal(temperature)).exp() for log in found]
+        result = [sum((share(*column, k) for column in columns), Decimal(0)).ln() for k in range(levels)]
+        powers = [((log - max(result)) / Decimal(temperature)).exp() for log in result]
         total = sum(powers, Decimal(0)).ln()
-        return np.array([float((log - max(found)) / Decimal(temperature) - total) for log in found])
+        return np.array([float((log - max(result)) / Decimal(temperature) - total) for log in result])
 
 
 def some_mixture(seed: int) -> tuple[MixtureOfLogistics, Tensor]:
@@ -87,7 +87,7 @@ def test_the_greatest_temperature_makes_values_equally_probable(mean: float, log
 @needs_engine
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", PARAMETER_LAYOUTS)
 @pytest.mark.parametrize(("channels", "levels", "mixtures"), HEADS)
 def test_native_engine(channels: int, levels: int, mixtures: int, order: str, temperature: float, isa: str) -> None:
     head = MixtureOfLogistics(levels, mixtures, channels, order)  # type: ignore[arg-type]

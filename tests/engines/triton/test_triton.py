@@ -31,13 +31,13 @@ from pixelfast.ir.program import (
     Cache,
     Draw,
     Instruction,
-    Keys,
     Lattice,
     Lookup,
     Map,
     Mixture,
     Norm,
     Op,
+    PixelRuns,
     Product,
     Program,
     Rect,
@@ -46,7 +46,7 @@ from pixelfast.ir.program import (
 )
 from pixelfast.models import PixelCNN
 
-HERE = triton.available() is None
+HERE = triton.unavailable_reason() is None
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_what_is_a_launch_of_its_own(name: str) -> None:
 def test_what_attention_reads_is_stored() -> None:
     image, cache = Rect(0, 2, 0, 2), Slot(2, 0, 8)
     buffers = tuple(Buffer(f"b{i}", 10, 2, (0, 3), image) for i in range(4))
-    seen = Keys.of(np.tri(4, k=-1, dtype=bool))
+    seen = PixelRuns.of(np.tri(4, k=-1, dtype=bool))
     caches = Cache(2, 0, 4, 0, 0), Cache(2, 4, 4, 0, 0)
     step = (
         product(WHOLE, OTHER), copy(cache, WHOLE),
@@ -263,7 +263,7 @@ def test_auto_takes_it_for_modules_on_a_gpu_and_falls_back(made: type, monkeypat
 
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
 def test_bfloat16_where_the_gpu_multiplies_it(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton, "available", lambda: None)
+    monkeypatch.setattr(triton, "unavailable_reason", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "T4")
     if capability < (8, 0):

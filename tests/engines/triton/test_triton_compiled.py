@@ -62,12 +62,12 @@ def launches(model: Traced, images: int, precision: str, arrangement: str) -> li
     call = model.request(images, 0, cond)
     program = model.compiled.program
     session = Session(program, call, torch.device("cpu"), precision, {}, 0, False, arrangement)
-    found: dict[Any, Launch] = {}
+    result: dict[Any, Launch] = {}
     for row in program.rows:
         for known in {row < 0, True}:
             for launch, _ in session.rows.whole(row, session.rows.kind(row, known)):
-                found[id(launch.kernel), str(launch.constants), str(launch.signature()), launch.warps] = launch
-    return list(found.values())
+                result[id(launch.kernel), str(launch.constants), str(launch.signature()), launch.warps] = launch
+    return list(result.values())
 
 
 _compiled: dict[str, Compiled] = {}

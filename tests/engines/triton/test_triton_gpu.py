@@ -16,13 +16,13 @@ from triton_runs import same_bits
 import pixelfast
 from pixelfast.engines import cpu
 from pixelfast.engines.triton.arrangement import OWNED, refuses
-from pixelfast.engines.triton.engine import TritonEngine, available, lacks
+from pixelfast.engines.triton.engine import TritonEngine, lacks, unavailable_reason
 from pixelfast.errors import NumericalError
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelSNAIL
 from pixelfast.precision import PRECISIONS
 
-MISSING = available() or ("TRITON_INTERPRET=1 is set" if os.environ.get("TRITON_INTERPRET") == "1" else None)
+MISSING = unavailable_reason() or ("TRITON_INTERPRET=1 is set" if os.environ.get("TRITON_INTERPRET") == "1" else None)
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(MISSING is not None, reason=f"no GPU to test on: {MISSING}")]
 
 MODELS = {
@@ -49,7 +49,7 @@ def test_what_the_naive_loop_and_the_native_engine_draw(case: tuple[Traced, Any]
     found = TritonEngine(traced.compiled.program, arrangement="graph").run(call)
     naive = traced.run("naive", call, few)
     assert agree(traced, found, naive, call, few, "triton") <= 1
-    if cpu.available() is None:
+    if cpu.unavailable_reason() is None:
         assert agree(traced, found, traced.run("cpu", call), call, few, "triton against cpu") <= 1
 
 
