@@ -27,7 +27,7 @@ from .passes.simplify import prune, simplify
 from .trace.capture import Capture, capture
 from .trace.convert import Converted, convert
 from .trace.index import IMAGES
-from .trace.output import OutputLayout, ambiguous, bind, candidates
+from .trace.output import OutputLayout, ambiguous, bind, candidates, elements, unbound
 
 REPEATS_BELOW = 64
 """Conditions of at most this many numbers for each image (labels, small vectors) are evaluated once for each value."""
@@ -130,25 +130,36 @@ def compile_program(analysis: Analysis, head: Head) -> Compiled:
 
 
 def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head, order: Order = RASTER) -> Analysis:
-    """Bind the output in the one layout that fits by shape and by causality, and turn the graph to the order of drawing."""
+    """Bind the output in the one layout that fits by shape and by causality, and reorder the graph to the order of drawing.
+
+    A layout in which the output is irregular (its features lie at no fixed offsets) counts as well, unless its elements are
+    seen to leak: a model is never read in another layout because the one that is meant is refused.
+
+    Raises:
+        AmbiguousLayout: several layouts are autoregressive.
+        UnsupportedModel: the one that is autoregressive, or each that fits, is irregular.
+    """
     left = order.after(converted.order)  # what conversion has not reordered
     found: list[Analysis] = []
-    refused: UnsupportedModel | None = None
+    irregular: list[tuple[OutputLayout, UnsupportedModel]] = []
     for layout in candidates(converted.shape, IMAGES, shape, head):
         pause()
         try:
             graph = simplify(reordered(bind(converted, layout), left))
         except UnsupportedModel as error:
-            refused = error
+            irregular.append((layout, error))
             continue
         times = availability(graph)
         found.append(Analysis(graph, times, layout, converted.conditions, frame=converted.order))
     if not found:
-        assert refused is not None
-        raise refused
+        raise irregular[-1][1]
     causal = [analysis for analysis in found if leak_count(analysis.graph, analysis.times) == 0]
-    if len(causal) > 1:
-        raise ambiguous(converted.shape, [analysis.layout for analysis in causal], "and all are autoregressive")
+    refused = [(layout, error) for layout, error in irregular if not _leaks(converted, layout, left)]
+    layouts = [analysis.layout for analysis in causal] + [layout for layout, _ in refused]
+    if len(layouts) > 1:
+        raise ambiguous(converted.shape, layouts, "and all are autoregressive")
+    if refused:
+        raise refused[0][1]
     if causal:
         return causal[0]
     # None is autoregressive: the layout with the fewest leaks tells the user most.
@@ -158,6 +169,27 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
     seen = find_leak(unmerged, availability(unmerged), order)
     leak = seen or find_leak(closest.graph, closest.times, order)
     return replace(closest, leak=leak)
+
+
+def _leaks(converted: Converted, layout: OutputLayout, order: Order) -> bool:
+    """Whether, in a layout that no edges can hold, some parameter depends on its own or a later sub-pixel, or another image."""
+    if converted.output.numbers is None:
+        return False
+    found = elements(converted, layout)
+    if found is None:
+        return True
+    times = availability(reordered(unbound(converted), order))
+    channels, height, width = converted.builder.shape
+    before = order.ranks(height, width)[..., None] * channels + np.arange(channels).repeat(layout.parameters)
+    lines, pixels = order.position(found.row, found.col, height, width)
+    for node in np.unique(found.node[found.known]):
+        chosen = found.known & (found.node == node)
+        domain = times[node].domain
+        feature, line, pixel = times[node].classes[found.feature[chosen]], lines[chosen], pixels[chosen]
+        seen = times[node].maps[feature, line - domain.row0, pixel - domain.col0]
+        if (seen >= np.broadcast_to(before, chosen.shape)[chosen]).any():
+            return True
+    return False
 
 
 def evaluate_fields(compiled: Compiled, conditions: Conditions, n: int) -> tuple[np.ndarray, ...]:

@@ -54,6 +54,11 @@ class Order:
         down, right = (-row if self.up else row), (-col if self.left else col)
         return (right, down) if self.columns else (down, right)
 
+    def position(self, row: np.ndarray, col: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The line of each of some pixels, and where in it they stand; also of pixels beside the image."""
+        down, right = (height - 1 - row if self.up else row), (width - 1 - col if self.left else col)
+        return (right, down) if self.columns else (down, right)
+
     def pixels(self, height: int, width: int) -> np.ndarray:
         """The number row * W + col of each pixel of each line: (lines, pixels)."""
         return self.reordered(np.arange(height * width).reshape(height, width), 0)

@@ -8,7 +8,7 @@ there is one channel, or all channels of a pixel share its parameters (`Head.sha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from ..errors import AmbiguousLayout, InvalidInput, UnsupportedModel
 from ..ir.graph import Graph
 from ..ir.scan_order import RASTER
 from .convert import Converted
-from .index import all_elements, written_out
+from .index import IMAGES, Places, all_elements, written_out
 from .layout_types import PlainLayout
 from .nodes.base import Provenance
 from .values import Value, constants
@@ -166,34 +166,49 @@ def bind(converted: Converted, layout: OutputLayout) -> Graph:
     """
     builder = converted.builder
     output = converted.output
-    images = 2
-    size = layout.channels * layout.parameters
-
-    def maps(tensor: Tensor) -> Tensor:
-        read = layout.read(tensor, images)  # (images, H, W, C, P)
-        if converted.order != RASTER:
-            read = torch.from_numpy(converted.order.reordered(read.numpy(), 1).copy())
-        return read.reshape(*read.shape[:3], size)
 
     at = Provenance("output", "")
     if output.numbers is None:  # as in an image of one pixel
         assert output.const is not None
         places = torch.arange(output.const.numel()).view(output.const.shape)
-        ids = builder.known(at, maps(output.const if output.dynamic is None else places), output.dynamic)
+        known = _maps(converted, layout, output.const if output.dynamic is None else places)
+        ids = builder.known(at, known, output.dynamic)
     else:
-        ids = maps(output.ids)
+        ids = _maps(converted, layout, output.ids)
     if output.numbers is not None and not all_elements(output.numbers):
         if output.dynamic is not None:
             raise UnsupportedModel("parts of the output depend on the conditions alone, not on the image; not supported")
-        const = maps(constants(output))
+        const = _maps(converted, layout, constants(output))
         ids = builder.pointwise(at, [Value(ids, const)], [], force=True, layout=PlainLayout(tuple(ids.shape), (0, 1, 2), 0, 0))
-    if builder.table.rectangle(ids) is None:
-        pixels = builder.table.places(written_out(ids).numpy())
-        expected = np.arange(images).reshape(-1, 1, 1, 1)
-        if (pixels.image != expected).any():
-            raise UnsupportedModel(f"the layout {layout.text!r} mixes images")
+    if builder.table.rectangle(ids) is None and _mixes_images(builder.table.places(written_out(ids).numpy())):
+        raise UnsupportedModel(f"the layout {layout.text!r} mixes images")
     size = layout.parameters
     outputs = tuple(
         builder.edge_runs(at, ids[..., channel * size : (channel + 1) * size], 0, 0) for channel in range(layout.channels)
     )
-    return Graph(builder.shape, builder.levels, tuple(builder.nodes), tuple(builder.fields), outputs, builder.dense_macs)
+    return replace(unbound(converted), outputs=outputs)
+
+
+def unbound(converted: Converted) -> Graph:
+    """The graph without outputs."""
+    builder = converted.builder
+    return Graph(builder.shape, builder.levels, tuple(builder.nodes), tuple(builder.fields), (), builder.dense_macs)
+
+
+def elements(converted: Converted, layout: OutputLayout) -> Places | None:
+    """The elements (images, rows, cols, C * P) that a layout reads, even where no edges hold them; None: it mixes images."""
+    ids = _maps(converted, layout, converted.output.ids)
+    places = converted.builder.table.places(written_out(ids).numpy())
+    return None if _mixes_images(places) else places
+
+
+def _maps(converted: Converted, layout: OutputLayout, tensor: Tensor) -> Tensor:
+    """A tensor like the output as (images, rows, cols, C * P) of the reordered image."""
+    read = layout.read(tensor, IMAGES)
+    if converted.order != RASTER:
+        read = torch.from_numpy(converted.order.reordered(read.numpy(), 1).copy())
+    return read.reshape(*read.shape[:3], layout.channels * layout.parameters)
+
+
+def _mixes_images(places: Places) -> bool:
+    return bool((places.known & (places.image != np.arange(IMAGES).reshape(-1, 1, 1, 1))).any())

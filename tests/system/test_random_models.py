@@ -15,7 +15,7 @@ from pixelfast import NotAutoregressive
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 
 CASES = 60
-ONCE_WRONG = (20262099, 20263325, 20263663, 20265804, 20266592, 20266714, 20267012)
+ONCE_WRONG = (20262099, 20263325, 20263663, 20265804, 20266592, 20266714, 20267012, 20263438, 70000252)
 """Cases of long runs that failed: by rounding that a model magnifies, norms of nearly equal numbers, constants in float64."""
 
 
