@@ -20,6 +20,9 @@ from ..errors import InvalidInput
 from ..host.contents import Contents, contents
 from .encoding import Assumed, Encode, is_affine, read_numbers, read_table, table_of
 
+CUSTOM = "custom"
+"""The name of heads that programs do not know: their functions come with each call."""
+
 
 class Head(ABC):
     """A distribution over the integers 0 .. levels-1 for every sub-pixel.
@@ -39,10 +42,12 @@ class Head(ABC):
             for instance ``"N(KC)HW"``; None infers it.
 
     Attributes:
+        drawn_as: the name that programs have for the distribution; a subclass with probabilities of its own is another one.
         shared: one set of P parameters describes all channels of a pixel; the output has no axis C.
         rounding: differences of parameters up to this come from the rounding of float32, beside what their own size allows.
     """
 
+    drawn_as: str = CUSTOM
     shared: bool = False
     rounding: float = 0.0
     _frozen_table: Tensor | None = None

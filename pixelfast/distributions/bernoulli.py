@@ -22,6 +22,10 @@ class Bernoulli(Head):
         super().__init__(2, 1, encode, layout)
         self.probability = bool(probability)
 
+    @property
+    def drawn_as(self) -> str:  # type: ignore[override]
+        return "bernoulli_probability" if self.probability else "bernoulli_logit"
+
     def describes_distribution(self, parameters: Tensor) -> Tensor:
         if self.probability:
             return ((parameters >= 0) & (parameters <= 1)).all(-1)

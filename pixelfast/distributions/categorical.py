@@ -20,6 +20,8 @@ class Categorical(Head):
         InvalidInput: fewer than 2 levels.
     """
 
+    drawn_as = "categorical"
+
     def __init__(self, levels: int = 256, encode: Encode = SYMMETRIC, layout: str | None = None) -> None:
         if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels < 2**31:
             raise InvalidInput(f"a categorical head needs at least 2 levels, and less than 2**31, got {levels!r}")

@@ -13,24 +13,23 @@ other modifications", ICLR 2017. Letters: C colours, K levels, M components, P p
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InvalidInput
-from .base import Head
+from .components import Mixture, MixtureHead
 from .encoding import SYMMETRIC, Encode
 
 ParameterLayout = Literal["colour-major", "mixture-major"]
 PARAMETER_LAYOUTS: tuple[ParameterLayout, ...] = ("colour-major", "mixture-major")
 
 
-class MixtureOfLogistics(Head):
+class MixtureOfLogistics(MixtureHead):
     """A discretized mixture of M logistic distributions over K values, with linear colour conditioning where C = 3.
 
     The model gives P parameters for each *pixel*: 3M for one channel, 10M for three. Channels are drawn one after the other.
@@ -54,8 +53,8 @@ class MixtureOfLogistics(Head):
         InvalidInput: an argument is out of range.
     """
 
+    drawn_as = "mixture_of_logistics"
     shared = True
-    rounding = 2.0**-16  # of means among terms around 1: a narrow component turns their last bits into other probabilities
 
     def __init__(
         self,
@@ -81,6 +80,15 @@ class MixtureOfLogistics(Head):
         self.mixtures, self.channels, self.log_scale_min = mixtures, channels, float(log_scale_min)
         self.parameter_layout = parameter_layout
 
+    @classmethod
+    def of(cls, levels: int, channels: int, mixture: Mixture) -> MixtureOfLogistics:
+        layout = cast(ParameterLayout, mixture.parameter_layout)
+        return cls(levels, mixture.components, channels, layout, mixture.log_scale_min)
+
+    @property
+    def mixture(self) -> Mixture:
+        return Mixture(self.mixtures, self.parameter_layout, self.log_scale_min)
+
     def __repr__(self) -> str:
         layout = "" if self.layout is None else f", layout={self.layout!r}"
         return (
@@ -92,13 +100,6 @@ class MixtureOfLogistics(Head):
         if shape[0] != self.channels:
             raise InvalidInput(f"{self} describes pixels of {self.channels} channels, but the images have {shape[0]}")
         return super().table(shape)
-
-    def describes_distribution(self, parameters: Tensor) -> Tensor:
-        return parameters.isfinite().all(-1)
-
-    @property
-    def needs(self) -> str:
-        return "finite numbers: look for NaN or very large numbers in the weights and conditions"
 
     def split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(..., P) as logits (..., M), means (..., C, M), log-scales (..., C, M), coefficients (..., 3 or 0, M)."""
@@ -121,62 +122,27 @@ class MixtureOfLogistics(Head):
         axis = self._axis(earlier)
         mean = means[..., 0, :]
         for channel in range(earlier.shape[-1]):
-            weights = weights + self._log_bin(mean, log_scales[..., channel, :], earlier[..., channel, None])
+            weights = weights + self.log_bin(mean, log_scales[..., channel, :], earlier[..., channel, None])
             # R -> G: a; R, G -> B: b, c, which follow each other in the order of the coefficients.
             mean = means[..., channel + 1, :]
             for before in range(channel + 1):
                 mean = mean + coefficients[..., channel + before, :] * axis[..., before, None]
         return torch.cat([weights.log_softmax(-1), mean, log_scales[..., earlier.shape[-1], :]], -1)
 
-    def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:
-        """Probabilities of the K values: (..., 3M), as `conditional` gives them, -> (..., K), in float64."""
-        if temperature != 1.0:
-            return self._tempered(parameters, temperature).exp()
-        shares = (share.exp() for share in self._log_shares(parameters))
-        return sum(shares, torch.zeros((), dtype=torch.float64, device=parameters.device))
-
-    def edges(self, parameters: Tensor) -> Tensor:
-        """The distribution function in closed form, a tenth of the work of `probabilities`: (..., 3M) -> (..., K-1)."""
+    def components(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weights, means, log_scales = parameters.double().unflatten(-1, (3, self.mixtures)).unbind(-2)
-        upper = self._axis(torch.arange(self.levels - 1, device=parameters.device)) + 1 / (self.levels - 1)
+        return weights, means, log_scales
+
+    def below(self, mean: Tensor, log_scale: Tensor, values: Tensor) -> Tensor:
+        upper = self._axis(values) + 1 / (self.levels - 1)
         # A scale of next to nothing has an infinite inverse, and 0 * infinity is NaN.
-        sharpness = torch.exp(-log_scales).clamp_max(torch.finfo(torch.float64).max)
-        parts = (
-            weights[..., i, None].exp() * torch.sigmoid((upper - means[..., i, None]) * sharpness[..., i, None])
-            for i in range(self.mixtures)
-        )
-        return sum(parts, torch.zeros((), dtype=torch.float64, device=parameters.device))
-
-    def log_prob(self, parameters: Tensor, values: Tensor, temperature: float = 1.0) -> Tensor:
-        """Natural logarithm of the probability of ``values``: (..., 3M), (...) -> (...), float64, differentiable."""
-        if temperature != 1.0:
-            return self._tempered(parameters, temperature).gather(-1, values.long().unsqueeze(-1)).squeeze(-1)
-        weights, means, log_scales = parameters.double().unflatten(-1, (3, self.mixtures)).unbind(-2)
-        return (weights + self._log_bin(means, log_scales, values.long().unsqueeze(-1))).logsumexp(-1)
-
-    def _log_shares(self, parameters: Tensor) -> Iterator[Tensor]:
-        """log(weight * P(k | component)) of the K values, (..., K) for each component.
-
-        One component at a time: K values for each sub-pixel fit into memory, K x M for a batch of images may not.
-        """
-        weights, means, log_scales = parameters.double().unflatten(-1, (3, self.mixtures)).unbind(-2)
-        values = torch.arange(self.levels, device=parameters.device)
-        for i in range(self.mixtures):
-            yield weights[..., i, None] + self._log_bin(means[..., i, None], log_scales[..., i, None], values)
-
-    def _tempered(self, parameters: Tensor, temperature: float) -> Tensor:
-        """log P(k)^(1 / temperature), normalised: (..., 3M) -> (..., K).
-
-        From logarithms only: a high temperature makes something of probabilities that a float64 cannot hold. The largest is
-        subtracted first, since a low temperature makes something of every digit.
-        """
-        result = functools.reduce(torch.logaddexp, self._log_shares(parameters))
-        return ((result - result.amax(-1, keepdim=True)) / temperature).log_softmax(-1)
+        sharpness = torch.exp(-log_scale).clamp_max(torch.finfo(torch.float64).max)
+        return torch.sigmoid((upper - mean) * sharpness)
 
     def _axis(self, values: Tensor) -> Tensor:
         return 2 * values.double() / (self.levels - 1) - 1
 
-    def _log_bin(self, mean: Tensor, log_scale: Tensor, values: Tensor) -> Tensor:
+    def log_bin(self, mean: Tensor, log_scale: Tensor, values: Tensor) -> Tensor:
         """log P(value | component), from logarithms only: far from the mean the two sigmoids differ by less than they can say.
 
         sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), and a - b is the bin's width over the scale.

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..distributions.base import Head
 from ..distributions.bernoulli import Bernoulli
 from ..distributions.categorical import Categorical
-from ..distributions.mixture import MixtureOfLogistics
+from ..distributions.components import FAMILIES
 from ..host.forking import pause, refuse_half_way
 from ..ir.expression import evaluate
 from ..ir.program import (
@@ -359,9 +359,7 @@ def _head_object(program: Program, request: Request) -> Head | None:
     """The head whose formulas draw, where they are not those of a softmax: of a mixture, or what the request brings."""
     if program.mixture is None:
         return request.head if program.head == CUSTOM else None
-    mixture = program.mixture
-    layout, smallest = mixture.parameter_layout, mixture.log_scale_min
-    return MixtureOfLogistics(program.levels, mixture.components, program.shape[0], layout, smallest)
+    return FAMILIES[program.head].of(program.levels, program.shape[0], program.mixture)
 
 
 def _data_head(program: Program) -> Head:

@@ -23,10 +23,11 @@ Letters: N images, C channels, H rows, W columns, K levels, F features, P parame
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..distributions.base import CUSTOM
+from ..distributions.components import Mixture
 from .bodies import (
     BINARY,
     BODIES,
@@ -52,9 +53,6 @@ from .bodies import (
 )
 from .geometry import EVERYWHERE, Lattice, Rect
 from .pixel_runs import PixelRuns
-
-if TYPE_CHECKING:
-    from ..distributions.mixture import ParameterLayout
 
 __all__ = [
     "BINARY",
@@ -95,8 +93,6 @@ __all__ = [
 """A program and all that it is made of."""
 
 HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics")
-CUSTOM = "custom"
-"""A head that is no data: its functions come with each request (`Request.head`), for engines that can call them."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +124,6 @@ class Field:
     rows: int
     cols: int
     value: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """What the parameters of a discretized mixture of logistics mean: M components, one of
-    `pixelfast.distributions.mixture.PARAMETER_LAYOUTS`, and the least log-scale.
-
-    One set of P = 3M (one channel) or 10M (three) parameters describes all channels of a pixel, which are drawn in order.
-    """
-
-    components: int
-    parameter_layout: ParameterLayout
-    log_scale_min: float
 
 
 @dataclass(frozen=True)

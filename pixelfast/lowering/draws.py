@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from ..distributions.base import Head
-from ..distributions.bernoulli import Bernoulli
-from ..distributions.categorical import Categorical
-from ..distributions.mixture import MixtureOfLogistics
+from ..distributions.components import MixtureHead
 from ..ir.graph import Edge
 from ..ir.program import CUSTOM, Draw, Instruction, Map, Mixture, Slot
 from .context import Lowering, Reader
@@ -38,18 +36,11 @@ def _draw(lowering: Lowering, head: Head, channel: int, edges: tuple[Edge, ...])
 
 def head_name(head: Head) -> str:
     """One of `pixelfast.ir.program.HEADS`, or `CUSTOM` for what is no data."""
-    for kind in (Bernoulli, Categorical, MixtureOfLogistics):
-        # A subclass with probabilities of its own is another distribution.
-        if isinstance(head, kind) and type(head).probabilities is kind.probabilities:
-            if isinstance(head, Bernoulli):
-                return "bernoulli_probability" if head.probability else "bernoulli_logit"
-            return "categorical" if isinstance(head, Categorical) else "mixture_of_logistics"
-    return CUSTOM
+    kind = next(kind for kind in type(head).__mro__ if issubclass(kind, Head) and "drawn_as" in vars(kind))
+    # A subclass with probabilities of its own is another distribution.
+    return head.drawn_as if type(head).probabilities is kind.probabilities else CUSTOM
 
 
 def mixture_of(head: Head) -> Mixture | None:
     """How to read the parameters of a mixture; None for other heads."""
-    if head_name(head) != "mixture_of_logistics":
-        return None
-    assert isinstance(head, MixtureOfLogistics)
-    return Mixture(head.mixtures, head.parameter_layout, head.log_scale_min)
+    return head.mixture if isinstance(head, MixtureHead) and head_name(head) != CUSTOM else None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pixelfast import MixtureOfLogistics
 from pixelfast.engines.base import Request, Result
-from pixelfast.ir.program import Buffer, Draw, Field, FieldSlot, Instruction, Map, Mixture, Program, Rect, Slot
+from pixelfast.ir.program import Buffer, Draw, Field, FieldSlot, Instruction, Map, Program, Rect, Slot
 
 TEMPERATURES = [1e-30, 0.05, 1.0, 3.0, 43.0, 50.0, 1e3, 1e30]
 HOT = 1e30
@@ -70,7 +70,7 @@ def pixel_program(head: MixtureOfLogistics, pixels: int) -> Program:
         steps=((Instruction(slot, Map((FieldSlot(0, 0, parameters),), ()), image),), *[()] * (head.channels - 1)),
         draws=tuple(Draw(channel, slot) for channel in range(head.channels)),
         encodes=((),) * head.channels,
-        mixture=Mixture(head.mixtures, head.parameter_layout, head.log_scale_min),
+        mixture=head.mixture,
     )
 
 

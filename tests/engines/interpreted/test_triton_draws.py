@@ -13,7 +13,7 @@ from native import close
 from programs import request
 
 from pixelfast import MixtureOfLogistics, NumericalError
-from pixelfast.distributions.mixture import ORDERS
+from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
 from pixelfast.engines.base import Request
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.triton.engine import TritonEngine
@@ -74,7 +74,7 @@ def test_temperatures(channels: int, levels: int, mixtures: int, order: str, tem
     agrees(lambda program, call: TritonEngine(program).run(call), head, far_out(head, PIXELS), temperature)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", PARAMETER_LAYOUTS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [0, 9, 19])
 def test_mixtures_without_distribution_are_reported(bad: float, place: int, order: str) -> None:
