@@ -24,7 +24,7 @@ NATIVE := setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/*.cpp csrc/cpu/*.h cs
 PACKAGE := $(shell find pixelfast kernels -name '*.py')
 SIMDE ?= /usr/include
 OLDEST_TRITON := 3.6.0
-PRECISION_TESTS := $(patsubst %,tests/engines/native/test_%.py,precision bf16)
+PRECISION_TESTS := tests/engines/native/test_precision.py
 ENGINE_TESTS := $(filter-out $(PRECISION_TESTS),$(wildcard tests/engines/native/test_*.py))
 comma := ,
 RUNTIME = $(shell $(CXX) -print-file-name=lib$(1).so)

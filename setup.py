@@ -15,13 +15,12 @@ import shutil
 import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError, CCompilerError, CompileError
+from setuptools.errors import BaseError, CCompilerError
 
 COMMON = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
 QUIET = ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # g++ 12 warns about its own AVX-512 header
@@ -29,12 +28,10 @@ AVX512 = ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512v
 X86 = {
     "ops_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
     "ops_avx512.cpp": AVX512,
-    "ops_avx512_bf16.cpp": [*AVX512, "-mavx512bf16"],
 }
 CUDA = "pixelfast._cuda"
 NVCC = shutil.which("nvcc")
-OPTIONAL = ("ops_avx512_bf16.cpp",)  # g++ before version 10 does not know its flag; without it, the source is empty
-EMULATED = ("ops_avx512.cpp", "ops_avx512_bf16.cpp", "ops_neon.cpp")
+EMULATED = ("ops_avx512.cpp", "ops_neon.cpp")
 
 
 def sanitizers() -> list[str]:
@@ -76,7 +73,7 @@ def runs_here(options: list[str]) -> bool:
         found = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
     except (OSError, StopIteration):
         return True
-    return {option.removeprefix("-m").replace("avx512bf16", "avx512_bf16") for option in options} <= set(found.split())
+    return {option.removeprefix("-m") for option in options} <= set(found.split())
 
 
 def flags(source: str, x86: bool) -> list[str]:
@@ -121,19 +118,13 @@ class BuildEngine(build_ext):
         common = [*COMMON, *QUIET, "-pthread", *sanitizers()] if unix else ["/std:c++17", "/O2", "/EHsc"]
 
         def compile_one(source: str) -> list[str]:
-            compile_with = partial(
-                self.compiler.compile,
+            return self.compiler.compile(
                 [source],
                 output_dir=self.build_temp,
                 include_dirs=[*self.compiler.include_dirs, headers],
                 depends=ext.depends,
+                extra_postargs=common + (flags(source, x86) if unix else []),
             )
-            try:
-                return compile_with(extra_postargs=common + (flags(source, x86) if unix else []))
-            except CompileError:
-                if Path(source).name not in OPTIONAL:
-                    raise
-                return compile_with(extra_postargs=common)
 
         # Each file in a compiler of its own, those that take longest first.
         with ThreadPoolExecutor(os.cpu_count()) as pool:

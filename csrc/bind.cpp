@@ -85,7 +85,7 @@ long process() {
 constexpr std::chrono::milliseconds kLookUpEvery{20};
 constexpr int64_t kMostSteps = 1 << 16;  // of a wave that is asked for; threads wait for one another at each
 
-constexpr const char* kSplits[] = {"none", "rows", "phases", "parts"};
+constexpr const char* kSplits[] = {"none", "rows", "parts"};
 
 // For tests: teams, threads of a team (0: rows one after another), one of kSplits, columns of a chunk.
 using Forced = std::tuple<int, int, std::string, int>;
@@ -164,7 +164,7 @@ class Engine {
     if (team == 0) return one_after_another(call.images, call.threads, call.by_row);
     const auto found = std::find(std::begin(kSplits), std::end(kSplits), split);
     const Split how = static_cast<Split>(found - std::begin(kSplits));
-    const bool fits = how == Split::none ? team == 1 : how == Split::phases ? team == 2 : team > 1;
+    const bool fits = how == Split::none ? team == 1 : team > 1;
     const bool possible = plan_->waves || how == Split::parts;
     if (found == std::end(kSplits) || !possible || teams < 1 || teams > 4096 || team > 4096 || chunk < 1 || chunk > 1024 || !fits)
       throw std::invalid_argument("there is no such arrangement");

@@ -11,7 +11,7 @@ namespace pixelfast {
 #define PIXELFAST_REDUCTIONS(X) X(mean) X(sum) X(var) X(amax) X(amin) X(logsumexp)
 #define PIXELFAST_HEADS(X) X(categorical) X(bernoulli_logit) X(bernoulli_probability) X(mixture_of_logistics)
 #define PIXELFAST_ORDERS(X) X(colour_major) X(mixture_major)
-#define PIXELFAST_PRECISIONS(X) X(fp32) X(fp16w) X(bf16)
+#define PIXELFAST_PRECISIONS(X) X(fp32) X(fp16w)
 #define PIXELFAST_INSTRUCTIONS(X) X(Product) X(Lookup) X(Map) X(Reduce) X(Norm) X(Attention)
 
 #define PIXELFAST_ENUM(name) name,

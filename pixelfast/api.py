@@ -51,9 +51,8 @@ def compile(
             "fp16w" stores the weights of convolutions and linear layers as float16 and computes in float32. The largest
             error of a parameter was 0.3 % of their standard deviation (none for the checkpoints that come along).
             One image of a large model takes 0.8 times as long, several take as long as in float32.
-            "bf16" rounds these weights, and what they are multiplied with, to bfloat16, and sums in float32. The largest error
-            was 5 % of the standard deviation. Meant for processors with AVX-512 BF16, and for GPUs; others are slower for it.
-            "fp16", of the engine "triton", rounds both to float16, and sums in float32.
+            "fp16" and "bf16", of the engine "triton", round these weights, and what they are multiplied with, to float16 or
+            bfloat16, and sum in float32.
             What was measured: docs/precision.md.
         self_check: compare the first images that are drawn, four at most for each kind of condition, with one forward of the
             module on them, and raise VerificationError if the engine drew from other parameters than the module gives.

@@ -23,7 +23,6 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "reference": ("#E69F00", "s", "eager PyTorch, cached"),
     "cpu": ("#D55E00", "D", "pixelfast, cpu"),
     "cpu-fp16w": ("#7A3B00", "X", "pixelfast, cpu, fp16w"),
-    "cpu-bf16": ("#999933", "p", "pixelfast, cpu, bf16"),
 }
 """Colour, marker and name of each row."""
 OTHERS = ("#0072B2", "*")

@@ -60,7 +60,7 @@ Ahead find_ahead(Plan& plan) {
         const Slot& slot = plan.slots[s];
         if (slot.row != 0 || slot.col >= 0) break;
         item.after = std::max(item.after, written_by(plan, slot));
-        inputs += rows_of_weights(slot.count, product->storage);
+        inputs += slot.count;
       }
       if (item.taps == 0) continue;
       if (!adds_in_order(plan, *product)) product->divided = item.taps;

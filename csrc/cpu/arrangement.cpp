@@ -26,10 +26,10 @@ double cost(const Effort& effort, double rows, double fetches, double cells) {
   return effort.vectors * std::max(rows, kLoad * fetches) + effort.instructions * fetches * (kInstruction + kCell * cells);
 }
 
-int skew_of(const Plan& plan, int chunk, int advance, int lag) {
+int skew_of(const Plan& plan, int chunk, int lag) {
   int least = 1;
   for (const Reach& reach : plan.reaches) {
-    const int columns = std::max({reach.pixels, reach.chunks + chunk - 1 + advance, reach.rows + chunk - 1}) + lag;
+    const int columns = std::max({reach.pixels, reach.chunks + chunk - 1, reach.rows + chunk - 1}) + lag;
     least = std::max(least, ceil_div(std::max(columns, 0), reach.above));
   }
   return least;
@@ -56,8 +56,7 @@ double time_of_wave(const Plan& plan, const Arrangement& a) {
   const int sharing = a.split == Split::rows ? a.team : 1;
   const double cells = std::max(1.0, plan.height * width / steps / sharing), rows = cells * a.images;
   const double chunks = cost(plan.row_effort, rows, 1.0 / a.chunk, cells), pixels = cost(plan.pixel_effort, rows, 1, cells);
-  const double step = a.split == Split::phases ? std::max(chunks, pixels) : chunks + pixels;
-  return steps * (step + (a.team > 1 ? kStep : 0));
+  return steps * (chunks + pixels + (a.team > 1 ? kStep : 0));
 }
 
 }  // namespace
@@ -84,14 +83,10 @@ Arrangement as_wave(const Plan& plan, int images, int teams, int team, Split spl
   a.chunk = ceil_div(chunk, plan.cell) * plan.cell;
   a.images = ceil_div(images, teams);
   // A thread may be so many steps behind another.
-  a.lag = split == Split::none ? 1 : split == Split::rows ? 2 : a.chunk;
-  a.advance = split == Split::phases ? a.lag : 0;
+  a.lag = split == Split::none ? 1 : 2;
   const int length = plan.col1 - plan.col0 + plan.most_lead;
-  a.skew = skew_of(plan, a.chunk, a.advance, a.lag);
-  // What computes whole rows ahead on a thread of its own needs no more rows in flight than two.
-  if (split == Split::phases) a.skew = std::max(a.skew, plan.col1 - plan.col0);
-  a.skew = ceil_div(a.skew, plan.cell) * plan.cell;
-  a.rows_in_flight = ceil_div(length + 2 * a.chunk + a.advance + a.lag, a.skew);
+  a.skew = ceil_div(skew_of(plan, a.chunk, a.lag), plan.cell) * plan.cell;
+  a.rows_in_flight = ceil_div(length + 2 * a.chunk + a.lag, a.skew);
   return a;
 }
 
@@ -115,7 +110,6 @@ Arrangement arrange(const Plan& plan, int images, int threads, bool together) {
     if (images > teams * kMostImages && !together) continue;
     const int most = std::min(threads / teams, kMostTeam);
     consider(teams, 1, Split::none);
-    if (most > 1) consider(teams, 2, Split::phases);
     for (int team = 2; team <= most; team++) {
       consider(teams, team, Split::rows);
       together_in_parts(teams, team);

@@ -7,10 +7,9 @@
 namespace pixelfast {
 
 enum class Split {
-  none,    // one thread runs all rows
-  rows,    // each thread of a team runs every so many rows
-  phases,  // one thread runs the chunks of all rows, the other their pixels
-  parts,   // rows one after another: each thread runs a part of their instructions, the first one their pixels
+  none,   // one thread runs all rows
+  rows,   // each thread of a team runs every so many rows
+  parts,  // rows one after another: each thread runs a part of their instructions, the first one their pixels
 };
 
 struct Arrangement {
@@ -19,7 +18,7 @@ struct Arrangement {
   int team = 1;         // threads of a tile
   bool wave = false;
   Split split = Split::none;
-  int chunk = 1, advance = 0, lag = 1, skew = 1;  // see pixelfast/lowering/wavefront.py
+  int chunk = 1, lag = 1, skew = 1;  // see pixelfast/lowering/wavefront.py
   int rows_in_flight = 0;
 
   // Whether a tile is run by several threads, or by several rows.

@@ -36,7 +36,6 @@ Executor::Executor(const Plan& plan, const Call& call, const Tile& tile, int mos
       leaves_(plan.most_leaves),
       spans_(plan.most_taps),
       tables_(plan.most_taps),
-      rounded_(plan.most_pairs, plan.most_taps),
       scores_(plan.most_keys),
       runs_(plan.most_runs) {
   // Several cells need pointers to the rows of every slot; one cell only for fields, which may lie at no stride.
@@ -213,8 +212,7 @@ void Executor::execute(const PackedProduct& product, const Step& step, Cells cel
     call.rows = count_rows(part);
     if (product.added >= 0) call.adds = true, call.added = sources(product.added, part);
     if (call.tap_count == 0 && !product.panels[0].bias) return;
-    if (product.storage == kPairs) rounded_.run(call, *plan_.kernels);
-    else plan_.kernels->product[product.storage](call);
+    plan_.kernels->product[product.storage](call);
   };
   if (cells.count > 1) {
     call.tap_count = gather_taps(product, step, cells, portion);

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "mixture.h"
-#include "rounded_inputs.h"
 #include "tile.h"
 
 namespace pixelfast {
@@ -87,7 +86,6 @@ class Executor {
   std::vector<MapLeaf> leaves_;
   std::vector<Span> spans_;
   std::vector<const float*> tables_;
-  RoundedInputs rounded_;
   FastScratch fast_;
   std::vector<FastChunk> chunks_;
   std::vector<FastChunk::Source> fast_sources_;  // (chunks, grids)

@@ -1,4 +1,4 @@
-// float16 by hand: the path for machines without an instruction for it, and what packing rounds with. Pairs of bfloat16.
+// float16 by hand: the path for machines without an instruction for it, and what packing rounds with.
 #pragma once
 
 #include <stdint.h>
@@ -9,7 +9,6 @@
 namespace {
 
 using pixelfast::Half;
-using pixelfast::Pair;
 
 inline uint32_t bits_of(float x) {
   uint32_t bits;
@@ -40,15 +39,5 @@ inline Half half_of(float x) {
   else if (magnitude < 0x477ff000u) found = (magnitude + 0xfffu + (magnitude >> 13 & 1u) - 0x38000000u) >> 13;
   return Half{static_cast<uint16_t>(sign | found)};
 }
-
-// The upper half of a float, to the nearest, ties to even; infinity from 3.3962e38 on. NaN stays NaN.
-inline uint32_t bfloat_bits(float x) {
-  const uint32_t bits = bits_of(x);
-  return (bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-}
-
-inline float bfloat_of(float x) { return float_of_bits(bfloat_bits(x) << 16); }
-
-inline Pair pair_of(float first, float second) { return {float_of_bits(bfloat_bits(second) << 16 | bfloat_bits(first))}; }
 
 }  // namespace

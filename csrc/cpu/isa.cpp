@@ -13,22 +13,17 @@ struct Candidate {
 };
 
 std::vector<Candidate> candidates() {
-  bool avx2 = false, avx512 = false, bf16 = false;
+  bool avx2 = false, avx512 = false;
 #if defined(__x86_64__) && defined(__GNUC__)
   __builtin_cpu_init();
   avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#if defined(__clang__) || __GNUC__ >= 10  // older ones do not know it
-  bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
-#endif
 #endif
 #ifdef PIXELFAST_EMULATE  // see setup.py
-  avx512 = bf16 = true;
+  avx512 = true;
 #endif
-  // Its table is filled in by code that needs it.
-  return {{"avx512_bf16", bf16 ? avx512_bf16_kernels() : nullptr, bf16},
-          {"avx512", avx512_kernels(), avx512},
+  return {{"avx512", avx512_kernels(), avx512},
           {"avx2", avx2_kernels(), avx2},
           {"neon", neon_kernels(), true},
           {"scalar", scalar_kernels(), true}};

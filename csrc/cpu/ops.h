@@ -19,19 +19,11 @@ using Rows = RowsOf<float>;
 using ConstRows = RowsOf<const float>;
 
 // How a product's weights are stored. Sums are float32 whatever it is.
-enum Storage { kFloats, kHalves, kPairs, kStorages };
+enum Storage { kFloats, kHalves, kStorages };
 
 struct Half {
   uint16_t bits;  // of a float16
 };
-
-// Two bfloat16, of neighbouring channels of a tap, in the bits of a float: the first in the lower half. Such products have
-// inputs in pairs too, and count in pairs; a tap's last is filled up with zero.
-struct Pair {
-  float bits;
-};
-
-constexpr ptrdiff_t pairs_of(ptrdiff_t channels) { return (channels + 1) / 2; }
 
 // Source channels [0, count) of a tap; they meet rows [first, first + count) of the packed weights.
 struct Tap {
@@ -59,14 +51,6 @@ struct ProductCall {
   ptrdiff_t rows;
   bool adds, relu;
   ConstRows added;
-};
-
-// out (rows, stride): the source's channels rounded to bfloat16, in pairs.
-struct RoundCall {
-  ConstRows source;
-  ptrdiff_t count, rows;
-  float* out;
-  ptrdiff_t stride;
 };
 
 // What a Map is made of: the operations of program.h by position, and a few that stand for several of them.
@@ -188,7 +172,6 @@ struct Kernels {
   int (*sets_of_sums)(int vectors);  // into which a product with panels of so many vectors puts each output's terms
   int (*panels_at_once)(ptrdiff_t rows, int vectors);  // that a product takes at once, if they are alike
   void (*product[kStorages])(const ProductCall&);  // for weights stored in each way
-  void (*round_pairs)(const RoundCall&);
   void (*fast_inputs)(const FastInputs&);
   void (*fast_outputs)(const FastOutputs&);
   void (*map)(const MapCall&);
@@ -203,7 +186,6 @@ struct Kernels {
 const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
-const Kernels* avx512_bf16_kernels();
 const Kernels* neon_kernels();
 
 }  // namespace pixelfast

@@ -6,9 +6,7 @@
 
 #include "../names.h"
 #include "math_impl.h"
-#include "widened_pairs.h"
 #include "product_impl.h"
-#include "round_impl.h"
 #include "map_impl.h"
 #include "rows_impl.h"
 #include "attention_impl.h"
@@ -22,7 +20,7 @@ int sets(int vectors) { return sets_of_sums(vectors); }
 int at_once(ptrdiff_t rows, int vectors) { return rows <= kMostRows ? kBlocks<float>[vectors - 1][rows - 1].most : 1; }
 
 constexpr pixelfast::Kernels kKernels = {
-    kName, Vec::width, kMostVectors, sets, at_once, {product<float>, product<pixelfast::Half>, product<pixelfast::Pair>},
-    round_pairs, fast_inputs, fast_outputs, map, reduce, norm, attend, add, draw};
+    kName, Vec::width, kMostVectors, sets, at_once, {product<float>, product<pixelfast::Half>},
+    fast_inputs, fast_outputs, map, reduce, norm, attend, add, draw};
 
 }  // namespace

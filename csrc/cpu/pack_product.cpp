@@ -33,18 +33,6 @@ void pack_panel(const Product& product, int outputs, ptrdiff_t rows, int channel
     for (int o = 0; o < count; o++) out[k * step + o] = stored(product.weights[k * outputs + channel + o], out);
 }
 
-// The same of pairs, tap by tap.
-template <>
-void pack_panel<Pair>(const Product& product, int outputs, ptrdiff_t, int channel, int count, ptrdiff_t step, float* out) {
-  ptrdiff_t k = 0;
-  for (const Slot& tap : product.taps)
-    for (int left = tap.count; left > 0; left -= 2, out += step) {
-      const float* const weights = product.weights.data() + k * outputs + channel;
-      for (int o = 0; o < count; o++) out[o] = pair_of(weights[o], left > 1 ? weights[outputs + o] : 0.0f).bits;
-      k += std::min(left, 2);
-    }
-}
-
 // Panels start at cache lines.
 ptrdiff_t floats_of_panel(ptrdiff_t weights, Storage storage) {
   return storage == kHalves ? (weights + 31) / 32 * 16 : (weights + 15) / 16 * 16;
@@ -57,7 +45,6 @@ constexpr int stride_of(int count) { return (count + 3) / 4 * 4; }
 }  // namespace
 
 Storage storage_of(const Product& product, int outputs, Precision precision) {
-  if (precision == Precision::bf16) return kPairs;
   return precision == Precision::fp16w && fits_halves(product, outputs) ? kHalves : kFloats;
 }
 
@@ -65,8 +52,6 @@ Product rounded(const Product& product, Storage storage) {
   Product copy = product;
   if (storage == kHalves)
     for (float& weight : copy.weights) weight = float_of(half_of(weight));
-  if (storage == kPairs)
-    for (float& weight : copy.weights) weight = bfloat_of(weight);
   return copy;
 }
 
@@ -85,7 +70,7 @@ PackedProduct pack_product(const Product& product, int outputs, Storage storage,
   ptrdiff_t& rows = packed.rows;
   for (const Slot& tap : product.taps) {
     packed.first.push_back(rows);
-    rows += rows_of_weights(tap.count, storage);
+    rows += tap.count;
   }
   const int width = kernels.width, vectors = (outputs + width - 1) / width;
   const std::vector<int> widths = panel_widths(vectors, kernels.most_vectors);
@@ -101,7 +86,7 @@ PackedProduct pack_product(const Product& product, int outputs, Storage storage,
   for (int wide : widths) {
     const int whole = wide * width, count = std::min(whole, outputs - channel), step = stride_of(count);
     float* bias = next + floats_of_panel(rows * step, storage);
-    const auto pack = storage == kHalves ? pack_panel<Half> : storage == kPairs ? pack_panel<Pair> : pack_panel<float>;
+    const auto pack = storage == kHalves ? pack_panel<Half> : pack_panel<float>;
     pack(product, outputs, rows, channel, count, step, next);
     if (!product.bias.empty()) std::copy_n(product.bias.data() + channel, count, bias);
     const ptrdiff_t bytes = (bias + whole - next) * static_cast<ptrdiff_t>(sizeof(float));

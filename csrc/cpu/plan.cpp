@@ -158,14 +158,11 @@ class Planner final : SlotNumbers {
     const Product as_stored = rounded(product, storage);
     plan_->low_products += storage != kFloats;
     // Fast products transform the rounded weights and keep them as floats: rounded again they would err again, and they are
-    // read once a row. Their inputs, rounded to bfloat16, would err more than those of plain ones.
-    // They take neighbouring columns together, so those of a lattice or a sweep have none.
-    const int cell = storage == kPairs || step.sweep || step.lattice.col_step > 1 ? 0 : cell_;
+    // read once a row. They take neighbouring columns together, so those of a lattice or a sweep have none.
+    const int cell = step.sweep || step.lattice.col_step > 1 ? 0 : cell_;
     auto fast = cell ? pack_fast_product(as_stored, outputs, cell, columns, *plan_->kernels, plan_->weights) : std::nullopt;
     if (fast) step.body = std::move(*fast);
     else step.body = pack_product(as_stored, outputs, storage, *plan_->kernels, plan_->weights);
-    if (storage == kPairs)
-      plan_->most_pairs = std::max(plan_->most_pairs, static_cast<size_t>(std::get<PackedProduct>(step.body).rows));
     plan_->most_taps = std::max(plan_->most_taps, product.taps.size());
   }
 

@@ -14,10 +14,6 @@
 
 namespace pixelfast {
 
-constexpr ptrdiff_t rows_of_weights(ptrdiff_t channels, Storage storage) {
-  return storage == kPairs ? pairs_of(channels) : channels;
-}
-
 struct PackedProduct {
   std::vector<Panel> panels;
   Storage storage = kFloats;
@@ -119,7 +115,7 @@ struct Plan {
   int low_products = 0;    // products with weights in the precision that was asked for, where that is not float32
 
   // The most that any instruction needs; sizes of a worker's scratch.
-  size_t most_taps = 0, most_leaves = 0, most_registers = 0, most_pairs = 0, most_keys = 0, most_runs = 0;
+  size_t most_taps = 0, most_leaves = 0, most_registers = 0, most_keys = 0, most_runs = 0;
   bool strided = false;  // whether any instruction runs at every second column only, or fewer
 };
 

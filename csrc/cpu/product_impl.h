@@ -2,7 +2,7 @@
 //
 // A block keeps its sums in registers and, for each k, multiplies MR broadcast inputs with NV vectors of weights. With
 // few rows there would be too few sums to hide the latency of a multiply-add; then a block takes several panels at once.
-// Weights are stored as W, float or Half, and are float32 once they are in a register; or Pair, and then so are inputs.
+// Weights are stored as W, float or Half, and are float32 once they are in a register.
 //
 // The order in which the terms of an output are added up depends on the width of its panel and on nothing else, so that
 // an image comes out the same, to the last bit, in any batch. (Taps that are left out at borders would have added 0.)
@@ -12,7 +12,6 @@
 
 namespace {
 
-using pixelfast::Pair;
 using pixelfast::Panel;
 using pixelfast::ProductCall;
 using pixelfast::Tap;
@@ -69,19 +68,8 @@ inline void fetch([[maybe_unused]] const void* p) {
 #endif
 }
 
-// What weights stored as W, and the inputs that they meet, are in a register.
-template <class W>
-struct FactorOf {
-  using Type = Vec;
-};
-template <>
-struct FactorOf<Pair> {
-  using Type = Pairs;
-};
-
 template <class W, int MR, int NV, int Panels, bool Fetch>
 struct Block {
-  using Factor = typename FactorOf<W>::Type;
   static constexpr int kSets = sets_of_sums(NV);
   // Inputs that stayed in registers from one panel to the next would push sums out of them.
   static constexpr bool kReload = Panels > 1 && MR * NV * Panels * kSets + NV + MR > Vec::registers;
@@ -113,7 +101,7 @@ struct Block {
     for (int p = 0; p < Panels; p++) {
       const ptrdiff_t at = next * stride<Whole>(panels[p]);
       if (Fetch) fetch(reinterpret_cast<const char*>(weights[p] + at) + ahead);
-      Factor w[NV];
+      Vec w[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) {
         w[v] = Vec::load(weights[p] + at + v * Vec::width);
@@ -124,7 +112,7 @@ struct Block {
       for (int m = 0; m < MR; m++) {
         const float* row = source[m];
         if (kReload && p > 0) forget(row);
-        const Factor x = Vec::set(row[k]);
+        const Vec x = Vec::set(row[k]);
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) sums[Set][p][m][v] = fma(x, w[v], sums[Set][p][m][v]);
       }

@@ -29,7 +29,6 @@ struct Vec {
   static Vec load(const pixelfast::Half* p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
-  static Vec load(const pixelfast::Pair* p) { return load(&p->bits); }
   static Vec load_first(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
   static Vec set(float x) { return {_mm256_set1_ps(x)}; }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
@@ -66,8 +65,6 @@ inline Vec ldexp(Vec a, Vec n) {
   return {_mm256_mul_ps(scaled, power_of_two(_mm256_sub_epi32(whole, half)))};
 }
 
-inline Vec low_halves(Vec a) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 16))}; }
-inline Vec high_halves(Vec a) { return {_mm256_and_ps(a.v, _mm256_castsi256_ps(_mm256_set1_epi32(-65536)))}; }
 
 inline Mask equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
 inline Mask not_equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ)}; }

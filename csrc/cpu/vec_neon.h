@@ -31,7 +31,6 @@ struct Vec {
   static Vec load(const pixelfast::Half* p) {
     return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))))};
   }
-  static Vec load(const pixelfast::Pair* p) { return load(&p->bits); }
   static Vec load_first(const float* p, int n) {
     float lanes[4] = {0, 0, 0, 0};
     for (int i = 0; i < n; i++) lanes[i] = p[i];
@@ -75,10 +74,6 @@ inline Vec ldexp(Vec a, Vec n) {
   return {vmulq_f32(vmulq_f32(a.v, power_of_two(half)), power_of_two(vsubq_s32(whole, half)))};
 }
 
-inline Vec low_halves(Vec a) { return {vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a.v), 16))}; }
-inline Vec high_halves(Vec a) {
-  return {vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v), vdupq_n_u32(0xffff0000u)))};
-}
 
 inline Mask equal(Vec a, Vec b) { return {vceqq_f32(a.v, b.v)}; }
 inline Mask not_equal(Vec a, Vec b) { return {vmvnq_u32(vceqq_f32(a.v, b.v))}; }

@@ -25,7 +25,6 @@ struct Vec {
 
   static Vec load(const float* p) { return {*p}; }
   static Vec load(const pixelfast::Half* p) { return {float_of(*p)}; }
-  static Vec load(const pixelfast::Pair* p) { return load(&p->bits); }
   static Vec load_first(const float* p, int) { return {*p}; }  // lanes from n on are 0
   static Vec set(float x) { return {x}; }
   void store(float* p) const { *p = v; }
@@ -50,9 +49,6 @@ inline Vec neg(Vec a) { return {-a.v}; }
 // a * 2^n for a whole number |n| <= 200, NaN where either is NaN
 inline Vec ldexp(Vec a, Vec n) { return {n.v == n.v ? ::ldexpf(a.v, static_cast<int>(n.v)) : n.v}; }
 
-// Halves of each lane's bits, as bfloat16
-inline Vec low_halves(Vec a) { return {float_of_bits(bits_of(a.v) << 16)}; }
-inline Vec high_halves(Vec a) { return {float_of_bits(bits_of(a.v) & 0xffff0000u)}; }
 
 inline Mask equal(Vec a, Vec b) { return {a.v == b.v}; }
 inline Mask not_equal(Vec a, Vec b) { return {a.v != b.v}; }

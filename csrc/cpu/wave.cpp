@@ -23,7 +23,7 @@ std::optional<Position> Worker::run_wave(int member, Progress* progress, const R
   const Arrangement& a = arrangement_;
   member_ = member;
   const int first_row = first_wave_row();
-  const int begin = first_row * a.skew + plan_.col0 - plan_.most_lead - (a.chunk - 1) - a.advance;
+  const int begin = first_row * a.skew + plan_.col0 - plan_.most_lead - (a.chunk - 1);
   const int end = (plan_.height - 1) * a.skew + plan_.col1;
   if (member == 0) {
     for (int row = plan_.first_row; row < first_row && !stopped(); row++) {
@@ -33,17 +33,15 @@ std::optional<Position> Worker::run_wave(int member, Progress* progress, const R
   }
   publish(progress[member].step, begin - 1);
   for (Lane& lane : lanes_) lane.row = plan_.first_row - 1;
-  const bool chunks = a.split != Split::phases || member == 0, pixels = a.split != Split::phases || member == 1;
-  if (!pixels) row_finished(plan_.height - 1);
   for (int step = begin; step < end && !stopped(); step++) {
     wait_for(progress, std::max(step - a.lag, begin - 1));
     if (stopped()) break;
-    if (chunks) run_chunks(step, first_row);
-    if (pixels) run_pixels(step, first_row);
+    run_chunks(step, first_row);
+    run_pixels(step, first_row);
     publish(progress[member].step, step);
     // The row that ended with this step.
     if (const int row = floor_div(step + 1 - plan_.col1, a.skew);
-        pixels && row >= 0 && (step + 1 - plan_.col1) % a.skew == 0 && owns(row) && !stopped())
+        row >= 0 && (step + 1 - plan_.col1) % a.skew == 0 && owns(row) && !stopped())
       row_finished(row);
   }
   if (!stopped()) row_finished(plan_.height - 1);
@@ -66,10 +64,10 @@ void Worker::each_lane(int position, int first_row, int low, int high, Use use) 
 // that a product meets all of them.
 void Worker::run_chunks(int step, int first_row) {
   const Arrangement& a = arrangement_;
-  if (modulo(step + a.advance - plan_.col0, a.chunk) != 0) return;
+  if (modulo(step - plan_.col0, a.chunk) != 0) return;
   const int start = plan_.col0 - plan_.most_lead - (a.chunk - 1);
   cells_.clear();
-  each_lane(step + a.advance, first_row, start, plan_.col1, [&](Lane& lane, int row, int col) {
+  each_lane(step, first_row, start, plan_.col1, [&](Lane& lane, int row, int col) {
     if (lane.row != row) {
       tile_.begin_row(row);
       tile_.bind(row, lane);

@@ -1,6 +1,6 @@
 """The native CPU engine: `Program`s run by C++ (csrc/), with the best instruction set of this processor.
 
-The environment variable PIXELFAST_ISA (scalar, avx2, avx512, avx512_bf16 or neon) forces an instruction set, for debugging.
+The environment variable PIXELFAST_ISA (scalar, avx2, avx512 or neon) forces an instruction set, for debugging.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class CpuEngine:
         program: what to run.
         isa: the instruction set; None: what PIXELFAST_ISA says, or the best there is.
         cell: how many neighbouring columns products over whole rows may compute together, with fewer multiplications
-            (csrc/cpu/fast_product.h): 2, 4, or 0 for plain products, which bf16 has only.
+            (csrc/cpu/fast_product.h): 2, 4, or 0 for plain products.
         precision: how the weights of products are stored, and whether their inputs are rounded (`pixelfast.precision`).
 
     Raises:
@@ -72,7 +72,7 @@ class CpuEngine:
 
     @property
     def isa(self) -> str:
-        """The instruction set in use: scalar, avx2, avx512, avx512_bf16 or neon."""
+        """The instruction set in use: scalar, avx2, avx512 or neon."""
         return self._engine.isa
 
     @property
@@ -103,7 +103,7 @@ class CpuEngine:
 
         Args:
             arrangement: for tests: teams, threads of a team (0: rows one after another), how a team shares its work
-                ("none", "rows" or "phases") and columns of a chunk; see csrc/cpu/arrangement.h.
+                ("none", "rows" or "parts") and columns of a chunk; see csrc/cpu/arrangement.h.
 
         Raises:
             InvalidInput: the request does not fit the program.

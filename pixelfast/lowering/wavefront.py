@@ -2,10 +2,9 @@
 
 Rows need not wait for each other's end. A step of the wave computes one pixel in each of several rows: pixel (R, c) in step
 R * skew + c. What is known when a row starts is then computed in chunks of columns, each a little ahead of the pixels: in
-every step s for which s + advance is a multiple of `chunk`, each row R computes the chunk p = s + advance - R * skew, where
-an instruction with a `lead` writes the columns [p + lead, p + lead + chunk). A step may rely on everything of `lag` or more
-steps before, whoever computes it, and on what the same thread wrote for the same row in the same step, where the chunk comes
-before the pixel. Where one thread computes chunks and another pixels, advance must be at least lag.
+every step s that is a multiple of `chunk`, each row R computes the chunk p = s - R * skew, where an instruction with a `lead`
+writes the columns [p + lead, p + lead + chunk). A step may rely on everything of `lag` or more steps before, whoever computes
+it, and on what the same thread wrote for the same row in the same step, where the chunk comes before the pixel.
 
 Attention may look at any column of the rows above. It then stays behind the whole row above, whose skew is the width: rows
 follow one after another, as without a wave.
@@ -52,11 +51,11 @@ class Wavefront:
     def most_lead(self) -> int:
         return max((0, *self.leads))
 
-    def skew(self, chunk: int = 1, advance: int = 0, lag: int = 1) -> int:
+    def skew(self, chunk: int = 1, lag: int = 1) -> int:
         """By how many columns a row follows the row above, at least 1."""
         least = 1
         for reach in self.reaches:
-            columns = max(reach.pixels, reach.chunks + chunk - 1 + advance, reach.rows + chunk - 1) + lag
+            columns = max(reach.pixels, reach.chunks + chunk - 1, reach.rows + chunk - 1) + lag
             least = max(least, -(-columns // reach.above))
         return least
 
@@ -158,12 +157,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Wave:
-    """One way to run a program as a wave; the head of this file says what chunk, advance and lag mean."""
+    """One way to run a program as a wave; the head of this file says what chunk and lag mean."""
 
     program: Program
     front: Wavefront
     chunk: int = 1
-    advance: int = 0
     lag: int = 1
 
     def __post_init__(self) -> None:
@@ -172,13 +170,13 @@ class Wave:
 
     @property
     def skew(self) -> int:
-        return self.front.skew(self.chunk, self.advance, self.lag)
+        return self.front.skew(self.chunk, self.lag)
 
     @property
     def rows_in_flight(self) -> int:
         """How many rows are begun and not finished at a time, at most: buffers need as many rows more."""
         first, last = self.program.columns
-        length = last - first + self.front.most_lead + 2 * self.chunk + self.advance + self.lag
+        length = last - first + self.front.most_lead + 2 * self.chunk + self.lag
         return -(-length // self.skew)
 
     def order(self) -> list[Work]:
@@ -188,7 +186,7 @@ class Wave:
         for row in self.program.rows:
             start = first - self.front.most_lead - (first - self.front.most_lead + row * skew) % self.chunk
             for col in range(start, last, self.chunk):
-                work.append(Work(row * skew + col - self.advance, row, col, pixel=False, first=col == start))
+                work.append(Work(row * skew + col, row, col, pixel=False, first=col == start))
             for col in range(first, last):
                 work.append(Work(row * skew + col, row, col, pixel=True))
         return sorted(work, key=lambda w: (w.step, -w.row, w.pixel))

@@ -138,7 +138,7 @@ def test_the_native_engine_refuses_by_name_and_auto_says_why() -> None:
     with pytest.raises(EngineUnavailable, match=message):
         pixelfast.compile(model, SHAPE, head, engine="cpu")
     with pytest.raises(EngineUnavailable, match=r"no engine can run this: cpu: a CustomHead .*; reference: it has no"):
-        pixelfast.compile(model, SHAPE, head, precision="bf16")
+        pixelfast.compile(model, SHAPE, head, precision="fp16w")
     sampler = pixelfast.compile(model, SHAPE, head)
     assert sampler.engine == "reference"
     assert "not the faster engine cpu: a CustomHead draws by Python functions" in sampler.explain()

@@ -93,7 +93,7 @@ def damaged(number: int, shared: bool = False) -> Damaged:
         floats = floats[: int(rng.integers(len(floats)))]
     options = {
         "cell": int(_mostly([4, 4, 0, 2], [3, -1], rng)),
-        "precision": _mostly(["fp32", "fp32", "fp16w", "bf16"], ["fp8", ""], rng),
+        "precision": _mostly(["fp32", "fp32", "fp16w"], ["fp8", ""], rng),
         "isa": int(rng.integers(8)),  # which of those that there are; the best for most
     }
     return Damaged(base.name, words, floats, options, _call(base, words, rng, shared), _of(words, 5, 2))
@@ -209,6 +209,6 @@ def _arrangement(rng: np.random.Generator, shared: bool) -> tuple[int, int, str,
         return None
     teams, team, split, chunk = ARRANGEMENTS[int(rng.integers(len(ARRANGEMENTS)))]
     if rng.random() < 0.1:
-        split = str(rng.choice(["rows", "parts", "phases", "x"]))
+        split = str(rng.choice(["rows", "parts", "x"]))
         return int(rng.integers(-1, 9)), int(rng.integers(-1, 9)), split, int(rng.integers(-1, 1030))
     return teams, team, split, chunk

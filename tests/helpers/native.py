@@ -24,8 +24,8 @@ IMAGE = Rect(0, HEIGHT, 0, WIDTH)
 
 ARRANGEMENTS = [
     (1, 0, "none", 1), (1, 1, "none", 1), (1, 1, "none", 3), (2, 1, "none", 2), (1, 2, "rows", 1), (1, 3, "rows", 2),
-    (2, 2, "rows", 4), (1, 2, "parts", 1), (1, 3, "parts", 1), (2, 2, "parts", 1), (1, 2, "phases", 1), (1, 2, "phases", 3),
-    (3, 2, "phases", 2),
+    (2, 2, "rows", 4), (1, 2, "parts", 1), (1, 3, "parts", 1), (2, 2, "parts", 1), (1, 2, "rows", 3), (1, 4, "parts", 1),
+    (3, 2, "rows", 2),
 ]  # fmt: skip
 """Teams, threads of a team (0: rows one after another), how a team shares its work, columns of a chunk."""
 

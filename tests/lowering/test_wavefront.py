@@ -29,10 +29,10 @@ class Scrambled(Wave):
 
     def order(self) -> list[Work]:
         choose = random.Random(self.seed)
-        # A thread runs the work of its rows and of its kind in order.
-        queues: dict[tuple[int, bool], deque[Work]] = {}
+        # A thread runs the work of its rows in order.
+        queues: dict[int, deque[Work]] = {}
         for work in super().order():
-            queues.setdefault((work.row % 3, work.pixel and self.advance > 0), deque()).append(work)
+            queues.setdefault(work.row % 3, deque()).append(work)
         order = []
         while queues:
             last = min(queue[0].step for queue in queues.values())
@@ -67,14 +67,13 @@ def compare(traced: Traced, wave: Wave, images: int = IMAGES, cond: object = Non
 def test_random_models_run_as_a_wave(number: int) -> None:
     draw = random.Random(number)
     config = random_config(draw, small=True, plain=True)
-    chunk, advance, more = draw.randint(1, 5), draw.choice((0, 1, 4)), draw.randint(1, 4)
+    chunk, lag = draw.randint(1, 5), draw.randint(1, 4)
     cond = conditions_of(config, IMAGES)
     traced = traced_model(config, cond)
     program = traced.compiled.program
     if program.sweeps:
         return
-    lag = min(more, advance) if advance else 1  # apart from a common thread, pixels are `advance` steps behind their chunk
-    compare(traced, Scrambled(program, wavefront(program), chunk, advance, lag, number), cond=cond)
+    compare(traced, Scrambled(program, wavefront(program), chunk, lag, number), cond=cond)
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +86,15 @@ def test_a_7x7_kernel_follows_4_columns_behind(single_stack: Traced) -> None:
     front = wavefront(single_stack.compiled.program)
     assert front.skew() == 4
     assert front.skew(chunk=3) == 6
-    assert front.skew(chunk=3, advance=2, lag=2) == 9
+    assert front.skew(chunk=3, lag=2) == 7
 
 
-@pytest.mark.parametrize(("chunk", "advance", "lag"), [(1, 0, 1), (2, 0, 1), (3, 4, 4)])
-def test_any_closer_reads_what_is_not_there(single_stack: Traced, chunk: int, advance: int, lag: int) -> None:
+@pytest.mark.parametrize(("chunk", "lag"), [(1, 1), (2, 1), (3, 4)])
+def test_any_closer_reads_what_is_not_there(single_stack: Traced, chunk: int, lag: int) -> None:
     program = single_stack.compiled.program
-    compare(single_stack, Scrambled(program, wavefront(program), chunk, advance, lag))
+    compare(single_stack, Scrambled(program, wavefront(program), chunk, lag))
     with pytest.raises((AssertionError, IndexError, Exception)):
-        compare(single_stack, TooClose(program, wavefront(program), chunk, advance, lag))
+        compare(single_stack, TooClose(program, wavefront(program), chunk, lag))
 
 
 def test_two_stacks_need_the_reach_of_all_their_layers() -> None:

@@ -25,7 +25,7 @@ MOST = max(COUNTS)
 THREADS = (1, 2, 3)
 NAIVE = 4  # images; each costs the naive loop a forward for every sub-pixel
 ARRANGEMENTS = [
-    (1, 0, "none", 1), (1, 1, "none", 3), (2, 1, "none", 1), (1, 2, "rows", 1), (1, 3, "rows", 2), (2, 2, "phases", 2),
+    (1, 0, "none", 1), (1, 1, "none", 3), (2, 1, "none", 1), (1, 2, "rows", 1), (1, 3, "rows", 2), (2, 2, "parts", 1),
     (1, 2, "parts", 1), (2, 3, "parts", 1),
 ]  # fmt: skip
 

@@ -17,7 +17,7 @@ from pixelfast.engines import cpu, registry
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.errors import EngineUnavailable, InvalidInput, VerificationError
-from pixelfast.ir.program import Instruction, Product, Program, Rect, Slot
+from pixelfast.ir.program import Instruction, Map, Op, Product, Program, Rect, Slot
 from pixelfast.models import PixelCNN
 from pixelfast.precision import NATIVE, PRECISIONS
 
@@ -178,3 +178,34 @@ def test_refusals(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(registry.ENGINES, "cpu", entry)
     with pytest.raises(EngineUnavailable, match="no engine that has the precision 'fp16w' can run here: cpu: it was not built"):
         pixelfast.compile(model, precision="fp16w")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_what_is_not_finite_spoils_its_own_row_only(count: int) -> None:
+    rng = np.random.default_rng(count)
+    x = normal(rng, 3, 7, 5, count)
+    x[1, 2, 3, -1], x[2, 4, 4, 0] = np.inf, np.nan
+    weights = np.abs(normal(rng, count, 19)) + np.float32(0.1)
+    product = Instruction(Slot(0, 0, 19), Product((Slot(1, 0, count),), weights, normal(rng, 19)), IMAGE)
+    program, fields = probe([x], [product], 19)
+    call = request(program, rng, 3, known=1.0, fields=fields)
+    for isa in ISAS:
+        found = CpuEngine(program, isa=isa, precision="fp16w").run(call).parameters[..., 0, :]
+        assert np.isposinf(found[1, 2, 3]).all(), isa
+        assert np.isnan(found[2, 4, 4]).all(), isa
+        found[1, 2, 3] = found[2, 4, 4] = 0.0
+        assert np.isfinite(found).all(), isa
+
+
+def test_only_products_are_rounded() -> None:
+    rng = np.random.default_rng(4)
+    x = normal(rng, 3, 7, 5, 17)
+    made = [
+        Instruction(Slot(0, 0, 17), Product((Slot(1, 0, 17),), np.zeros((17, 17), np.float32), normal(rng, 17)), IMAGE),
+        Instruction(Slot(0, 0, 17), Map((Slot(0, 0, 17), Slot(1, 0, 17)), (Op("add", (0, 1)),)), IMAGE),
+    ]
+    program, fields = probe([x], made, 17)
+    call = request(program, rng, 3, known=1.0, fields=fields)
+    for isa in ISAS:
+        found = CpuEngine(program, isa=isa, precision="fp16w").run(call).parameters[..., 0, :]
+        np.testing.assert_array_equal(found, x + made[0].body.bias, err_msg=isa)
