@@ -28,6 +28,9 @@ from .encoding import SYMMETRIC, Encode
 ParameterLayout = Literal["colour-major", "mixture-major"]
 PARAMETER_LAYOUTS: tuple[ParameterLayout, ...] = ("colour-major", "mixture-major")
 
+LEAST_LOG_SCALE = -700.0
+"""Of a mixture: exp(709) is about the largest number that float64 holds."""
+
 
 class MixtureOfLogistics(MixtureHead):
     """A discretized mixture of M logistic distributions over K values, with linear colour conditioning where C = 3.
@@ -46,7 +49,7 @@ class MixtureOfLogistics(MixtureHead):
             pclucas14/pixel-cnn-pp): M logits of the weights, then for each colour M means, M log-scales and, with three
             colours, M coefficients: a in the place of R, b of G, c of B. ``"mixture-major"``: for each component its logit,
             C means, C log-scales, then a, b, c. Coefficients pass through tanh.
-        log_scale_min: log-scales below are raised to it, as published.
+        log_scale_min: log-scales below are raised to it, as published; at least -700.
         encode, layout: see `Head`; whatever the encoding, the axis of the distribution is the symmetric one.
 
     Raises:
@@ -76,6 +79,11 @@ class MixtureOfLogistics(MixtureHead):
             raise InvalidInput(f"parameter_layout must be one of {known}, got {parameter_layout!r}")
         if isinstance(log_scale_min, bool) or not isinstance(log_scale_min, (int, float)) or not math.isfinite(log_scale_min):
             raise InvalidInput(f"log_scale_min must be a finite number, got {log_scale_min!r}")
+        if log_scale_min < LEAST_LOG_SCALE:
+            raise InvalidInput(
+                f"log_scale_min must be at least {LEAST_LOG_SCALE:g}, got {log_scale_min!r}: float64 holds no exp(-log_scale) "
+                "beyond, and from about -20 on a component is one value"
+            )
         super().__init__(levels, mixtures * (3 if channels == 1 else 10), encode, layout)
         self.mixtures, self.channels, self.log_scale_min = mixtures, channels, float(log_scale_min)
         self.parameter_layout = parameter_layout

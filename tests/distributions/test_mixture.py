@@ -195,6 +195,7 @@ def test_check_proves_causality_and_names_the_head() -> None:
         ({"channels": 2}, "1 or 3 channels"),
         ({"parameter_layout": "rgb"}, "parameter_layout must be one of"),
         ({"log_scale_min": -math.inf}, "finite number"),
+        ({"log_scale_min": -700.1}, "at least -700, got -700.1"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
