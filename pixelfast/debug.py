@@ -28,8 +28,8 @@ from .ops.evaluate import evaluate_nodes
 from .pipeline import Compiled, evaluate_fields
 from .precision import PRECISIONS
 from .sampler import Sampler
-from .trace.capture import capture
-from .trace.convert import convert, layer_of
+from .trace.capture import capture, layer_of
+from .trace.convert import convert
 from .trace.index import IMAGES, ElementTable
 from .trace.values import Value
 from .verify import distances

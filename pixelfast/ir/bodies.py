@@ -16,6 +16,7 @@ import numpy as np
 
 from .geometry import Rect
 from .pixel_runs import PixelRuns
+from .text import at, listed
 
 UNARY = (
     "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "sin", "cos",
@@ -44,8 +45,7 @@ class Slot:
 
     @property
     def text(self) -> str:
-        offset = f"@({self.row:+d},{self.col:+d})" if self.row or self.col else ""
-        return f"b{self.buffer}[{self.channel}:{self.channel + self.count}]{offset}"
+        return f"b{self.buffer}[{self.channel}:{self.channel + self.count}]{at(self.row, self.col)}"
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class Pixel:
     row: int
     col: int
     channel: int
+
+    @property
+    def text(self) -> str:
+        return f"channel {self.channel}{at(self.row, self.col)}"
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,7 @@ class Product(Body):
 
     @property
     def text(self) -> str:
-        return f"{'+=' if self.adds else '= bias +'} product of {len(self.taps)} taps, {self.weights.shape[0]} inputs"
+        return f"{'+=' if self.adds else '= bias +'} weights · ({listed([tap.text for tap in self.taps])})"
 
     def macs(self, elements: int) -> int:
         return self.weights.size * elements
@@ -205,7 +209,7 @@ class Lookup(Body):
 
     @property
     def text(self) -> str:
-        return f"+= {len(self.taps)} table look-ups"
+        return f"+= tables of the image ({listed([tap.text for tap in self.taps])})"
 
     def macs(self, elements: int) -> int:
         return 0
@@ -247,7 +251,7 @@ class Reduce(Body):
 
     @property
     def text(self) -> str:
-        return f"= {self.kind} of {', '.join(source.text for source in self.sources)}"
+        return f"= {self.kind} of {listed([source.text for source in self.sources])}"
 
     def macs(self, elements: int) -> int:
         return 0

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .geometry import EVERYWHERE, Lattice, Rect
+from .text import at, counted, listed
 
 NodeId = int
 
@@ -113,9 +114,14 @@ class Graph:
         channels, height, width = self.shape
         lines = [f"graph of a model over {channels} x {height} x {width} images with {self.levels} levels"]
         for index, node in enumerate(self.nodes):
-            reads = ", ".join(f"%{e.source}[{len(e.channels)}]@({e.row:+d},{e.col:+d})" for e in node.edges[:6])
-            more = "" if len(node.edges) <= 6 else f", ... {len(node.edges)} edges"
             where = f"  # {node.layer}" if node.layer else ""
             steps = "" if node.lattice.everywhere else f" in steps of {node.lattice.row_step} x {node.lattice.col_step}"
-            lines.append(f"  %{index} = {type(node).__name__}({reads}{more}) -> {node.features} features{steps}{where}")
+            size = counted(node.features, "feature")
+            lines.append(f"  %{index} = {type(node).__name__}({_reads(node.edges)}) -> {size}{steps}{where}")
+        lines += [f"  parameters of channel {channel} = {_reads(edges)}" for channel, edges in enumerate(self.outputs)]
         return "\n".join(lines)
+
+
+def _reads(edges: tuple[Edge, ...]) -> str:
+    """Each edge as %source[number of channels], with the offset at which it reads unless that is (0, 0)."""
+    return listed([f"%{edge.source}[{len(edge.channels)}]{at(edge.row, edge.col)}" for edge in edges])

@@ -53,6 +53,7 @@ from .bodies import (
 )
 from .geometry import EVERYWHERE, Lattice, Rect
 from .pixel_runs import PixelRuns
+from .text import counted
 
 __all__ = [
     "BINARY",
@@ -224,7 +225,8 @@ class Program:
     def __str__(self) -> str:
         lines = ["buffers:"]
         for i, b in enumerate(self.buffers):
-            lines.append(f"  b{i} {b.name}: {b.rows} rows x {b.columns[1] - b.columns[0]} columns x {b.features} features")
+            ring = f"ring of {counted(b.rows, 'row')}, columns {b.columns[0]} .. {b.columns[1] - 1}"
+            lines.append(f"  b{i} {b.name}: {ring}, {counted(b.features, 'feature')}")
         lines += ["each row:", *(f"  {instruction}" for instruction in self.row)]
         for channel, step in enumerate(self.steps):
             lines += [f"each pixel, step {channel}:", *(f"  {instruction}" for instruction in step)]

@@ -8,6 +8,7 @@ import numpy as np
 
 from .geometry import Rect
 from .graph import Edge, Graph
+from .text import at, counted
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class Schedule:
         return edge.row + source.row - row, edge.col + source.col - col
 
     def __str__(self) -> str:
+        """A line for each piece; @(row,col) is its shift, where it has one."""
         lines = []
         for piece in self.pieces:
             node = self.graph.nodes[piece.node]
             steps = ",".join(str(int(s)) for s in np.unique(piece.steps))
             when = {"encode": "on each draw", "row": "once per row", "pixel": f"per pixel, step {steps}"}[piece.phase]
+            words = [counted(len(piece.features), "feature"), when, at(piece.row, piece.col)]
             where = f"  # {node.layer}" if node.layer else ""
-            lines.append(f"  %{piece.node} {node.name}: {len(piece.features)} features {when}{where}")
+            lines.append(f"  %{piece.node} {node.name}: {' '.join(filter(None, words))}{where}")
         return "\n".join(lines)

@@ -76,6 +76,26 @@ class Capture:
     result: str
     root: nn.Module
 
+    def __str__(self) -> str:
+        """What goes in, and a line for each operation."""
+        lines = [f"captured for images {tuple(self.example.shape)}"]
+        for node in self.graph.nodes:
+            if node.op == "call_function":
+                where = f"  # {layer_of(node)}" if layer_of(node) else ""
+                lines.append(f"  {node.name} = {node.target}({', '.join(map(str, node.args))}){where}")
+            elif node.op == "placeholder" and node.users:
+                tensor = self.constants.get(node.name)
+                kind = "the image" if node.name == self.image else "a condition" if tensor is None else "known"
+                lines.append(f"  {node.name}: {kind}, {tuple(node.meta['val'].shape)}")
+        return "\n".join(lines)
+
+
+def layer_of(node: fx.Node) -> str:
+    """The user's submodule that an operation belongs to, as in `named_modules()`."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()), ("", ""))[0] if stack else ""
+    return path.removeprefix("module").removeprefix(".")
+
 
 def frozen_copy(module: nn.Module) -> nn.Module:
     """A deep copy in eval mode, without gradients; the module itself stays as it is.

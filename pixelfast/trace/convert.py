@@ -18,7 +18,7 @@ from ..distributions.base import Head
 from ..errors import UnsupportedModel
 from ..host.forking import pause
 from ..ir.scan_order import RASTER, Order
-from .capture import Capture
+from .capture import Capture, layer_of
 from .context import Context
 from .index import written_out
 from .nodes.base import Provenance
@@ -185,10 +185,3 @@ def _last_reads(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
     for node, final in reader.items():
         last[final].append(node)
     return last
-
-
-def layer_of(node: fx.Node) -> str:
-    """The user's submodule that an operation belongs to, as in `named_modules()`."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = next(reversed(stack.values()), ("", ""))[0] if stack else ""
-    return path.removeprefix("module").removeprefix(".")

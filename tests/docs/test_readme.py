@@ -98,19 +98,18 @@ def test_the_readme_runs(
             assert min(picture.size) > 60
 
 
-def test_the_guide_for_models_of_ones_own_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["tutorial", "drop-in", "a-wrong-image"])
+def test_a_guide_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And what it prints is what the guide shows."""
+    """And what it prints is what it shows."""
     monkeypatch.chdir(tmp_path)
+    guide = ROOT / "docs" / f"{name}.md"
     names: dict[str, Any] = {}
-    guide = ROOT / "docs" / "drop-in.md"
     with saying_every_encoding():
         for source in blocks(guide, "python"):
             exec(compile(source, guide.name, "exec"), names)
-    shown = blocks(guide, "")
-    assert len(shown) >= 2
-    assert capsys.readouterr().out == "".join(shown)
+    assert capsys.readouterr().out == "".join(blocks(guide, ""))
 
 
 def test_the_first_example_is_short_and_ends_in_an_assertion() -> None:
@@ -153,3 +152,8 @@ def test_nothing_is_left_to_fill_in() -> None:
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         assert not re.search(r"\b(TODO|TABLE|NUMBER|CONDITIONS|COMPILE|XXX)\b|@\w+@", text), document
+
+
+def test_the_readme_lists_every_document() -> None:
+    listed = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert listed == {f"docs/{file.name}" for file in ROOT.glob("docs/*.md")}

@@ -125,7 +125,7 @@ def test_every_state_is_computed_once(lstm: str) -> None:
 
 def test_gates_of_the_right_are_computed_by_rows() -> None:
     text = str(traced("diagonal").compiled.schedule)
-    assert "features once per row  # layers.0.lstm.input_to_state.1" in text
+    assert "features once per row @(+1,+0)  # layers.0.lstm.input_to_state.1" in text
     assert "right to left:" in str(traced("diagonal").compiled.program)
 
 
