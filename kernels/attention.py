@@ -29,8 +29,6 @@ from .operand import WORDS, addresses, running_items
 
 HELD = 4096
 """Numbers of keys and values that a program loads at a time."""
-MOST_CHANNELS = 1024
-"""Of a head's key, and of its value: few pixels hold them whole."""
 
 
 @triton.jit

@@ -21,8 +21,6 @@ FAN = tl.constexpr(16)
 TILE = tl.constexpr(512)
 """Values, times components, whose probabilities are made together: each takes half a dozen exponentials and logarithms, which
 are written out for every one that a thread has."""
-MOST_COMPONENTS = 64
-"""M. Triton 3.6 fails to compile the kernel where as many threads as components, or fewer, run it."""
 
 
 @triton.jit

@@ -17,9 +17,6 @@ from .bodies import alone
 from .launch import Launch, power_of_two
 from .operand import WORDS, addresses
 
-MOST_FEATURES = 8192
-"""Of a norm: they are held in registers."""
-
 
 @triton.jit
 def normalised(x, there, features, eps, AXIS: tl.constexpr):

@@ -70,7 +70,7 @@ def compile(
     size, distribution = shape_of(model, shape), head_of(model, head)
     announce_encoding(model, distribution)
     sampler = Sampler(model, size, distribution, engine, precision, self_check, order_of(model, order))
-    if sampler.engine == "naive":
+    if sampler.engine == registry.NAIVE:
         return sampler
     try:
         sampler.prepare(cond)

@@ -96,7 +96,7 @@ def first_difference(sampler: Sampler, images: Tensor, *, cond: Any = None) -> D
     Raises:
         InvalidInput: images of another shape, or the sampler's engine is "naive", which is the module itself.
     """
-    if sampler.engine == "naive":
+    if sampler.engine == registry.NAIVE:
         raise InvalidInput('engine="naive" runs the module itself: there is nothing that could differ from it')
     values = values_of("images", images, sampler.shape, sampler.head.levels)
     conditions = sampler._understood(cond, len(values))
@@ -119,7 +119,7 @@ class _Search:
     def by(self, engine: str) -> list[Tensor]:
         """What an engine draws these images from: every value given, and every value drawn, where that can be had."""
         precision = self.sampler.precision if engine == self.sampler.engine else "fp32"
-        made = registry.ENGINES[engine].make(self.compiled.program, precision)
+        made = registry.make(engine, self.compiled.program, precision, self.sampler._device)
         fields = evaluate_fields(self.compiled, self.conditions, len(self.values))
         found = []
         for request in self.requests():
@@ -157,7 +157,7 @@ class _Search:
 
     def blame(self, call: int, at: At, found: Tensor) -> Difference:
         """The stage that makes a sub-pixel (image, row, col, channel) wrong, and its first wrong number."""
-        if self.wrong([self.by("reference")[call]], "fp32") is None:
+        if self.wrong([self.by(registry.REFERENCE)[call]], "fp32") is None:
             return self.instruction(at, found)
         pair = torch.tensor([at[0]] * IMAGES)
         conditions = self.conditions.rows(pair, len(self.values))
@@ -183,13 +183,14 @@ class _Search:
         program = self.compiled.program
         fields = evaluate_fields(self.compiled, self.conditions, len(self.values))
         request = reordered(next(self.requests()), self.order)
-        make, precision = registry.ENGINES[self.sampler.engine].make, self.sampler.precision
+        sampler = self.sampler
         best: tuple[int, int, Difference] | None = None
         for number, instruction in enumerate(program.instructions()):
             for first in range(0, instruction.out.count, program.parameters):
                 probe = probing(program, number, first)
                 ask = replace(request, fields=fields, head=self.head)
-                own, expected = make(probe, precision).run(ask).parameters, reference.run(probe, ask).parameters
+                engine = registry.make(sampler.engine, probe, sampler.precision, sampler._device)
+                own, expected = engine.run(ask).parameters, reference.run(probe, ask).parameters
                 assert own is not None
                 assert expected is not None
                 apart = _apart(torch.from_numpy(own[at[0]]), torch.from_numpy(expected[at[0]])).numpy()

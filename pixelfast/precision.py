@@ -31,9 +31,6 @@ PRECISIONS: dict[str, Precision] = {
     "fp16": Precision("products of float16 on a GPU, float32 sums", 1e-2),
 }
 
-NATIVE = ("fp32", "fp16w")
-"""Those of the native engine, in the order of csrc/names.h."""
-
 
 def check_precision(name: str) -> str:
     """The name, if there is such a precision.

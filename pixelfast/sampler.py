@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .distributions import noise as noise_module
 from .distributions.base import Head
 from .engines import registry
-from .engines.base import Request, Result, located, numerical_error, reordered, restored
+from .engines.base import Engine, Request, Result, located, numerical_error, reordered, restored
 from .engines.naive import NaiveEngine
 from .errors import EngineUnavailable, InvalidInput, NumericalError, UnsupportedModel, VerificationError
 from .host.boundary import callback, public
@@ -62,7 +62,7 @@ class Sampler:
     Attributes:
         shape: (C, H, W) of the images.
         head: how outputs become distributions.
-        engine: the engine in use: "cpu", "triton", "reference" or "naive".
+        engine: the name of the engine in use, one of `pixelfast.engines.registry.NAMES`.
         precision: of the engine: "fp32" is exact; `pixelfast.compile` says what the others are.
         self_check: whether the first images of each kind of condition are compared with the module itself.
         order: of generation, one of `pixelfast.ir.scan_order.ORDERS`.
@@ -78,13 +78,13 @@ class Sampler:
         self_check: bool = True,
         order: Order = RASTER,
     ) -> None:
-        on_cuda = any(tensor.is_cuda for tensor in module.parameters())
-        self.engine, self.precision = registry.choose(engine, precision, head, on_cuda), precision
+        self._device = next((tensor.device for tensor in module.parameters() if tensor.device.type != "cpu"), registry.CPU)
+        self.engine, self.precision = registry.choose(engine, precision, head, self._device), precision
         self._chosen = engine == "auto"
         self.shape, self.self_check, self.order = shape, self_check, order
         self.head = head.frozen(shape)  # refuses a wrong encoding before anything else happens
         self._module = frozen_copy(module)
-        self._compiled: dict[tuple[object, ...], tuple[Compiled, registry.Engine | None]] = {}
+        self._compiled: dict[tuple[object, ...], tuple[Compiled, Engine | None]] = {}
         self._naive: dict[tuple[object, ...], NaiveEngine] = {}
         self._readings: dict[tuple[object, ...], int] = {}
         self._checked: set[tuple[object, ...]] = set()
@@ -112,23 +112,23 @@ class Sampler:
                 self._readings[key] = accepted_reading(self._module, self.head, self.shape, readings)
             return readings[self._readings[key]]
 
-    def _prepare(self, conditions: Conditions) -> tuple[Compiled, registry.Engine | None]:
+    def _prepare(self, conditions: Conditions) -> tuple[Compiled, Engine | None]:
         key = conditions.signature()
         with self._lock:
             if key not in self._compiled:
                 compiled = compile_program(self._analyse(conditions), self.head)
-                self._compiled[key] = compiled, None if self.engine == "naive" else self._make(compiled)
+                self._compiled[key] = compiled, None if self.engine == registry.NAIVE else self._make(compiled)
             return self._compiled[key]
 
-    def _make(self, compiled: Compiled) -> registry.Engine:
+    def _make(self, compiled: Compiled) -> Engine:
         """The engine for a program; where it was chosen by "auto" and refuses the program, the next one."""
         try:
-            return registry.ENGINES[self.engine].make(compiled.program, self.precision)
+            return registry.make(self.engine, compiled.program, self.precision, self._device)
         except EngineUnavailable:
             if not self._chosen:
                 raise
-            self.engine = registry.choose("auto", self.precision, self.head, but=self.engine)
-            return registry.ENGINES[self.engine].make(compiled.program, self.precision)
+            self.engine = registry.choose("auto", self.precision, compiled.program, self._device, but=self.engine)
+            return registry.make(self.engine, compiled.program, self.precision, self._device)
 
     def _analyse(self, conditions: Conditions) -> Analysis:
         return analyse(self._module, self.shape, self.head, conditions, self.order)
@@ -138,7 +138,7 @@ class Sampler:
         key = conditions.signature()
         with self._lock:
             if key not in self._naive:
-                if self.engine != "naive":
+                if self.engine != registry.NAIVE:
                     layout = self._prepare(conditions)[0].analysis.layout
                 else:
                     layout = self._naive_layout(conditions)
@@ -254,7 +254,7 @@ class Sampler:
             VerificationError: the parameters that were drawn from are not the module's.
         """
         key = conditions.signature()
-        if not self.self_check or self.engine == "naive" or key in self._checked or not len(request.noise):
+        if not self.self_check or self.engine == registry.NAIVE or key in self._checked or not len(request.noise):
             return self._run(request, conditions)
         each = int(np.prod(self.shape)) * self.head.parameters
         count = max(1, min(len(request.noise), CHECKED, CHECKED_NUMBERS // each))
@@ -294,7 +294,7 @@ class Sampler:
 
     def _run(self, request: Request, conditions: Conditions) -> Result:
         """One batch, by the engine."""
-        if self.engine == "naive":
+        if self.engine == registry.NAIVE:
             return self._oracle(conditions).run(request, conditions)
         compiled, engine = self._prepare(conditions)
         assert engine is not None
@@ -334,7 +334,7 @@ class Sampler:
     def _batch_size(self, asked: int | None, conditions: Conditions, n: int) -> int:
         if asked is not None:
             return min(count_of("batch_size", asked), n)
-        if self.engine == "naive":
+        if self.engine == registry.NAIVE:
             return min(n, BATCH)
         fields = self._prepare(conditions)[0].field_specs
         per_image = 4 * sum(int(np.prod(spec.shape[1:])) for spec in fields if spec.value is None)
@@ -422,7 +422,7 @@ class Sampler:
     def _faster_engines(self) -> list[tuple[str, str]]:
         """Those before the one in use that cannot run this, and why."""
         faster = list(registry.ENGINES)[: list(registry.ENGINES).index(self.engine)]
-        return [(name, why) for name, why in registry.reasons(self.head, self.precision).items() if name in faster]
+        return [(name, why) for name, why in registry.refusals(self.head, self.precision).items() if name in faster]
 
     @public
     def explain(self, cond: Any = None) -> str:
@@ -430,7 +430,7 @@ class Sampler:
         name = type(self._module).__name__
         channels, height, width = self.shape
         how = self.engine if self.order == RASTER else f"{self.engine}, order {self.order.name}"
-        if self.engine == "naive":
+        if self.engine == registry.NAIVE:
             return f"{name}: engine {how}, {channels * height * width} full forwards for each batch"
         compiled = self._prepare(self._understood(cond))[0]
         program, graph = compiled.program, compiled.analysis.graph

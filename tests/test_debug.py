@@ -78,9 +78,9 @@ def wrong_engine(change: Callable[[Any], Any], steps: range) -> Fault:
     def put(monkeypatch: pytest.MonkeyPatch) -> None:
         entry = registry.ENGINES["cpu"]
 
-        def make(program: Program, precision: str) -> Any:
+        def make(program: Program, *how: Any) -> Any:
             lists = [tuple(map(change, step)) if k in steps else step for k, step in enumerate(program.steps)]
-            return entry.make(replace(program, steps=tuple(lists)), precision)
+            return entry.make(replace(program, steps=tuple(lists)), *how)
 
         monkeypatch.setitem(registry.ENGINES, "cpu", replace(entry, make=make))
 
@@ -134,7 +134,7 @@ def test_a_wrong_stage_is_found(monkeypatch: pytest.MonkeyPatch, fault: Fault, s
     assert difference.expected != difference.found
 
 
-@pytest.mark.skipif("cpu" in registry.reasons(pixelfast.Categorical(5)), reason="the native engine is not built")
+@pytest.mark.skipif("cpu" in registry.refusals(pixelfast.Categorical(5)), reason="the native engine is not built")
 @pytest.mark.parametrize("step", range(3))
 def test_a_wrong_instruction_is_found(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     difference = found(monkeypatch, wrong_engine(without_tanh, range(step, step + 1)), engine="cpu")

@@ -90,7 +90,7 @@ class EngineDrawing:
 
     def __post_init__(self) -> None:
         program = self.traced.compiled.program
-        self.runs: Any = registry.ENGINES[self.engine].make(program, self.precision)
+        self.runs: Any = registry.make(self.engine, program, self.precision)
         if self.told:
             if self.runs.arrangement(self.images).name == self.told:
                 raise EngineUnavailable("that is what it chooses by itself: see the row without")

@@ -66,7 +66,7 @@ def all_of(models: list[str], limit: float) -> int:
     from pixelfast.engines import registry
 
     began = time.monotonic()
-    waiting = cases(models, registry.ENGINES["triton"].precisions)
+    waiting = cases(models, registry.ENGINES["triton"].capabilities.precisions)
     running: dict[subprocess.Popen[bytes], tuple[str, ...]] = {}
     most, failed = max(1, (os.cpu_count() or 2) - SPARED), 0
     while waiting or running:

@@ -23,7 +23,7 @@ SLOW = "reference"
 ENGINES: dict[str, tuple[str, str]] = {
     name if precision == "fp32" else f"{name}-{precision}": (name, precision)
     for name, entry in sorted(registry.ENGINES.items(), key=lambda item: item[0] != SLOW)
-    for precision in entry.precisions
+    for precision in entry.capabilities.precisions
 }
 """Engine and precision of the rows that are pixelfast's."""
 
@@ -89,7 +89,7 @@ def on(device: str, row: str) -> bool:
 
 def runs_here(row: str) -> bool:
     """Whether the row's engine, if it has one, can run on this machine."""
-    return row not in ENGINES or registry.ENGINES[ENGINES[row][0]].unavailable() is None
+    return row not in ENGINES or registry.ENGINES[ENGINES[row][0]].unavailable_reason() is None
 
 
 def native(names: list[str]) -> list[str]:

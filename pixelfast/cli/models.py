@@ -115,15 +115,17 @@ def add_engine_options(parser: Any) -> None:
         "--engine",
         default="auto",
         choices=registry.NAMES,
-        help="cpu (native), triton (NVIDIA GPUs), reference (PyTorch) or naive (one forward for each sub-pixel). "
-        "Default: auto, the fastest",
+        help="; ".join(f"{name}: {entry.summary}" for name, entry in registry.ENGINES.items())
+        + f"; {registry.NAIVE}: one forward for each sub-pixel. Default: auto, the fastest",
     )
     parser.add_argument(
         "--precision",
         default="fp32",
         choices=tuple(PRECISIONS),
-        help="of the engine cpu; fp16 of triton. "
-        + "; ".join(f"{name}: {precision.summary}" for name, precision in PRECISIONS.items()),
+        help="; ".join(
+            f"{name}: {precision.summary} (of {', '.join(registry.having_precision(name))})"
+            for name, precision in PRECISIONS.items()
+        ),
     )
     add_threads_option(parser)
 

@@ -129,7 +129,7 @@ def run_sample(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     images, log_prob = drawn if args.log_prob else (drawn, None)
     lower = "" if sampler.precision == "fp32" else f", precision {sampler.precision}"
-    done = "drawn and checked" if sampler.self_check and sampler.engine != "naive" else "drawn"
+    done = "drawn and checked" if sampler.self_check and sampler.engine != registry.NAIVE else "drawn"
     print(
         f"{opened.name}: {args.n} images of {' x '.join(map(str, sampler.shape))}, seed {args.seed}, "
         f"engine {sampler.engine}{lower}\n"
@@ -183,9 +183,9 @@ def _check_pictures(args: argparse.Namespace, files: Sequence[Path], shape: tupl
 
 
 def _announce(asked: str, sampler: Sampler) -> None:
-    """Say so where "auto" could not take the native engine."""
-    if asked == "auto" and sampler.engine not in ("cpu", "triton"):
-        reason = registry.reasons(sampler.head, sampler.precision)["cpu"]
+    """Say so where "auto" could take no fast engine."""
+    if asked == "auto" and not registry.ENGINES[sampler.engine].fast:
+        reason = next(iter(registry.refusals(sampler.head, sampler.precision).values()))
         print(f"pixelfast: using the slower engine {sampler.engine!r}: {reason}", file=sys.stderr)
 
 

@@ -16,6 +16,7 @@ from .. import data
 from ..api import compile
 from ..data.arrays import ALL_AXES
 from ..data.picture_files import FRAMES, PALETTES
+from ..engines import registry
 from ..errors import InvalidInput, described
 from ..inputs.arguments import head_of, shape_of
 from ..models import MODELS
@@ -287,7 +288,7 @@ def run_eval(args: argparse.Namespace) -> int:
     given = {name: part for name, part, used in (("h", labels, wanted), ("s", maps, upper)) if used}
     cond = given if upper else labels if wanted else None
     shape = opened.shape or shape_of(opened.module, images.shape[1:])
-    sampler = compile(opened.module, shape, opened.head, cond=cond, engine="naive", order=args.order)
+    sampler = compile(opened.module, shape, opened.head, cond=cond, engine=registry.NAIVE, order=args.order)
     log_prob = sampler.log_prob(images, cond=cond, batch_size=args.batch_size)
     bits = -log_prob / math.log(2) / images[0].numel()
     error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan

@@ -1,18 +1,20 @@
-"""What every engine takes and gives back: `Request` and `Result`, and the checks that all engines share."""
+"""What every engine takes and gives back, `Request` and `Result`; what it can run, `Capabilities`; checks that all share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..distributions.base import Head
 from ..errors import InvalidInput, NumericalError
 from ..inputs.arguments import temperature_of, threads_of
-from ..ir.program import CUSTOM, Program
+from ..ir.program import BODIES, CUSTOM, HEADS, Attention, Body, Instruction, Map, Norm, Program
 from ..ir.scan_order import RASTER, Order
+from ..lowering.draws import head_name
+from ..precision import PRECISIONS
 
 OnRow = Callable[[int, np.ndarray], None]
 
@@ -57,6 +59,131 @@ class Result:
     values: np.ndarray
     log_prob: np.ndarray | None
     parameters: np.ndarray | None
+
+
+class Engine(Protocol):
+    """Runs one program for any number of images."""
+
+    def run(self, request: Request) -> Result: ...
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can run. It is never given what it does not list (`why_not`).
+
+    Attributes:
+        bodies: kinds of instructions.
+        heads: what it draws from, of `pixelfast.ir.program.HEADS`; `CUSTOM`: from a head by that head's own Python functions.
+        precisions: of `pixelfast.precision.PRECISIONS`.
+        lattices: whether instructions may run at some rows or columns only.
+        sweeps: whether instructions may run column by column along a row.
+        most_operands: of an expression: leaves and operations. None, here and below: any number.
+        most_normalised: features of a layer norm.
+        most_attended: channels of a key, or of a value, of one head of attention.
+        most_components: of a mixture.
+        most_parameters: of a sub-pixel's distribution.
+
+    Raises:
+        ValueError: there is no such body, head or precision.
+    """
+
+    bodies: tuple[type[Body], ...]
+    heads: tuple[str, ...]
+    precisions: tuple[str, ...] = ("fp32",)
+    lattices: bool = False
+    sweeps: bool = False
+    most_operands: int | None = None
+    most_normalised: int | None = None
+    most_attended: int | None = None
+    most_components: int | None = None
+    most_parameters: int | None = None
+
+    def __post_init__(self) -> None:
+        known = (*BODIES, *HEADS, CUSTOM, *PRECISIONS)
+        strange = [kind for kind in (*self.bodies, *self.heads, *self.precisions) if kind not in known]
+        if strange:
+            raise ValueError(f"an engine lists {strange}, and there is no such body, head or precision")
+
+
+LIMITS = {
+    "most_operands": ("an expression", "operands and operations"),
+    "most_normalised": ("a layer norm", "features"),
+    "most_attended": ("a head of attention", "channels"),
+    "most_components": ("a draw", "components"),
+    "most_parameters": ("a draw", "parameters"),
+}
+"""What is limited, and what is counted, for each limit of `Capabilities`."""
+NAMED = 3
+"""Layers that a refusal names, at most."""
+
+
+def why_not(asked: Program | Head, has: Capabilities, precision: str = "fp32") -> str | None:
+    """Why an engine cannot run a program, or any program that draws from a head; None: nothing is in the way.
+
+    All reasons are given, with the layers that they come from.
+    """
+    return "; ".join(_reasons(asked, has, precision)) or None
+
+
+def _reasons(asked: Program | Head, has: Capabilities, precision: str) -> Iterator[str]:
+    if precision not in has.precisions:
+        yield f"it has no precision {precision!r}, only {', '.join(has.precisions)}"
+    head, called = (asked.head, "the head") if isinstance(asked, Program) else (head_name(asked), f"a {type(asked).__name__}")
+    if head == CUSTOM and head not in has.heads:
+        # Calling back into Python would hold all threads up at every draw, since one at a time may run it, and a function over
+        # the images of a tile may give other last bits than over another number: images would depend on their batch.
+        yield (
+            f"{called} draws by Python functions, which compiled code cannot call from its threads without waiting for each "
+            "other, nor with the same bits for any number of images"
+        )
+    elif head not in has.heads:
+        yield f"it draws from {', '.join(has.heads)}, not from {head}"
+    if not isinstance(asked, Program):
+        return
+    missing: dict[str, list[str]] = {}
+    for instruction in asked.instructions():
+        for what in _missing(instruction, has):
+            missing.setdefault(what, []).append(instruction.layer)
+    for what, layers in missing.items():
+        names = list(dict.fromkeys(layer or "an instruction of no layer" for layer in layers))
+        yield f"it has no {what} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
+    yield from _too_large(asked, has)
+
+
+def _missing(instruction: Instruction, has: Capabilities) -> Iterator[str]:
+    """What an instruction needs that is not listed."""
+    if type(instruction.body) not in has.bodies:
+        yield f"instructions of kind {type(instruction.body).__name__}"
+    if not (has.lattices or instruction.lattice.everywhere):
+        yield "instructions at some rows or columns only, as in strided models"
+    if instruction.sweep and not has.sweeps:
+        yield "recurrences along a row"
+
+
+def _too_large(program: Program, has: Capabilities) -> Iterator[str]:
+    """For each limit, the first that exceeds it."""
+    said = set()
+    for limit, size, where in _sizes(program):
+        most = getattr(has, limit)
+        if most is not None and size > most and limit not in said:
+            said.add(limit)
+            what, counted = LIMITS[limit]
+            yield f"{what} holds at most {most} {counted}, {where} has {size}"
+
+
+def _sizes(program: Program) -> Iterator[tuple[str, int, str]]:
+    """All that a limit may concern: its name, how much there is, and where."""
+    yield "most_parameters", program.parameters, "the head"
+    if program.mixture is not None:
+        yield "most_components", program.mixture.components, "the head"
+    for instruction in program.instructions():
+        body, where = instruction.body, instruction.layer or "an instruction"
+        if isinstance(body, Map):
+            yield "most_operands", len(body.leaves) + len(body.ops), where
+        elif isinstance(body, Norm):
+            yield "most_normalised", instruction.out.count, where
+        elif isinstance(body, Attention):
+            yield "most_attended", max(body.keys.count, body.values.count) // max(body.heads, 1), where
 
 
 def reordered(request: Request, order: Order) -> Request:

@@ -14,9 +14,17 @@ import numpy as np
 
 from ..errors import EngineUnavailable
 from ..host.forking import pause
-from ..ir.program import CUSTOM, Program
-from .base import OnRow, Request, Result, check, compiled_call, numerical_error
+from ..ir.program import Attention, Lookup, Map, Norm, Product, Program, Reduce
+from .base import Capabilities, OnRow, Request, Result, check, compiled_call, numerical_error, why_not
 from .packing import pack
+
+CAPABILITIES = Capabilities(
+    bodies=(Product, Lookup, Map, Reduce, Norm, Attention),
+    heads=("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics"),
+    precisions=("fp32", "fp16w"),  # in the order of csrc/names.h
+    lattices=True,
+    sweeps=True,
+)
 
 
 def unavailable_reason() -> str | None:
@@ -54,7 +62,7 @@ class CpuEngine:
         precision: how the weights of products are stored, and whether their inputs are rounded (`pixelfast.precision`).
 
     Raises:
-        EngineUnavailable: the engine was not built, or ``isa`` does not exist here.
+        EngineUnavailable: the engine was not built, ``isa`` does not exist here, or the engine lacks what the program needs.
         ValueError: the program is malformed.
     """
 
@@ -63,8 +71,8 @@ class CpuEngine:
         if reason is None and (isa or os.environ.get("PIXELFAST_ISA", native().isas()[0])) not in native().isas():
             wanted, here = isa or os.environ["PIXELFAST_ISA"], ", ".join(native().isas())
             reason = f"the instruction set {wanted!r} (isa= or PIXELFAST_ISA) is not available here: there are {here}"
-        if reason is None and program.head == CUSTOM:
-            reason = "the native CPU engine cannot call the functions that this program draws by"
+        if reason is None and (refused := why_not(program, CAPABILITIES, precision)) is not None:
+            reason = f"the native CPU engine cannot run this: {refused}"
         if reason is not None:
             raise EngineUnavailable(reason)
         self.program = program

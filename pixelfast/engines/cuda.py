@@ -12,8 +12,8 @@ from typing import Any
 
 from ..errors import EngineUnavailable
 from ..host.forking import resting
-from ..ir.program import CUSTOM, Lookup, Map, Norm, Product, Program, Reduce
-from .base import Request, Result, check, compiled_call, numerical_error
+from ..ir.program import Lookup, Map, Norm, Product, Program, Reduce
+from .base import Capabilities, Request, Result, check, compiled_call, numerical_error, why_not
 from .packing import pack
 
 
@@ -31,35 +31,11 @@ def native() -> Any:
     return importlib.import_module("pixelfast._cuda")
 
 
-HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
-RUNS = (Product, Lookup, Map, Reduce, Norm)
-"""Bodies of instructions that its kernel has."""
-MOST_VALUES = 48  # leaves and operations of an expression: kMostValues in csrc/cuda/tables.h
-
-
-def refuses(head: str) -> str | None:
-    """Why the kernel cannot draw from a head, or None."""
-    if head in HEADS:
-        return None
-    kind = "a head's own functions" if head == CUSTOM else f"a {head.replace('_', ' ')}"
-    return f"its kernel draws from {', '.join(HEADS)}, not from {kind}"
-
-
-def unsupported(program: Program) -> str | None:
-    """What a program needs that the kernel does not have, with the layer that it comes from; None: nothing."""
-    for instruction in program.instructions():
-        what, body = None, instruction.body
-        if not isinstance(body, RUNS):
-            what = f"is {type(body).__name__.lower()}"
-        elif not instruction.lattice.everywhere:
-            what = "is computed for some rows or columns only, as in strided models"
-        elif instruction.sweep:
-            what = "is a recurrence along a row"
-        elif isinstance(body, Map) and len(body.leaves) + len(body.ops) > MOST_VALUES:
-            what = f"is an expression of more than {MOST_VALUES} operands and operations"
-        if what is not None:
-            return f"{instruction.layer or 'an instruction'} {what}, which its kernel does not have: use engine='cpu'"
-    return refuses(program.head)
+CAPABILITIES = Capabilities(
+    bodies=(Product, Lookup, Map, Reduce, Norm),
+    heads=("categorical", "bernoulli_logit", "bernoulli_probability"),
+    most_operands=48,  # kMostValues in csrc/cuda/tables.h
+)
 
 
 class CudaEngine:
@@ -72,7 +48,7 @@ class CudaEngine:
     """
 
     def __init__(self, program: Program) -> None:
-        reason = unavailable_reason() or unsupported(program)
+        reason = unavailable_reason() or why_not(program, CAPABILITIES)
         if reason is not None:
             raise EngineUnavailable(f"the CUDA engine cannot run this: {reason}")
         self.program = program

@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..distributions.base import Head
-from ..distributions.bernoulli import Bernoulli
-from ..distributions.categorical import Categorical
-from ..distributions.components import FAMILIES
+from ..errors import EngineUnavailable
 from ..host.forking import pause, refuse_half_way
 from ..ir.expression import evaluate
 from ..ir.program import (
     CUSTOM,
+    HEADS,
     Attention,
     Cache,
     Encode,
@@ -39,10 +37,15 @@ from ..ir.program import (
     Slot,
     unknown_body,
 )
+from ..lowering.draws import head_of
 from ..lowering.given_rows import Item, known_order
 from ..lowering.ring_buffers import with_rows
 from ..lowering.wavefront import Wave, Work
-from .base import Request, Result, check, numerical_error
+from .base import Capabilities, Request, Result, check, numerical_error, why_not
+
+CAPABILITIES = Capabilities(
+    bodies=(Product, Lookup, Map, Reduce, Norm, Attention), heads=(*HEADS, CUSTOM), lattices=True, sweeps=True
+)
 
 Columns = tuple[int, int] | tuple[int, int, int]
 """Columns [first, last), or every step-th of them."""
@@ -78,6 +81,22 @@ def run(
         return machine.result()
 
 
+class ReferenceEngine:
+    """The interpreter as an engine.
+
+    Raises:
+        EngineUnavailable: the program is none that the interpreter defines.
+    """
+
+    def __init__(self, program: Program) -> None:
+        if (reason := why_not(program, CAPABILITIES)) is not None:
+            raise EngineUnavailable(f"the reference interpreter cannot run this: {reason}")
+        self.program = program
+
+    def run(self, request: Request) -> Result:
+        return run(self.program, request)
+
+
 class _Machine:
     def __init__(self, program: Program, request: Request, poison: bool, device: torch.device) -> None:
         self.program, self.request, self.poison, self.device = program, request, poison, device
@@ -91,8 +110,7 @@ class _Machine:
         self.buffers = [self.allocate(b.rows, b.columns, b.features) for b in program.buffers]
         self.arrays: dict[int, Tensor] = {}
         self.known_order = known_order(program)
-        self.head = _head_object(program, request)
-        self.validity = self.head or _data_head(program)
+        self.head = head_of(program, request.head)
         self.log_prob = torch.zeros(images, dtype=torch.float64, device=device)
         size = (images, height, width, channels, program.parameters)
         self.parameters = torch.zeros(size, dtype=torch.float32, device=device) if request.want_parameters else None
@@ -317,34 +335,17 @@ class _Machine:
         channel = self.program.draws[step].channel
         parameters = self.record(step, row, (col, col + 1))[0]  # (N, P)
         unknown = ~self.given[:, row, col, channel]
-        invalid = unknown & ~self.validity.describes_distribution(parameters)
+        invalid = unknown & ~self.head.describes_distribution(parameters)
         if bool(invalid.any()):
             raise numerical_error(int(invalid.nonzero()[0]), row, col, channel)
         if not bool(unknown.any()):
             return
-        noise = self.noise[unknown, row, col, channel].double()
-        if self.head is not None:
-            own = self.head.conditional(parameters[unknown], self.values[unknown, row, col, :channel])
-            if (broken := own.isnan().any(-1)).any():
-                raise numerical_error(int(unknown.nonzero()[broken][0]), row, col, channel)
-            values = self.head.draw(own, noise, self.request.temperature)
-            gained = self.head.log_prob(own, values, self.request.temperature)
-        else:
-            log_probabilities = self.log_probabilities(parameters[unknown])  # (images drawn, K)
-            edges = log_probabilities.exp().cumsum(-1)[:, :-1]
-            values = (edges <= noise.unsqueeze(-1)).sum(-1)
-            gained = log_probabilities.gather(-1, values.unsqueeze(-1)).squeeze(-1)
+        own = self.head.conditional(parameters[unknown], self.values[unknown, row, col, :channel])
+        if (broken := own.isnan().any(-1)).any():
+            raise numerical_error(int(unknown.nonzero()[broken][0]), row, col, channel)
+        values = self.head.draw(own, self.noise[unknown, row, col, channel], self.request.temperature)
         self.values[unknown, row, col, channel] = values
-        self.log_prob[unknown] += gained
-
-    def log_probabilities(self, parameters: Tensor) -> Tensor:
-        """(N, P) -> (N, K), in float64."""
-        parameters = parameters.double()
-        if self.program.head == "categorical":
-            return (parameters / self.request.temperature).log_softmax(-1)
-        logit = parameters.logit() if self.program.head == "bernoulli_probability" else parameters
-        logit = logit / self.request.temperature
-        return torch.cat([F.logsigmoid(-logit), F.logsigmoid(logit)], -1)
+        self.log_prob[unknown] += self.head.log_prob(own, values, self.request.temperature)
 
     def numpy_values(self) -> np.ndarray:
         return self.values.cpu().numpy().astype(np.int32)
@@ -353,20 +354,6 @@ class _Machine:
         log_prob = self.log_prob.cpu().numpy() if self.request.want_log_prob else None
         parameters = None if self.parameters is None else self.parameters.cpu().numpy()
         return Result(self.numpy_values(), log_prob, parameters)
-
-
-def _head_object(program: Program, request: Request) -> Head | None:
-    """The head whose formulas draw, where they are not those of a softmax: of a mixture, or what the request brings."""
-    if program.mixture is None:
-        return request.head if program.head == CUSTOM else None
-    return FAMILIES[program.head].of(program.levels, program.shape[0], program.mixture)
-
-
-def _data_head(program: Program) -> Head:
-    """The head whose draws are written out here, for what its parameters must be."""
-    if program.head == "categorical":
-        return Categorical(program.levels)
-    return Bernoulli(probability=program.head == "bernoulli_probability")
 
 
 def _step(columns: Columns) -> int:

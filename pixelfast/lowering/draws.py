@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ..distributions.base import Head
-from ..distributions.components import MixtureHead
+from ..distributions.bernoulli import Bernoulli
+from ..distributions.categorical import Categorical
+from ..distributions.components import FAMILIES, MixtureHead
 from ..ir.graph import Edge
-from ..ir.program import CUSTOM, Draw, Instruction, Map, Mixture, Slot
+from ..ir.program import CUSTOM, Draw, Instruction, Map, Mixture, Program, Slot
 from .context import Lowering, Reader
 
 
@@ -39,6 +41,23 @@ def head_name(head: Head) -> str:
     kind = next(kind for kind in type(head).__mro__ if issubclass(kind, Head) and "drawn_as" in vars(kind))
     # A subclass with probabilities of its own is another distribution.
     return head.drawn_as if type(head).probabilities is kind.probabilities else CUSTOM
+
+
+def head_of(program: Program, own: Head | None = None) -> Head:
+    """The head whose formulas a program draws by, the inverse of `head_name`; `own` where the program's is no data.
+
+    Raises:
+        ValueError: there is no such head.
+    """
+    if program.head == CUSTOM and own is not None:
+        return own
+    if program.head == "categorical":
+        return Categorical(program.levels)
+    if program.head in ("bernoulli_logit", "bernoulli_probability"):
+        return Bernoulli(probability=program.head == "bernoulli_probability")
+    if program.head in FAMILIES and program.mixture is not None:
+        return FAMILIES[program.head].of(program.levels, program.shape[0], program.mixture)
+    raise ValueError(f"no formulas are known for a program's head {program.head!r}")
 
 
 def mixture_of(head: Head) -> Mixture | None:

@@ -109,7 +109,7 @@ def test_an_engine_that_draws_wrong_images_has_no_time(wrong: str, said: str, mo
 
     from pixelfast.engines import registry
 
-    entry = replace(registry.ENGINES["triton"], unavailable=lambda: None, make=lambda program, _: Wrong(program, wrong))
+    entry = replace(registry.ENGINES["triton"], unavailable_reason=lambda: None, make=lambda program, *_: Wrong(program, wrong))
     monkeypatch.setitem(registry.ENGINES, "triton", entry)
     (cell,), _ = measured("triton")
     row = cell.row("triton")

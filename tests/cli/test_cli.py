@@ -379,7 +379,7 @@ def test_a_slower_engine_is_announced(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = cli_models.registry.ENGINES["cpu"]
-    monkeypatch.setitem(cli_models.registry.ENGINES, "cpu", replace(entry, unavailable=lambda: "it was not built"))
+    monkeypatch.setitem(cli_models.registry.ENGINES, "cpu", replace(entry, unavailable_reason=lambda: "it was not built"))
     assert cli.main(["sample", "--checkpoint", "small", "-n", "1"]) == 0
     assert "using the slower engine 'reference': it was not built" in capsys.readouterr().err
     assert "it was not built" in refused(capsys, "sample", "--checkpoint", "small", "--engine", "cpu")

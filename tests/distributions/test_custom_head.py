@@ -144,7 +144,7 @@ def test_the_native_engine_refuses_by_name_and_auto_says_why() -> None:
     assert "not the faster engine cpu: a CustomHead draws by Python functions" in sampler.explain()
     assert sampler.verify(sampler.sample(3, seed=1), seed=1).ok
     assert "not the faster" not in pixelfast.compile(model, SHAPE, Categorical(4, layout="N(CK)HW")).explain()
-    with pytest.raises(EngineUnavailable, match="cannot call the functions that this program draws by"):
+    with pytest.raises(EngineUnavailable, match="the head draws by Python functions"):
         CpuEngine(sampler.prepare().program)
 
 

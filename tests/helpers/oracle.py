@@ -59,7 +59,7 @@ class Traced:
     @property
     def engines(self) -> tuple[str, ...]:
         """Those that can draw from this head."""
-        return tuple(name for name in ENGINES if name not in registry.reasons(self.head))
+        return tuple(name for name in ENGINES if name not in registry.refusals(self.head))
 
     def run(self, engine: str, request: Request, cond: Any = None) -> Result:
         if engine == "naive":

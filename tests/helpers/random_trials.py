@@ -51,7 +51,7 @@ class Trial:
         self.case, self.config = case, case.config
         self.module = build(self.config)
         self.head = head_of(self.config, self.config.layout if self.config.explicit else None)
-        engine = "cpu" if NATIVE and "cpu" not in registry.reasons(self.head) else "reference"
+        engine = "cpu" if NATIVE and "cpu" not in registry.refusals(self.head) else "reference"
         self.options: dict[str, Any] = {"shape": self.config.shape, "order": self.config.order, "engine": engine}
 
     def run(self) -> int:

@@ -56,8 +56,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ENGINES:
         entry = registry.ENGINES[name]
 
-        def make(program: Program, precision: str, make: Callable[..., Any] = entry.make) -> Any:
-            return make(spoilt(program), precision)
+        def make(program: Program, *how: Any, make: Callable[..., Any] = entry.make) -> Any:
+            return make(spoilt(program), *how)
 
         monkeypatch.setitem(registry.ENGINES, name, dataclasses.replace(entry, make=make))
 
@@ -211,7 +211,8 @@ def test_a_model_that_is_too_delicate_for_a_precision(model: nn.Module, monkeypa
             return dataclasses.replace(result, parameters=result.parameters * np.float32(1.5))
 
     entry = registry.ENGINES["reference"]
-    made = dataclasses.replace(entry, make=lambda *options: Half(entry.make(*options)), precisions=("fp32", "fp16w"))
+    has = dataclasses.replace(entry.capabilities, precisions=("fp32", "fp16w"))
+    made = dataclasses.replace(entry, make=lambda *options: Half(entry.make(*options)), capabilities=has)
     monkeypatch.setitem(registry.ENGINES, "reference", made)
     with pytest.raises(VerificationError, match="bug of pixelfast's, or this model is too delicate for this precision"):
         pixelfast.sample(model, 3, seed=0, cond=LABELS[:3], engine="reference", precision="fp16w")

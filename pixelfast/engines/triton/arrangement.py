@@ -10,22 +10,27 @@ The figures below are estimates from what was published about Hopper GPUs. None 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ...errors import EngineUnavailable, InvalidInput
 from ...ir.program import Lookup, Map, Norm, Product, Program, Reduce
+from ..base import Capabilities, why_not
 from .stages import Stage, stages
 
 NAMES = ("graph", "persistent")
 OWNED = (8, 16)
 """Images that a program may own: as few as a tensor core takes at a time, and as many as registers hold in every kernel."""
-WALKED = (Product, Lookup, Map, Reduce, Norm)
-"""Instructions that there are bodies for."""
-HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability")
-MOST_LEVELS = 2048
-"""Of a draw: beyond, the numbers of one image alone take more registers than a program has."""
+PERSISTENT = Capabilities(
+    bodies=(Product, Lookup, Map, Reduce, Norm),
+    heads=("categorical", "bernoulli_logit", "bernoulli_probability"),
+    precisions=("fp32", "fp16", "bf16"),
+    lattices=True,
+    sweeps=True,
+    most_parameters=2048,  # beyond, the numbers of one image alone take more registers than a program has
+)
+"""What the persistent kernel can run, of the instructions of a pixel."""
 
 LAUNCH = 2e-6
 """Seconds from one node of a graph to the next."""
@@ -69,14 +74,7 @@ def wish(name: str | None) -> str | None:
 
 def refuses(program: Program) -> str | None:
     """Why no persistent kernel can run the pixels of a program; None if one can."""
-    for instruction in (instruction for step in program.steps for instruction in step):
-        if not isinstance(instruction.body, WALKED):
-            return f"the persistent kernel has no body for {type(instruction.body).__name__} ({instruction.layer})"
-    if program.head not in HEADS:
-        return f"the persistent kernel has no body for draws from a {program.head} head"
-    if program.parameters > MOST_LEVELS:
-        return f"a draw in the persistent kernel holds at most {MOST_LEVELS} logits, the head has {program.parameters}"
-    return None
+    return why_not(replace(program, row=()), PERSISTENT)
 
 
 def arrange(program: Program, images: int, precision: str, wanted: str | None, device: torch.device) -> Arrangement:

@@ -13,27 +13,30 @@ from __future__ import annotations
 import importlib
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ...distributions.base import Head
 from ...errors import EngineUnavailable
 from ...host.locks import Lock
 from ...ir.program import Attention, Lookup, Map, Norm, Product, Program, Reduce
-from ...lowering.draws import head_name
-from ..base import Request, Result, check
+from ..base import Capabilities, Request, Result, check, why_not
 from .arrangement import Arrangement, arrange, wish
 
 if TYPE_CHECKING:  # imports Triton, which need not be there
     from .session import Session
 
-HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics")
-RUNS = (Product, Lookup, Map, Reduce, Norm, Attention)
-"""Instructions that there are kernels for."""
-PRECISIONS = ("fp32", "fp16", "bf16")
+CAPABILITIES = Capabilities(
+    bodies=(Product, Lookup, Map, Reduce, Norm, Attention),
+    heads=("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics"),
+    precisions=("fp32", "fp16", "bf16"),
+    lattices=True,
+    sweeps=True,
+    most_normalised=8192,  # registers hold them all
+    most_attended=1024,  # few pixels hold them whole
+    most_components=64,  # Triton 3.6 fails to compile the draw where as many threads as components, or fewer, run it
+)
 BFLOAT16_SINCE = (8, 0)
 """Compute capability of the first GPUs that multiply bfloat16."""
 MOST_ISSUES = 20_000
@@ -73,44 +76,6 @@ def lacks(precision: str) -> str | None:
     return None
 
 
-def refuses(head: Head) -> str | None:
-    """Why the engine cannot draw from a head; None if it can."""
-    if head_name(head) in HEADS:
-        return None
-    return f"it has no kernel that draws from a {type(head).__name__} head"
-
-
-def reasons(program: Program) -> list[str]:
-    """Why the engine cannot run a program that the reference interpreter runs; empty if it can."""
-    from ...kernels.attention import MOST_CHANNELS
-    from ...kernels.mixture import MOST_COMPONENTS
-    from ...kernels.norm import MOST_FEATURES
-
-    missing: dict[str, list[str]] = {}
-    for instruction in program.instructions():
-        if not isinstance(instruction.body, RUNS):
-            missing.setdefault(f"it has no kernel for {type(instruction.body).__name__}", []).append(instruction.layer)
-    result = [f"{reason} ({_some(layers)})" for reason, layers in missing.items()]
-    if program.head not in HEADS:
-        result.append(f"it has no kernel for draws from a {program.head} head")
-    elif program.mixture is not None and program.mixture.components > MOST_COMPONENTS:
-        result.append(f"a draw holds at most {MOST_COMPONENTS} logistics, the head has {program.mixture.components}")
-    norms = [i for i in program.instructions() if isinstance(i.body, Norm) and i.out.count > MOST_FEATURES]
-    result += [f"a layer norm holds at most {MOST_FEATURES} features, {norm.layer} has {norm.out.count}" for norm in norms[:1]]
-    for instruction in program.instructions():
-        a = instruction.body
-        if isinstance(a, Attention) and (size := max(a.keys.count, a.values.count) // a.heads) > MOST_CHANNELS:
-            result.append(f"a head of attention holds at most {MOST_CHANNELS} channels, {instruction.layer} has {size}")
-            break
-    return result
-
-
-def _some(layers: Sequence[str]) -> str:
-    """The first few of the layers' names."""
-    names = list(dict.fromkeys(layers))
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
 def _device() -> torch.device:
     return torch.device("cpu") if interpreted() else torch.device("cuda", torch.cuda.current_device())
 
@@ -139,11 +104,8 @@ class TritonEngine:
         reason = unavailable_reason()
         if reason is not None:
             raise EngineUnavailable(f"the engine 'triton' cannot run here: {reason}")
-        if refused := reasons(program):
-            raise EngineUnavailable(
-                f"the engine 'triton' cannot run this model: {'; '.join(refused)}. "
-                'Use engine="cpu" or engine="reference", which run every model that compiles'
-            )
+        if (reason := why_not(program, CAPABILITIES, precision)) is not None:
+            raise EngineUnavailable(f"the engine 'triton' cannot run this model: {reason}")
         if (reason := lacks(precision)) is not None:
             raise EngineUnavailable(
                 f"the engine 'triton' has no precision {precision!r} here: {reason}. Use precision='fp16' or 'fp32'"

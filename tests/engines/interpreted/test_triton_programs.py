@@ -10,14 +10,13 @@ from programs import Builder, by_phases, recurrent, request, swept
 from triton_runs import compare
 
 from pixelfast.engines.reference import run as reference
-from pixelfast.engines.triton.arrangement import HEADS as WALKED
-from pixelfast.engines.triton.arrangement import NAMES
-from pixelfast.engines.triton.engine import HEADS, TritonEngine
+from pixelfast.engines.triton.arrangement import NAMES, PERSISTENT
+from pixelfast.engines.triton.engine import CAPABILITIES, TritonEngine
 from pixelfast.errors import NumericalError
 from pixelfast.ir.program import Mixture
 from pixelfast.lowering.given_rows import known_order
 
-RUNS = [*((head, "graph") for head in HEADS), *((head, "persistent") for head in WALKED)]
+RUNS = [*((head, "graph") for head in CAPABILITIES.heads), *((head, "persistent") for head in PERSISTENT.heads)]
 
 
 def builder_of(head: str, seed: int, shape: tuple[int, int, int], **options: int) -> Builder:

@@ -19,7 +19,7 @@ from pixelfast.engines.reference import run as reference
 from pixelfast.errors import EngineUnavailable, InvalidInput, VerificationError
 from pixelfast.ir.program import Instruction, Map, Op, Product, Program, Rect, Slot
 from pixelfast.models import PixelCNN
-from pixelfast.precision import NATIVE, PRECISIONS
+from pixelfast.precision import PRECISIONS
 
 pytestmark = needs_engine
 
@@ -41,7 +41,7 @@ def with_halves(program: Program) -> Program:
 
 
 def test_names_agree() -> None:
-    assert tuple(cpu.native().precisions()) == NATIVE
+    assert tuple(cpu.native().precisions()) == cpu.CAPABILITIES.precisions
 
 
 # fp16w: float32 arithmetic with rounded weights.
@@ -122,7 +122,7 @@ def test_what_a_half_cannot_hold_stays_float32(weight: float) -> None:
 # All precisions.
 
 
-@pytest.mark.parametrize("precision", NATIVE)
+@pytest.mark.parametrize("precision", cpu.CAPABILITIES.precisions)
 def test_every_batch_and_arrangement_computes_the_same_bits(precision: str) -> None:
     rng = np.random.default_rng(3)
     builder = Builder(rng, shape=(2, 5, 9), features=21)
@@ -144,7 +144,7 @@ def model() -> torch.nn.Module:
     return PixelCNN((1, 9, 7), levels=8, features=19, blocks=2)
 
 
-@pytest.mark.parametrize("precision", NATIVE)
+@pytest.mark.parametrize("precision", cpu.CAPABILITIES.precisions)
 @pytest.mark.parametrize("n", [1, 3, 13])
 def test_samples_verify(model: torch.nn.Module, n: int, precision: str) -> None:
     sampler = pixelfast.compile(model, engine="cpu", precision=precision)
@@ -174,7 +174,7 @@ def test_refusals(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> No
             pixelfast.sample(model, engine=engine, precision="fp16w")
         assert pixelfast.compile(model, engine=engine, precision="fp32").precision == "fp32"
     assert pixelfast.compile(model, precision="fp16w").engine == "cpu"
-    entry = dataclasses.replace(registry.ENGINES["cpu"], unavailable=lambda: "it was not built")
+    entry = dataclasses.replace(registry.ENGINES["cpu"], unavailable_reason=lambda: "it was not built")
     monkeypatch.setitem(registry.ENGINES, "cpu", entry)
     with pytest.raises(EngineUnavailable, match="no engine that has the precision 'fp16w' can run here: cpu: it was not built"):
         pixelfast.compile(model, precision="fp16w")

@@ -18,6 +18,7 @@ from pixelfast.distributions.bernoulli import Bernoulli
 from pixelfast.distributions.categorical import Categorical
 from pixelfast.distributions.mixture import MixtureOfLogistics
 from pixelfast.engines import registry
+from pixelfast.engines.base import Request, Result, why_not
 from pixelfast.engines.reference import run as reference
 from pixelfast.engines.triton import arrangement as triton_arrangement
 from pixelfast.engines.triton import engine as triton
@@ -66,30 +67,24 @@ def small() -> Program:
 
 
 def test_what_it_runs() -> None:
-    assert triton.reasons(small()) == []
-    for head in (Categorical(7), Bernoulli(), Bernoulli(probability=True), MixtureOfLogistics(7)):
-        assert triton.refuses(head) is None
+    for asked in (small(), Categorical(7), Bernoulli(), Bernoulli(probability=True), MixtureOfLogistics(7)):
+        assert why_not(asked, triton.CAPABILITIES) is None
 
 
 def test_what_it_refuses_is_named() -> None:
     program = small()
     mixture = Mixture(65, "colour-major", -7.0)
-    (reason,) = triton.reasons(dataclasses.replace(program, head="mixture_of_logistics", mixture=mixture))
-    assert reason == "a draw holds at most 64 logistics, the head has 65"
+    reason = why_not(dataclasses.replace(program, head="mixture_of_logistics", mixture=mixture), triton.CAPABILITIES)
+    assert reason == "a draw holds at most 64 components, the head has 65"
     wide, image = 8193, Rect(0, 1, 0, 1)
     ones = np.ones(wide, np.float32)
     norm = Instruction(Slot(0, 0, wide), Norm(Slot(1, 0, wide), ones, ones, 1e-5), image, "norms.0")
-    (*_, reason) = triton.reasons(probe([normal(np.random.default_rng(0), 1, 1, 1, wide)], [norm], 3)[0])
+    reason = why_not(probe([normal(np.random.default_rng(0), 1, 1, 1, wide)], [norm], 3)[0], triton.CAPABILITIES)
     assert reason == "a layer norm holds at most 8192 features, norms.0 has 8193"
     program = program_of(Case(heads=1, size=1025), np.random.default_rng(0))
-    (reason,) = triton.reasons(program)
+    reason = why_not(program, triton.CAPABILITIES)
     assert reason == "a head of attention holds at most 1024 channels, attention has 1025"
-    assert triton.refuses(Other(7)) == "it has no kernel that draws from a Other head"
-
-
-def test_instructions_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton, "RUNS", (Map,))
-    assert "it has no kernel for Product" in " ".join(triton.reasons(small()))
+    assert str(why_not(Other(7), triton.CAPABILITIES)).startswith("a Other draws by Python functions")
 
 
 SQUARE = Rect(0, 2, 0, 2)
@@ -184,13 +179,15 @@ def test_small_nets_are_for_the_persistent_kernel_and_large_ones_for_graphs() ->
 
 def test_what_no_persistent_kernel_runs_is_a_graph_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     program = small()
-    monkeypatch.setattr(triton_arrangement, "WALKED", (Map, Lookup, Norm, Product))
+    without = dataclasses.replace(triton_arrangement.PERSISTENT, bodies=(Map, Lookup, Norm, Product))
+    monkeypatch.setattr(triton_arrangement, "PERSISTENT", without)
     reduce = Instruction(Slot(0, 0, 1), Reduce("mean", (Slot(0, 0, 1),), 0.0), Rect(0, 1, 0, 1), "means.0")
     program = dataclasses.replace(program, steps=(tuple(i for i in program.steps[0] if not isinstance(i.body, Reduce)),))
     refused = {
-        "the persistent kernel has no body for Reduce (means.0)": dataclasses.replace(program, steps=((reduce,),)),
-        "the persistent kernel has no body for draws from a custom head": dataclasses.replace(program, head="custom"),
-        "a draw in the persistent kernel holds at most 2048 logits, the head has 2049": dataclasses.replace(
+        "it has no instructions of kind Reduce (means.0)": dataclasses.replace(program, steps=((reduce,),)),
+        "the head draws by Python functions, which compiled code cannot call from its threads without waiting for each other, "
+        "nor with the same bits for any number of images": dataclasses.replace(program, head="custom"),
+        "a draw holds at most 2048 parameters, the head has 2049": dataclasses.replace(
             program, parameters=2049
         ),
     }
@@ -217,7 +214,7 @@ def test_without_a_gpu() -> None:
         pixelfast.sample(model, engine="triton")
     with pytest.raises(EngineUnavailable, match="cannot run here"):
         triton.TritonEngine(small())
-    assert registry.choose("auto", "fp32", Categorical(3), on_cuda=True) != "triton"
+    assert registry.choose("auto", "fp32", Categorical(3), torch.device("cuda")) != "triton"
     with pytest.raises(EngineUnavailable, match="the precision 'fp16' can run here: triton: PyTorch finds no CUDA device"):
         pixelfast.compile(model, precision="fp16")
 
@@ -225,32 +222,32 @@ def test_without_a_gpu() -> None:
 class Reference:
     """Stands for the engine on a GPU."""
 
-    def __init__(self, program: Program, precision: str) -> None:
+    def __init__(self, program: Program, *_: object) -> None:
         self.program = program
 
-    def run(self, request: registry.Request) -> registry.Result:
+    def run(self, request: Request) -> Result:
         return reference(self.program, request)
 
 
 class Refusing:
-    def __init__(self, program: Program, precision: str) -> None:
+    def __init__(self, program: Program, *_: object) -> None:
         raise EngineUnavailable("the engine 'triton' cannot run this model: it has no kernel for that")
 
 
 @pytest.mark.parametrize("made", [Reference, Refusing])
 def test_auto_takes_it_for_modules_on_a_gpu_and_falls_back(made: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = dataclasses.replace(registry.ENGINES["triton"], unavailable=lambda: None, make=made)
+    entry = dataclasses.replace(registry.ENGINES["triton"], unavailable_reason=lambda: None, make=made)
     monkeypatch.setitem(registry.ENGINES, "triton", entry)
     head = Categorical(3)
-    assert registry.choose("auto", "fp32", head, on_cuda=True) == "triton"
+    assert registry.choose("auto", "fp32", head, torch.device("cuda")) == "triton"
     other = registry.choose("auto", "fp32", head)
     model = PixelCNN((1, 3, 2), levels=3, features=4, blocks=1).eval()
     sampler = pixelfast.compile(model)
     assert sampler.engine == other
     chosen = registry.choose
 
-    def choose_on_a_gpu(name: str, precision: str, head: Head, _: bool = False, but: str = "") -> str:
-        return chosen(name, precision, head, True, but)
+    def choose_on_a_gpu(name: str, precision: str, asked: Program | Head, _: torch.device, but: str = "") -> str:
+        return chosen(name, precision, asked, torch.device("cuda"), but)
 
     monkeypatch.setattr(registry, "choose", choose_on_a_gpu)
     sampler = pixelfast.compile(model)
