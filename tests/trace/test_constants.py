@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pixelfast import Categorical, UnsupportedModel
 from pixelfast.inputs.conditions import Conditions
-from pixelfast.trace import capture as capture_module
+from pixelfast.trace import export
 
 IMAGES = 2
 SIZE = (4, 5)
@@ -197,7 +197,7 @@ def test_constants_keep_their_types(kind: str) -> None:
 @pytest.mark.parametrize(("read", "norm"), [("assert", ""), ("number, sum", "hook"), ("assert, number", "parametrised")])
 def test_constants_are_not_mixed_up(read: str, norm: str, slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if slow:
-        monkeypatch.setattr(capture_module, "_is_aten", lambda _: False)
+        monkeypatch.setattr(export, "_is_aten", lambda _: False)
     torch.manual_seed(3)
     assert error(Watched(read, norm)) <= PARAMETERS
 

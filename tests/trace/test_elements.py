@@ -15,7 +15,7 @@ from pixelfast.inputs.conditions import Conditions
 from pixelfast.ir.graph import Node
 from pixelfast.ir.program import Rect
 from pixelfast.models import GatedPixelCNN
-from pixelfast.trace import capture as capture_module
+from pixelfast.trace import export
 from pixelfast.trace.capture import Capture, capture, frozen_copy
 from pixelfast.trace.convert import convert
 from pixelfast.trace.index import ElementTable, all_elements, both_images, reshaped, written_out
@@ -166,7 +166,7 @@ def captured(module: nn.Module, shape: tuple[int, int, int]) -> Capture:
 def test_one_trace_gives_the_graph_of_run_decompositions(monkeypatch: pytest.MonkeyPatch) -> None:
     module, shape = GatedPixelCNN((3, 5, 4), levels=4, features=6, layers=2), (3, 5, 4)
     fast = captured(module, shape)
-    monkeypatch.setattr(capture_module, "_is_aten", lambda _: False)
+    monkeypatch.setattr(export, "_is_aten", lambda _: False)
     slow = captured(module, shape)
     graphs = [convert(c, shape, Categorical(4)).builder.nodes for c in (fast, slow)]
     assert [(type(n), n.features, n.domain, n.layer) for n in graphs[0]] == [
