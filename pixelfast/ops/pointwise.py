@@ -187,11 +187,17 @@ def _apart(operands: Sequence[Operand]) -> tuple[tuple[Edge, ...], tuple[Leaf, .
     return tuple(edges), tuple(leaves)
 
 
-def _by_mask(live: np.ndarray, features: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The different masks (rows, cols) of `live` (F or 1, rows, cols), and the features (F,) that each belongs to."""
-    patterns, pattern = np.unique(live, axis=0, return_inverse=True)
-    members = np.broadcast_to(pattern.reshape(-1), (features,))
-    return [(mask, members == number) for number, mask in enumerate(patterns)]
+def _by_mask(live: np.ndarray, features: int) -> list[tuple[np.ndarray | None, np.ndarray]]:
+    """The different masks (rows, cols) of `live` (F or 1, rows, cols), and the features (F,) that each belongs to.
+
+    None: the features count everywhere, as nearly all do.
+    """
+    if live.all():
+        return [(None, np.ones(features, dtype=bool))]
+    numbers: dict[bytes, int] = {}
+    pattern = np.array([numbers.setdefault(mask.tobytes(), len(numbers)) for mask in live])
+    members = np.broadcast_to(pattern, (features,))
+    return [(live[np.argmax(pattern == number)], members == number) for number in numbers.values()]
 
 
 def _at(live: np.ndarray, element: tuple[int, int, int]) -> bool:
