@@ -146,7 +146,7 @@ def sample(
 
     The compiled sampler is kept for the next call with the same model, and used if nothing has changed: weights, buffers,
     attributes and what they hold, layers, hooks, the head, the code of the forward, and the functions and values that it closes
-    over or reads from the globals of its Python module. Where something of that cannot be compared (objects of C
+    over or reads from Python modules of yours. Where something of that cannot be compared (objects of C
     extensions), two fixed images decide: module and head must give for them what they gave when they were compiled. Neither
     sees a change in files, environment variables, the global state of installed packages, or PyTorch itself; use
     `compile` anew after such a change.

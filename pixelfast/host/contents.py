@@ -1,14 +1,15 @@
 """What a Python value holds, as tokens: two values, or one at two times, are compared without trusting `==` or `repr`.
 
 Numbers, texts, tensors and arrays count by content; containers, modules and objects by what they hold; a function by its code,
-defaults, closure, and the global names that its code reads; a class by the code that can be reached from a forward. What
-cannot be looked into (objects of C extensions that cannot be pickled) leaves the result uncertain. Not followed are the
-internals of PyTorch, of the standard library and of installed packages, and what lies outside of Python: files, clocks,
-environment variables.
+defaults, closure, and the global names that its code reads; a class, and a Python module however code gets at it, by what can
+be reached from a forward. What cannot be looked into (objects of C extensions that cannot be pickled) leaves the result
+uncertain. Not followed are the internals of PyTorch, of the standard library and of installed packages, and what lies outside
+of Python: files, clocks, environment variables.
 """
 
 from __future__ import annotations
 
+import builtins
 import dis
 import functools
 import hashlib
@@ -51,9 +52,12 @@ OF_CLASSES_ONLY = frozenset(
 
 DYNAMIC = frozenset(
     {"getattr", "__getattribute__", "__getattr__", "attrgetter", "methodcaller", "getmembers"}
-    | {"__dict__", "vars", "eval", "exec"}
+    | {"__dict__", "vars", "eval", "exec", "globals"}
 )
 """By these, code reaches attributes whose names do not stand in it."""
+
+BY_TEXT = frozenset({"globals", "modules", "import_module", "__import__"})
+"""By these, code reaches Python modules by a text: its own, and those whose names stand in it."""
 
 PART = re.compile(r"(\w+_)(?:%[sd]|\{\w*\})?|(?:%[sd]|\{\w*\})?(_\w+)")
 """A text that makes a name of another text: "act_", "act_%s", "{}_act"."""
@@ -95,7 +99,7 @@ def met(*values: object) -> list[object]:
 
 
 class _Attributes:
-    """Attributes of classes, which wait until code that was met may use their names.
+    """Attributes of classes and Python modules, which wait until code that was met may use their names.
 
     Code uses the names that stand in it. Once some code is `DYNAMIC`, names that values hold as texts are used as well, and
     those that begin or end with a part of a name in the code: getattr(self, f"act_{self.kind}").
@@ -224,7 +228,7 @@ class _Walk:
     def _class(self, cls: type, made: bool) -> list[object]:
         """The code of a class that an instance may run; with its constructors where the class itself was met."""
         self.tokens += ("class", cls, made)
-        held: list[object] = []
+        held: list[object] = [] if installed(type(cls).__module__) else [type(cls)]
         self.met += cls.__mro__[:-1]
         for base in cls.__mro__[:-1]:
             if installed(base.__module__):
@@ -246,18 +250,28 @@ class _Walk:
         held = [function.__defaults__, function.__kwdefaults__, *map(content_of, cells)]
         if vars(function):
             held.append(vars(function))
-        if installed(function.__globals__.get("__name__")):
+        around = function.__globals__
+        if installed(around.get("__name__")):
             return held
-        read, names, parts = _names_of(code)
+        read, names, parts, imported, by_text = _names_of(code)
+        self.certain &= not any(name in ("eval", "exec") and name not in around for name in read)
         for name in read:
-            if name not in function.__globals__:
-                continue
-            found = function.__globals__[name]
-            if not isinstance(found, types.ModuleType):
-                held += (name, found)
-            elif not installed(found.__name__):
-                held += (part for inner in names if inner in vars(found) for part in (inner, vars(found)[inner]))
-        return held + self._attributes.code(names, parts)
+            if name in around or hasattr(builtins, name):
+                held += (name, around.get(name, getattr(builtins, name, None)))
+        held += self._attributes.code(names, parts)
+        if by_text:
+            held += self._waiting(around)
+        return held + _loaded(imported, around.get("__package__"))
+
+    def _waiting(self, namespace: dict[str, Any]) -> list[object]:
+        """What code that was met names of a class's or a Python module's attributes; the others wait."""
+        held: list[object] = []
+        for name, part in list(namespace.items()):
+            if name in self._attributes:
+                held += (name, part)
+            else:
+                self._attributes.wait(name, part)
+        return held
 
     def _callable(self, value: Any, kind: type) -> list[object] | None:
         """What binds functions, in all of Python's ways; None for anything else."""
@@ -279,8 +293,10 @@ class _Walk:
             held = [value.func]
         elif kind is functools._lru_cache_wrapper:
             held = [value.__wrapped__]
-        elif kind is types.ModuleType or kind in DESCRIPTORS:
+        elif kind in DESCRIPTORS:
             held = [value.__name__]
+        elif isinstance(value, types.ModuleType):
+            held = [value.__name__, *([] if installed(value.__name__) else self._waiting(vars(value)))]
         else:
             return None
         self.tokens.append(kind)
@@ -326,17 +342,36 @@ def _digest(content: Any) -> bytes:
 @functools.lru_cache(4096)
 def _names_of(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
     """Of some code, functions within it included: the global names that it reads, all names and texts that may name attributes,
-    and texts that may be a part of such a name.
+    texts that may be a part of such a name, Python modules that it imports or may find, and by which of `BY_TEXT`.
     """
-    read = dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
-    names = dict.fromkeys((*code.co_names, *(c for c in code.co_consts if isinstance(c, str) and c.isidentifier())))
-    found = [PART.fullmatch(text) for text in code.co_consts if isinstance(text, str)]
-    parts = dict.fromkeys(match[1] or match[2] for match in found if match)
+    instructions = list(dis.get_instructions(code))
+    texts = [text for text in code.co_consts if isinstance(text, str)]
+    read = dict.fromkeys(i.argval for i in instructions if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    names = dict.fromkeys((*code.co_names, *filter(str.isidentifier, texts)))
+    found = [match for text in texts if (match := PART.fullmatch(text))]
+    parts = dict.fromkeys(match[1] or match[2] for match in found)
+    by_text = dict.fromkeys(name for name in names if name in BY_TEXT)
+    imported = dict.fromkeys(i.argval for i in instructions if i.opname == "IMPORT_NAME")
+    imported.update(dict.fromkeys(texts if by_text else ()))
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
-            for known, more in zip((read, names, parts), _names_of(inner), strict=True):
+            for known, more in zip((read, names, parts, imported, by_text), _names_of(inner), strict=True):
                 known.update(dict.fromkeys(more))
-    return tuple(read), tuple(names), tuple(parts)
+    return tuple(read), tuple(names), tuple(parts), tuple(imported), tuple(by_text)
+
+
+def _loaded(names: Iterable[str], package: str | None) -> list[object]:
+    """The Python modules that may be meant by names in code of a package, with the packages that they lie in."""
+    places = ["", *(f"{above}." for above in _with_packages(package or ""))]
+    meant = [f"{place}{inner}" for name in names for place in places for inner in (*_with_packages(name), "")]
+    found = [sys.modules.get(name.rstrip(".")) for name in dict.fromkeys(meant)]
+    return [module for module in found if module is not None]
+
+
+def _with_packages(name: str) -> list[str]:
+    """A dotted name, and those of what it lies in: "a.b.c", "a.b", "a"."""
+    parts = name.split(".")
+    return [".".join(parts[: len(parts) - i]) for i in range(len(parts)) if parts[0]]
 
 
 @functools.lru_cache(4096)

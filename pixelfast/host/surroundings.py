@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from .contents import installed, met
 from .copying import reachable
 
+GLOBALS, ATTRIBUTES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"}), frozenset({"STORE_ATTR", "DELETE_ATTR"})
+"""By these, code assigns names of its own Python module, and of whatever else it holds."""
+
 
 class Surroundings:
     """The mutable state that a module's code reaches by name, beside what the module holds."""
@@ -26,11 +29,13 @@ class Surroundings:
         own = reachable([module])
         # The module's own functions count, too: they may assign globals.
         self._outside = [value for value in met(module) if id(value) not in own or type(value) is types.FunctionType]
+        functions = [value for value in self._outside if type(value) is types.FunctionType]
+        self._stored = frozenset[str]().union(*(_assigned(function.__code__, ATTRIBUTES) for function in functions))
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Whatever runs here leaves them, and the states of the random generators, as they were."""
-        back = [_randomness(), *filter(None, map(_snapshot, self._outside))]
+        back = [_randomness(), *filter(None, (_snapshot(value, self._stored) for value in self._outside))]
         try:
             yield
         finally:
@@ -62,8 +67,8 @@ def _randomness() -> Callable[[], None]:
     return restore
 
 
-def _snapshot(value: Any) -> Callable[[], object] | None:
-    """How to put back what a value holds now; None if it cannot change."""
+def _snapshot(value: Any, stored: frozenset[str]) -> Callable[[], object] | None:
+    """How to put back what a value holds now, of a Python module the names that are stored; None if it cannot change."""
     kind = type(value)
     if isinstance(value, Tensor):
         return _of_tensor(value) if kind in (Tensor, nn.Parameter) else None
@@ -79,8 +84,10 @@ def _snapshot(value: Any) -> Callable[[], object] | None:
     if isinstance(value, np.random.Generator):
         return functools.partial(setattr, value.bit_generator, "state", value.bit_generator.state)
     if kind is types.FunctionType:
-        names = _assigned(value.__code__)
+        names = _assigned(value.__code__, GLOBALS)
         return _of_dict(value.__globals__, names) if names else None
+    if isinstance(value, types.ModuleType):
+        return None if installed(value.__name__) else _of_dict(vars(value), stored)
     if isinstance(value, type):
         return None if installed(value.__module__) else _of_class(value)
     if isinstance(value, dict):
@@ -150,7 +157,8 @@ def _of_class(cls: type) -> Callable[[], None]:
 
 
 @functools.lru_cache(1024)
-def _assigned(code: types.CodeType) -> frozenset[str]:
-    """The global names that some code, or a function within it, assigns."""
-    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")}
-    return frozenset(names.union(*(_assigned(inner) for inner in code.co_consts if isinstance(inner, types.CodeType))))
+def _assigned(code: types.CodeType, operations: frozenset[str]) -> frozenset[str]:
+    """The names that some code, or a function within it, assigns by some operations."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in operations}
+    inner = [_assigned(const, operations) for const in code.co_consts if isinstance(const, types.CodeType)]
+    return frozenset(names.union(*inner))

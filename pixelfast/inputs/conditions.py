@@ -127,7 +127,7 @@ class Conditions:
         """
 
         positional = tuple(map(_signature, self.args))
-        return (*positional, *((name, _signature(value)) for name, value in sorted(self.kwargs.items())))
+        return (*positional, *((name, _signature(value)) for name, value in self.kwargs.items()))
 
     def __str__(self) -> str:
         """What was passed, for messages: each argument with its type, shape or value."""
