@@ -68,10 +68,9 @@ void without_gil(Work work) {
 }
 
 Precision precision_of(const std::string& name) {
-  const std::vector<std::string> names = precision_names();
-  const auto found = std::find(names.begin(), names.end(), name);
-  if (found == names.end()) throw std::invalid_argument("there is no precision \"" + name + "\"");
-  return static_cast<Precision>(found - names.begin());
+  const auto found = std::find(std::begin(kPrecisions), std::end(kPrecisions), name);
+  if (found == std::end(kPrecisions)) throw std::invalid_argument("there is no precision \"" + name + "\"");
+  return static_cast<Precision>(found - std::begin(kPrecisions));
 }
 
 long process() {
@@ -92,12 +91,11 @@ using Forced = std::tuple<int, int, std::string, int>;
 
 class Engine {
  public:
-  Engine(const Array<int64_t>& words, const Array<float>& floats, const std::string& isa, int cell,
+  Engine(const Array<int64_t>& words, const std::vector<Array<float>>& arrays, const std::string& isa, int cell,
          const std::string& precision) {
     if (cell != 0 && cell != 2 && cell != 4) throw std::invalid_argument("cell must be 0, 2 or 4");
     const Kernels* kernels = choose_kernels(isa);
-    const Program program = parse(words.data(), words.size(), floats.data(), floats.size());
-    plan_ = make_plan(program, kernels, cell, precision_of(precision));
+    plan_ = make_plan(parse(words.data(), words.size(), views_of(arrays)), kernels, cell, precision_of(precision));
   }
 
   std::string isa() const { return plan_->kernels->name; }
@@ -276,16 +274,11 @@ class Sampling {
 PYBIND11_MODULE(_cpu, m) {
   using namespace pixelfast;
   m.doc() = "The native CPU engine of pixelfast; use it through pixelfast.engines.cpu.";
-  m.def("operations", &operation_names);
-  m.def("reductions", &reduction_names);
-  m.def("heads", &head_names);
-  m.def("orders", &order_names);
-  m.def("instructions", &instruction_names);
-  m.def("precisions", &precision_names);
+  m.attr("contract") = kContract;
   m.def("isas", &available_isas, "Instruction sets that run here, best first.");
   py::class_<Engine>(m, "Engine")
-      .def(py::init<const Array<int64_t>&, const Array<float>&, const std::string&, int, const std::string&>(),
-           py::arg("words"), py::arg("floats"), py::arg("isa") = "", py::arg("cell") = 4, py::arg("precision") = "fp32")
+      .def(py::init<const Array<int64_t>&, const std::vector<Array<float>>&, const std::string&, int, const std::string&>(),
+           py::arg("words"), py::arg("arrays"), py::arg("isa") = "", py::arg("cell") = 4, py::arg("precision") = "fp32")
       .def_property_readonly("fast_products", &Engine::fast_products, "How many instructions are fast products.")
       .def_property_readonly("low_products", &Engine::low_products, "How many have weights of another precision than fp32.")
       .def_property_readonly("instructions", &Engine::instructions, "How many run at a row and at a pixel, once fused.")

@@ -12,24 +12,24 @@ inline bool overlap(const Slot& a, const Slot& b) {
 
 inline Slot slot_of(const Cache& cache) { return Slot{cache.buffer, cache.channel, cache.count, -1, 0}; }
 
+// Whether a body adds to what its destination holds.
+inline bool adds(const Product& product) { return product.bias.empty(); }
+inline bool adds(const Lookup&) { return true; }
+inline bool adds(const Map&) { return false; }
+inline bool adds(const Reduce&) { return false; }
+inline bool adds(const Norm&) { return false; }
+inline bool adds(const Attention&) { return false; }
+inline bool adds(const Body& body) {
+  return std::visit([](const auto& kind) { return adds(kind); }, body);
+}
+
 template <class F>
 void for_each_slot(const Instruction& instruction, F f) {
   f(instruction.out);
-  if (auto* product = std::get_if<Product>(&instruction.body)) {
-    for (const Slot& tap : product->taps) f(tap);
+  each_slot(instruction.body, f);
+  if (auto* product = std::get_if<Product>(&instruction.body))
     if (product->added) f(*product->added);
-  }
-  if (auto* reduce = std::get_if<Reduce>(&instruction.body))
-    for (const Slot& source : reduce->sources) f(source);
-  if (auto* norm = std::get_if<Norm>(&instruction.body)) f(norm->source);
-  if (auto* attention = std::get_if<Attention>(&instruction.body)) {
-    f(attention->query);
-    f(slot_of(attention->keys));
-    f(slot_of(attention->values));
-  }
-  if (auto* map = std::get_if<Map>(&instruction.body))
-    for (const Leaf& leaf : map->leaves)
-      if (auto* slot = std::get_if<Slot>(&leaf)) f(*slot);
+  each_cache(instruction.body, [&](const Cache& cache) { f(slot_of(cache)); });
 }
 
 }  // namespace pixelfast

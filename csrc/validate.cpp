@@ -7,8 +7,6 @@
 namespace pixelfast {
 namespace {
 
-constexpr int64_t kMostFloats = int64_t{1} << 40;  // of buffers, for one image
-
 bool empty(const Rect& r) { return r.row0 >= r.row1 || r.col0 >= r.col1; }
 
 std::string text(const Rect& r) {

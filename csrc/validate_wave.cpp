@@ -1,8 +1,9 @@
-// Whether rows may overlap as a program's leads and reaches say: the inequalities of pixelfast/lowering/wavefront.py, instruction by
-// instruction. Otherwise a damaged program would read values that are not drawn yet.
+// Whether rows may overlap as a program's leads and reaches say. Python derives them (pixelfast/lowering/wavefront.py, which
+// says what they mean); this only checks that they let no instruction read what is not there yet, as those of a damaged program
+// would.
 #include <algorithm>
 
-#include "program.h"
+#include "slots.h"
 
 namespace pixelfast {
 namespace {
@@ -59,40 +60,28 @@ class WaveValidator {
     else for (size_t writer : rows_[slot.buffer]) require(lead(writer) >= slot.col);
   }
 
-  // Attention sees any column of the rows above, and of its own: that of pixels, or of row instruction `reader`.
+  // Any column of the rows above may be read in a cache, and of its own: by pixels, or by row instruction `reader`.
   void check_caches(const Instruction& instruction, int reader) const {
-    const auto* attention = std::get_if<Attention>(&instruction.body);
-    if (!attention || instruction.rect.row0 >= instruction.rect.row1) return;
+    if (instruction.rect.row0 >= instruction.rect.row1) return;
+    int most = -static_cast<int>(kReach);
+    each_cache(instruction.body, [&](const Cache& cache) { most = std::max(most, cache.col); });
     const int ahead = reader < 0 ? 0 : lead(reader);
-    const int reach = std::max(attention->keys.col, attention->values.col) + program_.width - 1 - instruction.rect.col0 + ahead;
-    for (const Cache& cache : {attention->keys, attention->values}) {
+    const int reach = most + program_.width - 1 - instruction.rect.col0 + ahead;
+    each_cache(instruction.body, [&](const Cache& cache) {
       if (reader < 0) require(allowed(1, &Reach::pixels, reach));
       else if (drawn_[cache.buffer]) require(allowed(1, &Reach::chunks, reach));
       for (size_t writer : rows_[cache.buffer]) {
         if (reader >= 0) require(allowed(1, &Reach::rows, reach - lead(writer)));
         if (reader < 0 || writer < static_cast<size_t>(reader)) require(lead(writer) >= reach);
       }
-    }
+    });
   }
 
   template <class OfSlot, class OfPixel>
   void each_read(const Instruction& instruction, OfSlot of_slot, OfPixel of_pixel) const {
-    if (auto* product = std::get_if<Product>(&instruction.body)) {
-      for (const Slot& tap : product->taps) of_slot(tap);
-      if (product->bias.empty()) of_slot(instruction.out);
-    } else if (auto* lookup = std::get_if<Lookup>(&instruction.body)) {
-      for (const Pixel& tap : lookup->taps) of_pixel(tap);
-      of_slot(instruction.out);
-    } else if (auto* map = std::get_if<Map>(&instruction.body)) {
-      for (const Leaf& leaf : map->leaves)
-        if (auto* slot = std::get_if<Slot>(&leaf)) of_slot(*slot);
-    } else if (auto* reduce = std::get_if<Reduce>(&instruction.body)) {
-      for (const Slot& slot : reduce->sources) of_slot(slot);
-    } else if (auto* attention = std::get_if<Attention>(&instruction.body)) {
-      of_slot(attention->query);
-    } else {
-      of_slot(std::get<Norm>(instruction.body).source);
-    }
+    each_slot(instruction.body, of_slot);
+    each_pixel(instruction.body, of_pixel);
+    if (adds(instruction.body)) of_slot(instruction.out);
   }
 
   const Program& program_;

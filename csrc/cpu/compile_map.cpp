@@ -124,7 +124,7 @@ class Compiler {
   void place_leaves() {
     size_t floats = 0, next = 0;
     for (const Leaf& leaf : map_.leaves) {
-      if (auto* vector = std::get_if<std::vector<float>>(&leaf)) floats += vector->size();
+      if (auto* vector = std::get_if<Floats>(&leaf)) floats += vector->size();
       else if (std::get_if<float>(&leaf)) floats++;
     }
     out_.constants = AlignedFloats(floats);
@@ -139,7 +139,7 @@ class Compiler {
         field_slot = *field;
         placed.broadcast = field->count != count_;
       } else {
-        auto* vector = std::get_if<std::vector<float>>(&leaf);
+        auto* vector = std::get_if<Floats>(&leaf);
         const float* number = std::get_if<float>(&leaf);
         float* constants = out_.constants.data() + next;
         next += vector ? vector->size() : 1;

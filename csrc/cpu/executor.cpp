@@ -54,7 +54,7 @@ Executor::Executor(const Plan& plan, const Call& call, const Tile& tile, int mos
 }
 
 void Executor::execute(const Step& step, Cells cells, const Portion& portion) {
-  if (!step.lattice.everywhere()) {
+  if (!everywhere(step.lattice)) {
     execute_on_lattice(step, cells, portion);
     return;
   }
@@ -84,8 +84,8 @@ void Executor::execute_on_lattice(const Step& step, Cells cells, const Portion& 
   live_.clear();
   for (const Cell& cell : cells) {
     const int row = cell.lane->row;
-    if (row < rect.row0 || row >= rect.row1 || !lattice.has_row(row)) continue;
-    const int first = lattice.column_from(std::max(cell.col0, rect.col0)), last = std::min(cell.col1, rect.col1);
+    if (row < rect.row0 || row >= rect.row1 || !has_row(lattice, row)) continue;
+    const int first = column_from(lattice, std::max(cell.col0, rect.col0)), last = std::min(cell.col1, rect.col1);
     const int length = lattice.col_step == 1 ? last - first : 1;
     for (int col = first; col < last; col += lattice.col_step * length)
       live_.push_back({cell.lane, col, col + length, cell.local + col - cell.col0});
@@ -355,7 +355,7 @@ void Executor::execute(const PlannedAttention& planned, const Step& step, Cells 
             call.out = results + i * out.stride + head * call.value_size;
             call.keys = i * key_features + head * call.size, call.values = i * value_features + head * call.value_size;
             const size_t biases = attention.biases > 1 ? head * planned.keys : 0;
-            call.bias = attention.biases ? attention.bias.data() + biases + planned.first[list] : nullptr;
+            call.bias = attention.biases ? planned.bias.data() + biases + planned.first[list] : nullptr;
             plan_.kernels->attend(call);
           }
       }

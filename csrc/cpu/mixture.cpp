@@ -67,7 +67,7 @@ bool MixtureDraw::draw(const float* parameters, const int32_t* pixel, int channe
 // Kinds: means, log-scales, coefficients.
 double MixtureDraw::parameter(const float* parameters, int component, int kind, int colour) const {
   const int kinds = channels_ == 1 ? 2 : 3, count = mixture_.components;
-  if (mixture_.order == Order::mixture_major)
+  if (mixture_.parameter_layout == ParameterLayout::mixture_major)
     return parameters[static_cast<ptrdiff_t>(component) * (1 + kinds * channels_) + 1 + kind * channels_ + colour];
   return parameters[static_cast<ptrdiff_t>(1 + colour * kinds + kind) * count + component];
 }
@@ -87,7 +87,7 @@ MixtureDraw::Component MixtureDraw::component(const float* parameters, int i, co
 // The components of a channel; false if they make no distribution.
 bool MixtureDraw::condition(const float* parameters, const int32_t* pixel, int channel) {
   const int count = mixture_.components;
-  const int each = channels_ == 1 ? 3 : 10, step = mixture_.order == Order::mixture_major ? each : 1;
+  const int each = channels_ == 1 ? 3 : 10, step = mixture_.parameter_layout == ParameterLayout::mixture_major ? each : 1;
   if (!std::all_of(parameters, parameters + static_cast<ptrdiff_t>(each) * count, [](float p) { return std::isfinite(p); }))
     return false;
   double most = -INFINITY, total = 0.0;

@@ -4,7 +4,7 @@
 // could keep one copy of a function, compiled for AVX-512, for use by all instruction sets.
 #pragma once
 
-#include "../names.h"
+#include "../contract.h"
 #include "math_impl.h"
 #include "product_impl.h"
 #include "map_impl.h"

@@ -48,10 +48,12 @@ Storage storage_of(const Product& product, int outputs, Precision precision) {
   return precision == Precision::fp16w && fits_halves(product, outputs) ? kHalves : kFloats;
 }
 
-Product rounded(const Product& product, Storage storage) {
+Product rounded(const Product& product, Storage storage, std::vector<float>& kept) {
+  if (storage == kFloats) return product;
+  kept.assign(product.weights.begin(), product.weights.end());
+  for (float& weight : kept) weight = float_of(half_of(weight));
   Product copy = product;
-  if (storage == kHalves)
-    for (float& weight : copy.weights) weight = float_of(half_of(weight));
+  copy.weights = Floats(kept.data(), kept.size());
   return copy;
 }
 

@@ -8,7 +8,7 @@ namespace {
 
 constexpr size_t kAtHand = 1 << 20;  // bytes of weights that a second-level cache keeps
 
-AlignedFloats aligned(const std::vector<float>& values) {
+AlignedFloats aligned(const Floats& values) {
   AlignedFloats copy(values.size());
   std::copy(values.begin(), values.end(), copy.data());
   return copy;
@@ -155,7 +155,8 @@ class Planner final : SlotNumbers {
     for (const Slot& tap : product.taps) number(tap);
     const int columns = step.rect.col1 - step.rect.col0;
     const Storage storage = storage_of(product, outputs, precision_);
-    const Product as_stored = rounded(product, storage);
+    std::vector<float> kept;
+    const Product as_stored = rounded(product, storage, kept);
     plan_->low_products += storage != kFloats;
     // Fast products transform the rounded weights and keep them as floats: rounded again they would err again, and they are
     // read once a row. They take neighbouring columns together, so those of a lattice or a sweep have none.
@@ -198,7 +199,8 @@ class Planner final : SlotNumbers {
     number(attention.query);
     number(slot_of(attention.keys));
     number(slot_of(attention.values));
-    PlannedAttention planned{attention, rect_, {}, 0};
+    PlannedAttention planned{attention, aligned(attention.bias), rect_, {}, 0};
+    planned.attention.bias = {};  // the plan outlives the arrays
     for (size_t list = 0; list + 1 < attention.offsets.size(); list++) {
       size_t keys = 0, runs = 0;
       for (int i = attention.offsets[list]; i < attention.offsets[list + 1]; i++) {

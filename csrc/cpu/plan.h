@@ -53,6 +53,7 @@ struct PlannedNorm {
 
 struct PlannedAttention {
   Attention attention;
+  AlignedFloats bias;          // (biases, keys of all lists)
   Rect rect;                   // of which there are lists
   std::vector<size_t> first;   // of each list, its first key among those of all lists
   size_t keys = 0;             // of all lists
@@ -120,6 +121,7 @@ struct Plan {
 };
 
 // `cell`: 2 or 4, the columns of a cell in products over whole rows (fast_product.h); 0: plain products only.
+// The program's arrays may go afterwards.
 std::unique_ptr<const Plan> make_plan(Program program, const Kernels* kernels, int cell, Precision precision);
 
 void fuse(Program& program);
@@ -130,8 +132,8 @@ std::vector<int> panel_widths(int vectors, int most);
 // How a product's weights are stored: as floats where the precision would not hold them.
 Storage storage_of(const Product& product, int outputs, Precision precision);
 
-// The product whose weights are what is stored.
-Product rounded(const Product& product, Storage storage);
+// The product whose weights are what is stored; if they are others, `kept` holds them.
+Product rounded(const Product& product, Storage storage, std::vector<float>& kept);
 
 PackedProduct pack_product(const Product& product, int outputs, Storage storage, const Kernels& kernels, Arena& weights);
 

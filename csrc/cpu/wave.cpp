@@ -7,7 +7,6 @@ namespace pixelfast {
 namespace {
 
 int floor_div(int a, int b) { return a / b - (a % b < 0); }
-int modulo(int a, int b) { return a - floor_div(a, b) * b; }
 
 }  // namespace
 

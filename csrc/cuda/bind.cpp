@@ -25,8 +25,8 @@ void require_shape(const char* name, const py::array& array, const Sizes& shape)
 
 class BoundEngine {
  public:
-  BoundEngine(const Array<int64_t>& words, const Array<float>& floats)
-      : program_(parse(words.data(), words.size(), floats.data(), floats.size())), engine_(program_) {}
+  BoundEngine(const Array<int64_t>& words, std::vector<Array<float>> arrays)
+      : arrays_(std::move(arrays)), program_(parse(words.data(), words.size(), views_of(arrays_))), engine_(program_) {}
 
   // How the program lies in a cluster of this shape; no device is needed.
   py::dict plan(int ranks, int images, size_t shared_bytes) const {
@@ -88,6 +88,7 @@ class BoundEngine {
     return found;
   }
 
+  std::vector<Array<float>> arrays_;  // the program refers to them
   Program program_;
   Engine engine_;
 };
@@ -98,11 +99,12 @@ class BoundEngine {
 PYBIND11_MODULE(_cuda, m) {
   using namespace pixelfast::cuda;
   m.doc() = "The CUDA engine of pixelfast; use it through pixelfast.engines.cuda.";
+  m.attr("contract") = pixelfast::kContract;
   m.def("unavailable", &unavailable, "Why no device can be used; empty if one can.");
   py::register_exception<DeviceError>(m, "DeviceError", PyExc_RuntimeError);
   py::register_exception<Unsupported>(m, "Unsupported", PyExc_ValueError);
   py::class_<BoundEngine>(m, "Engine")
-      .def(py::init<const Array<int64_t>&, const Array<float>&>(), py::arg("words"), py::arg("floats"))
+      .def(py::init<const Array<int64_t>&, std::vector<Array<float>>>(), py::arg("words"), py::arg("arrays"))
       .def("plan", &BoundEngine::plan, py::arg("ranks"), py::arg("images"), py::arg("shared_bytes"))
       .def("sample", &BoundEngine::sample, py::kw_only(), py::arg("noise").noconvert(), py::arg("given").noconvert(),
            py::arg("fields"), py::arg("values").noconvert(), py::arg("log_prob").noconvert(),

@@ -51,9 +51,10 @@ void run(const Tables& tables, const CallTable& call, int ranks, int threads, si
 }
 
 void emulate(Input& in, std::ofstream& out) {
-  const auto words_count = in.one(), floats_count = in.one();
+  const auto words_count = in.one(), array_count = in.one();
   const auto words = in.array<int64_t>(words_count);
-  const auto floats = in.array<float>(floats_count);
+  std::vector<std::vector<float>> arrays;
+  for (const int64_t size : in.array<int64_t>(array_count)) arrays.push_back(in.array<float>(size));
   Shape shape{};
   shape.ranks = static_cast<int>(in.one());
   shape.images = static_cast<int>(in.one());
@@ -62,7 +63,7 @@ void emulate(Input& in, std::ofstream& out) {
   const auto order = static_cast<shim::Order>(in.one());
   const int64_t seed = in.one();
   const bool unguarded = in.one();  // leave the guards away, to see that they are missed
-  const Program program = parse(words.data(), words.size(), floats.data(), floats.size());
+  const Program program = parse(words.data(), words.size(), views_of(arrays));
   Plan plan = make_plan(program, shape);
   if (unguarded)
     for (InstructionEntry& p : plan.instructions) p.guard = 0;

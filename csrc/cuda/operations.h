@@ -1,7 +1,7 @@
 // The operations of a Map, number by number, as pixelfast/ir/expression.py has them in PyTorch.
 #pragma once
 
-#include "../names.h"
+#include "../contract.h"
 #include "device.h"
 
 namespace pixelfast::cuda {

@@ -43,14 +43,15 @@ class Planner {
   }
 
  private:
-  int64_t floats(const std::vector<float>& numbers) {
+  template <class Numbers>
+  int64_t floats(const Numbers& numbers) {
     const auto at = static_cast<int64_t>(plan_.floats.size());
     plan_.floats.insert(plan_.floats.end(), numbers.begin(), numbers.end());
     return at;
   }
 
   void add(const Instruction& instruction) {
-    if (!instruction.lattice.everywhere()) throw Unsupported("a strided map");
+    if (!everywhere(instruction.lattice)) throw Unsupported("a strided map");
     if (instruction.sweep != 0) throw Unsupported("a recurrence along a row");
     const Rect& r = instruction.rect;
     InstructionEntry p{};
@@ -81,15 +82,15 @@ class Planner {
     p.weights = floats(lookup.tables);
   }
   void fill(InstructionEntry& p, const Map& map) {
-    if (map.leaves.size() + map.ops.size() > kMostValues)
+    if (map.leaves.size() + map.ops.size() > kMostOperands)
       throw Unsupported("an expression of " + std::to_string(map.leaves.size() + map.ops.size()) +
-                        " leaves and operations: there is room for " + std::to_string(kMostValues));
+                        " leaves and operations: there is room for " + std::to_string(kMostOperands));
     p.first = static_cast<int>(plan_.leaves.size()), p.count = static_cast<int>(map.leaves.size());
     for (const Leaf& leaf : map.leaves) {
       LeafEntry l{static_cast<int>(leaf.index()), {}, 0, 0.0f};
       if (const auto* slot = std::get_if<Slot>(&leaf)) l.slot = entry(*slot);
       if (const auto* field = std::get_if<FieldSlot>(&leaf)) l.slot = {field->field, field->channel, field->count, 0, 0};
-      if (const auto* vector = std::get_if<std::vector<float>>(&leaf)) l.vector = floats(*vector);
+      if (const auto* vector = std::get_if<Floats>(&leaf)) l.vector = floats(*vector);
       if (const auto* number = std::get_if<float>(&leaf)) l.number = *number;
       plan_.leaves.push_back(l);
     }
@@ -134,8 +135,7 @@ class Planner {
           if (!first) reads(s);
           first = false;
         });
-        const auto* product = std::get_if<Product>(&i.body);
-        if ((product && product->bias.empty()) || std::holds_alternative<Lookup>(i.body)) reads(i.out);
+        if (adds(i.body)) reads(i.out);
         const Rect &r = i.rect, &d = b.domain;
         if (any && (r.row0 != d.row0 || r.row1 != d.row1 || r.col0 != d.col0 || r.col1 != d.col1)) local = false;
         if (uses(i.out)) std::fill_n(written.begin() + i.out.channel, i.out.count, 1);

@@ -200,7 +200,7 @@ class Sampler {
     const int count = p.out.count, features = t.buffers[p.out.buffer].features;
     for (int e = thread(); e < (last - first) * N * count; e += threads()) {
       const int channel = e % count, b = e / count % N, col = first + e / count / N;
-      float v[kMostValues];
+      float v[kMostOperands];
       for (int i = 0; i < p.count; i++) v[i] = leaf(t.leaves[p.first + i], row, col, b, channel);
       for (int i = 0; i < p.ops; i++) {
         const OpEntry& op = t.ops[p.first_op + i];

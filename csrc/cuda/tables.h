@@ -12,7 +12,6 @@
 namespace pixelfast::cuda {
 
 constexpr int kMostImages = 8;   // of a cluster
-constexpr int kMostValues = 48;  // leaves and operations of an expression
 
 struct BufferEntry {
   int features, rows, col0, columns;       // [rows][columns][N][features]; one column if it is `local`
@@ -42,7 +41,7 @@ struct OpEntry {
 };
 
 struct InstructionEntry {
-  int opcode;  // of names.h
+  int opcode;  // of contract.h
   int row_begin, row_end, col_begin, col_end;
   SlotEntry out;
   int first, count;       // slots, pixels or leaves

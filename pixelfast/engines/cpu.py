@@ -14,14 +14,15 @@ import numpy as np
 
 from ..errors import EngineUnavailable
 from ..host.forking import pause
+from ..ir.contract import NAMES
 from ..ir.program import Attention, Lookup, Map, Norm, Product, Program, Reduce
 from .base import Capabilities, OnRow, Request, Result, check, compiled_call, numerical_error, why_not
-from .packing import pack
+from .packing import outdated, pack
 
 CAPABILITIES = Capabilities(
     bodies=(Product, Lookup, Map, Reduce, Norm, Attention),
     heads=("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics"),
-    precisions=("fp32", "fp16w"),  # in the order of csrc/names.h
+    precisions=NAMES["Precision"],
     lattices=True,
     sweeps=True,
 )
@@ -30,13 +31,12 @@ CAPABILITIES = Capabilities(
 def unavailable_reason() -> str | None:
     """None if the engine can run here, otherwise why it cannot."""
     try:
-        native()
+        return outdated(native())
     except ImportError as error:
         return (
             f"the native CPU engine was not built ({error}): install pixelfast from its source with a C++ compiler, "
             "for instance by `pip install -e .`"
         )
-    return None
 
 
 def native() -> Any:
@@ -76,7 +76,8 @@ class CpuEngine:
         if reason is not None:
             raise EngineUnavailable(reason)
         self.program = program
-        self._engine = _asked(native().Engine, *pack(program), isa=isa or "", cell=cell, precision=precision)
+        stream = pack(program)
+        self._engine = _asked(native().Engine, stream.words, stream.arrays, isa=isa or "", cell=cell, precision=precision)
 
     @property
     def isa(self) -> str:

@@ -12,15 +12,16 @@ from typing import Any
 
 from ..errors import EngineUnavailable
 from ..host.forking import resting
+from ..ir.contract import limit
 from ..ir.program import Lookup, Map, Norm, Product, Program, Reduce
 from .base import Capabilities, Request, Result, check, compiled_call, numerical_error, why_not
-from .packing import pack
+from .packing import outdated, pack
 
 
 def unavailable_reason() -> str | None:
     """None if the engine can run here, otherwise why it cannot."""
     try:
-        reason = native().unavailable()
+        reason = outdated(native()) or native().unavailable()
     except ImportError as error:
         return f"the CUDA engine was not built ({error}): install pixelfast from its source where nvcc is, on Linux"
     return str(reason) or None
@@ -34,7 +35,7 @@ def native() -> Any:
 CAPABILITIES = Capabilities(
     bodies=(Product, Lookup, Map, Reduce, Norm),
     heads=("categorical", "bernoulli_logit", "bernoulli_probability"),
-    most_operands=48,  # kMostValues in csrc/cuda/tables.h
+    most_operands=limit("MostOperands"),
 )
 
 
@@ -52,7 +53,8 @@ class CudaEngine:
         if reason is not None:
             raise EngineUnavailable(f"the CUDA engine cannot run this: {reason}")
         self.program = program
-        self._engine = native().Engine(*pack(program))
+        stream = pack(program)
+        self._engine = native().Engine(stream.words, stream.arrays)
 
     def run(self, request: Request) -> Result:
         """Sample; ``on_row`` is called once all rows are finished.

@@ -312,6 +312,11 @@ class Attention(Body):
         return int(self.seen.counts().sum()) * ((self.keys.count + self.values.count) // self.masks)
 
     @property
+    def biases(self) -> int:
+        """0 without a bias, 1 if all heads share it, otherwise heads."""
+        return 0 if self.bias is None else len(self.bias)
+
+    @property
     def elements(self) -> int:
         """How many elements its instruction's rectangle has."""
         return len(self.seen) // self.masks

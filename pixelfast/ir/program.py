@@ -110,6 +110,14 @@ class Buffer:
     columns: tuple[int, int]
     domain: Rect
 
+    @property
+    def col0(self) -> int:
+        return self.columns[0]
+
+    @property
+    def col1(self) -> int:
+        return self.columns[1]
+
 
 @dataclass(frozen=True)
 class Field:
@@ -191,6 +199,18 @@ class Program:
     encodes: tuple[tuple[Encode, ...], ...]
     macs: int = field(default=0)
     mixture: Mixture | None = None
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+    @property
+    def height(self) -> int:
+        return self.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.shape[2]
 
     @property
     def rows(self) -> range:

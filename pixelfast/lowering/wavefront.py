@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..ir.contract import limit
 from ..ir.program import Instruction, Program
 
 
@@ -36,7 +37,7 @@ class Reach:
     rows: int
 
 
-NOTHING = -(1 << 20)
+NOTHING = -limit("Reach")
 """A reach that never binds."""
 
 

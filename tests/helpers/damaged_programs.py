@@ -18,7 +18,9 @@ from native import ARRANGEMENTS
 from programs import Builder, by_phases, recurrent, swept
 
 from pixelfast.engines import packing
+from pixelfast.ir.contract import FIELD
 from pixelfast.ir.program import Mixture, Program
+from pixelfast.ir.stream import Stream
 
 SPECIAL = (0, 1, -1, 2, 63, 64, 255, 1 << 12, 1 << 20, 1 << 22, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63))
 LITTLE = (-17, -3, -2, -1, -1, -1, -1, 1, 1, 1, 1, 2, 3, 17, 64, 1000, -1000, 1 << 12, 1 << 20, -(1 << 20))
@@ -34,10 +36,12 @@ class Base:
     """A program that runs, as its stream."""
 
     name: str
-    words: np.ndarray
-    floats: np.ndarray
-    fields: int
-    """Where the number of fields stands."""
+    stream: Stream
+
+    def number(self, name: str, words: np.ndarray | None = None) -> int:
+        """A number of the head; of changed words, the old one where no array may have the new one as its size."""
+        old = int(self.stream.words[self.stream.places[name]])
+        return old if words is None else _of(words, self.stream.places[name], old)
 
 
 @cache
@@ -64,9 +68,7 @@ def bases() -> tuple[Base, ...]:
         programs[head] = Builder(np.random.default_rng(3), (1, 4, 3), levels=2, features=3, head=head).build()
     result = []
     for name, program in programs.items():
-        words, floats = packing.pack(program)
-        before = 8 + (4 if program.mixture else 0)  # see packing.py: the head of a stream
-        result.append(Base(name, words, floats, before + 1 + 8 * len(program.buffers)))
+        result.append(Base(name, packing.pack(program)))
     return tuple(result)
 
 
@@ -76,7 +78,7 @@ class Damaged:
 
     base: str
     words: np.ndarray
-    floats: np.ndarray
+    arrays: list[np.ndarray]
     options: dict[str, Any]
     call: dict[str, Any]
     levels: int
@@ -86,17 +88,27 @@ def damaged(number: int, shared: bool = False) -> Damaged:
     """Case `number`; with `shared`, several threads always share a tile."""
     rng = np.random.default_rng([number, shared])
     base = bases()[int(rng.integers(len(bases())))]
-    words, floats = _changed(base.words, rng), base.floats.copy()
-    if rng.random() < 0.15:
-        floats[rng.integers(len(floats), size=int(rng.integers(1, 5)))] = rng.choice(NUMBERS)
+    words, arrays = _changed(base.stream.words, rng), [array.copy() for array in base.stream.arrays]
+    for _ in range(int(rng.integers(1, 5)) if rng.random() < 0.15 else 0):
+        array = arrays[int(rng.integers(len(arrays)))].reshape(-1)
+        array[int(rng.integers(array.size)) : array.size : 1 << 20] = rng.choice(NUMBERS)
     if rng.random() < 0.02:
-        floats = floats[: int(rng.integers(len(floats)))]
+        arrays = _fewer(arrays, rng)
     options = {
         "cell": int(_mostly([4, 4, 0, 2], [3, -1], rng)),
         "precision": _mostly(["fp32", "fp32", "fp16w"], ["fp8", ""], rng),
         "isa": int(rng.integers(8)),  # which of those that there are; the best for most
     }
-    return Damaged(base.name, words, floats, options, _call(base, words, rng, shared), _of(words, 5, 2))
+    return Damaged(base.name, words, arrays, options, _call(base, words, rng, shared), base.number("levels", words))
+
+
+def _fewer(arrays: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Without the last ones, or with one of them cut short."""
+    at = int(rng.integers(len(arrays)))
+    if rng.random() < 0.5:
+        return arrays[:at]
+    short = arrays[at].reshape(-1)[: int(rng.integers(arrays[at].size))].copy()
+    return [*arrays[:at], short, *arrays[at + 1 :]]
 
 
 def _changed(words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -139,20 +151,21 @@ def _of(words: np.ndarray, at: int, otherwise: int, least: int = 1) -> int:
 
 
 def _call(base: Base, words: np.ndarray, rng: np.random.Generator, shared: bool) -> dict[str, Any]:
-    channels, height, width = (_of(words, at, int(base.words[at])) for at in (2, 3, 4))
+    sizes = ("channels", "height", "width")
+    channels, height, width = (base.number(name, words) for name in sizes)
     images = int(rng.choice([1, 1, 2, 3, 5, 13, 0]))
     if images * channels * height * width > MOST_SUBPIXELS:
-        channels, height, width = (int(base.words[at]) for at in (2, 3, 4))
+        channels, height, width = map(base.number, sizes)
     shape = _perhaps((images, height, width, channels), rng)
     noise = rng.random(shape, dtype=np.float32)
     if rng.random() < 0.3:
         noise[rng.random(shape) < 0.2] = rng.choice([np.nan, 1.0, -1.0, 0.0, np.inf, -np.inf, 2.0])
-    parameters = _of(words, 6, 1)
+    parameters = base.number("parameters", words)
     large = int(np.prod(shape)) * parameters > 16 * MOST_NUMBERS
     return {
         "noise": noise,
         "values": np.full(_perhaps(shape, rng), -7, np.int32),
-        "given": _given(shape, _of(words, 5, 2), rng),
+        "given": _given(shape, base.number("levels", words), rng),
         "fields": _fields(base, words, images, rng),
         "log_prob": np.zeros(_perhaps((images,), rng)) if rng.random() < 0.5 else None,
         "parameters": None if large or rng.random() < 0.5 else np.zeros(_perhaps((*shape, parameters), rng), np.float32),
@@ -175,13 +188,15 @@ def _given(shape: tuple[int, ...], levels: int, rng: np.random.Generator) -> np.
 
 
 def _fields(base: Base, words: np.ndarray, images: int, rng: np.random.Generator) -> list[np.ndarray]:
-    result = []
-    for i in range(int(base.words[base.fields])):
-        at = base.fields + 1 + 5 * i
-        features, rows, cols = (_of(words, at + k, int(base.words[at + k])) for k in (0, 3, 4))
+    result, names = [], [field.name for field in FIELD.fields]
+    for i in range(base.number("fields")):
+        at = base.stream.places["fields"] + 1 + len(names) * i
+        places = [at + names.index(name) for name in ("features", "rows", "cols")]
+        old = base.stream.words
+        features, rows, cols = (_of(words, place, int(old[place])) for place in places)
         sizes = [n if rng.random() < 0.7 else 1 for n in (images, rows, cols)]
         if int(np.prod(sizes)) * features > 4 * MOST_NUMBERS:
-            sizes, features = [1, 1, 1], int(base.words[at])
+            sizes, features = [1, 1, 1], int(old[places[0]])
         array = rng.standard_normal(_perhaps((*sizes, features), rng), dtype=np.float32)
         if array.size and rng.random() < 0.1:
             array.reshape(-1)[int(rng.integers(array.size))] = rng.choice(NUMBERS)

@@ -88,13 +88,13 @@ def executable(*sources: Path) -> Path:
 
 def emulate(program: Program, request: Request, shape: Shape, folder: Path) -> Emulated:
     """Sample by the emulated kernel."""
-    words, floats = pack(program)
+    words, arrays, _ = pack(program)
     images = len(request.noise)
     numbers = [shape.ranks, shape.images, shape.shared, shape.threads, ORDERS.index(shape.order), shape.seed]
     numbers += [shape.unguarded, images]
     flags = [request.given is not None, request.want_log_prob, request.want_parameters]
     parts = [
-        np.array([len(words), len(floats)], np.int64), words, floats,
+        np.array([len(words), len(arrays)], np.int64), words, np.array([array.size for array in arrays], np.int64), *arrays,
         np.array(numbers, np.int64), np.array([request.temperature], np.float64), np.array(flags, np.int64), request.noise,
     ]  # fmt: skip
     parts += [] if request.given is None else [request.given]

@@ -52,7 +52,7 @@ def outcome(case: Damaged) -> str:
     plan_for_gpu(case)
     how = {**case.options, "isa": isas[case.options["isa"]] if case.options["isa"] < len(isas) else ""}
     try:
-        engine = native.Engine(case.words, case.floats, **how)
+        engine = native.Engine(case.words, case.arrays, **how)
     except (ValueError, MemoryError) as error:
         return f"refused: {reason(error)}"
     around = {}
@@ -84,7 +84,7 @@ def plan_for_gpu(case: Damaged) -> None:
     except ImportError:
         return
     try:
-        engine = native.Engine(case.words, case.floats)
+        engine = native.Engine(case.words, case.arrays)
         for ranks, images in ((1, 1), (4, 8)):
             engine.plan(ranks, images, 200_000)
     except (ValueError, MemoryError):

@@ -64,9 +64,10 @@ MEASURE = """
     def memory(what):
         return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) / 1024
 
-    words, floats, noise = (np.load(name) for name in sys.argv[1:4])
+    words, arrays, noise = (np.load(name) for name in sys.argv[1:4])
+    arrays = list(arrays.values())
     before = memory("VmRSS")
-    engine = cpu.native().Engine(words, floats)
+    engine = cpu.native().Engine(words, arrays)
     values = np.empty(noise.shape, np.int32)
     cpu.sample(engine, noise=noise, given=None, fields=[], values=values, log_prob=None, parameters=None, temperature=1.0,
                   threads=int(sys.argv[4]), on_row=None)
@@ -97,10 +98,11 @@ def test_buffers_do_not_grow_with_the_height() -> None:
 def test_memory_of_a_wide_image(threads: int, tmp_path: Path) -> None:
     """What 512x512 needs beside its weights shows in its first rows, however many run at once."""
     program = wide_program(24)
-    words, floats = packing.pack(program)
-    names = [str(tmp_path / f"{name}.npy") for name in ("words", "floats", "noise")]
-    for name, array in zip(names, (words, floats, np.random.default_rng(0).random((1, 24, 512, 1), np.float32)), strict=True):
-        np.save(name, array)
+    words, arrays, _ = packing.pack(program)
+    names = [str(tmp_path / name) for name in ("words.npy", "arrays.npz", "noise.npy")]
+    np.save(names[0], words)
+    np.savez(names[1], *arrays)
+    np.save(names[2], np.random.default_rng(0).random((1, 24, 512, 1), np.float32))
     command = [sys.executable, "-c", "\n".join(line[4:] for line in MEASURE.splitlines()), *names, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

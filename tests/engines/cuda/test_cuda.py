@@ -34,7 +34,7 @@ def test_it_is_refused_with_the_reason() -> None:
 def test_without_a_gpu_the_module_answers_cleanly() -> None:
     builder = Builder(np.random.default_rng(0), shape=(1, 4, 3))
     program = builder.build()
-    engine = cuda.native().Engine(*pack(program))
+    engine = cuda.native().Engine(*pack(program)[:2])
     assert engine.plan(2, 1, 200_000)["resident"] == engine.plan(2, 1, 200_000)["products"] > 0
     noise = np.zeros((2, 4, 3, 1), np.float32)
     with pytest.raises(cuda.native().DeviceError, match="finding the device: "):
@@ -47,10 +47,10 @@ def test_without_a_gpu_the_module_answers_cleanly() -> None:
 @needs_module
 def test_malformed_calls_are_refused() -> None:
     program = Builder(np.random.default_rng(0), shape=(1, 4, 3)).build()
-    words, floats = pack(program)
-    with pytest.raises(ValueError, match="no program of this version"):
-        cuda.native().Engine(words[1:], floats)
-    engine = cuda.native().Engine(words, floats)
+    words, arrays, _ = pack(program)
+    with pytest.raises(ValueError, match="no program of pixelfast"):
+        cuda.native().Engine(words[1:], arrays)
+    engine = cuda.native().Engine(words, arrays)
     with pytest.raises(ValueError, match="noise has a wrong shape"):
         engine.sample(
             noise=np.zeros((2, 3, 4, 1), np.float32), given=None, fields=[], values=np.empty((2, 4, 3, 1), np.int32),
@@ -65,7 +65,7 @@ def test_the_weights_of_a_small_net_stay_in_shared_memory() -> None:
     """Model (a) of the speed report: a cluster of 8 blocks holds the weights of its steps, and an image."""
     model = PixelCNN((1, 28, 28), levels=256, features=64, blocks=5, norm=True).eval()
     program = trace(model, model.shape, model.head).compiled.program
-    plan = cuda.native().Engine(*pack(program)).plan(8, 1, 227 * 1024)
+    plan = cuda.native().Engine(*pack(program)[:2]).plan(8, 1, 227 * 1024)
     assert plan["resident"] == plan["products"]
     assert plan["replica"] == 0
     assert plan["shared_bytes"] <= 227 * 1024

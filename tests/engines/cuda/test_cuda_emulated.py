@@ -20,6 +20,7 @@ from pixelfast.engines.base import Request, why_not
 from pixelfast.engines.cuda import CAPABILITIES
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir import program as contract
+from pixelfast.ir.contract import limit
 from pixelfast.ir.program import Instruction, Map, Norm, Op, Product, Program, Rect, Reduce, Slot
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
@@ -184,7 +185,7 @@ def test_programs_of_other_kinds_are_refused_on_both_sides(tmp_path: Path) -> No
     plain = Instruction(Slot(0, 0, 4), Map((Slot(1, 0, 4),), ()), image, "blocks.3")
     strided, fields = probe([x], [plain, replace(plain, lattice=contract.Lattice(2, 0, 1, 0))], 4)
     recurrence, call = swept(rng, *SMALL, 1)
-    long, _ = probe([x], [with_body(plain, ops=tuple(Op("neg", (i,)) for i in range(48)))], 4)
+    long, _ = probe([x], [with_body(plain, ops=tuple(Op("neg", (i,)) for i in range(limit("MostOperands"))))], 4)
     for program, given, native, named in (
         (strided, request(strided, rng, 2, fields=fields), "a strided map", "at some rows or columns only"),
         (recurrence, call, "a recurrence along a row", "it has no recurrences along a row"),

@@ -166,11 +166,11 @@ def test_malformed_attention_is_refused(case: int) -> None:
 @needs_engine
 def test_lists_that_do_not_fit_are_refused() -> None:
     program = program_of(Case(), np.random.default_rng(0))
-    words, floats = packing.pack(program)
+    words, arrays, _ = packing.pack(program)
     offsets = attention_of(program)[0].seen.offsets
     (at,) = (i for i in range(len(words) - PIXELS) if np.array_equal(words[i : i + PIXELS + 2], [PIXELS + 1, *offsets]))
     for place, value in [(1, 1), (6, offsets[6] + 1), (PIXELS + 1, offsets[-1] - 1), (PIXELS + 1, offsets[-1] + 1)]:
         damaged = words.copy()
         damaged[at + place] = value
         with pytest.raises(ValueError, match="hold each run once"):
-            cpu.native().Engine(damaged, floats)
+            cpu.native().Engine(damaged, arrays)

@@ -13,8 +13,6 @@ from programs import normal, probe, request, swept
 from tolerances import INSTRUCTION, OPERATION, PROGRAM, ROUNDED
 
 from pixelfast import NumericalError
-from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
-from pixelfast.engines import cpu, packing
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir import program as contract
@@ -50,18 +48,6 @@ def compare_instructions(
     for isa in ISAS:
         close(result[isa], expected, tolerance, isa)
     return result
-
-
-# Agreements between the two languages.
-
-
-def test_names_agree() -> None:
-    native = cpu.native()
-    assert tuple(native.operations()) == contract.OPERATIONS
-    assert tuple(native.reductions()) == contract.REDUCTIONS
-    assert tuple(native.heads()) == contract.HEADS
-    assert tuple(native.instructions()) == packing.INSTRUCTIONS
-    assert tuple(name.replace("_", "-") for name in native.orders()) == PARAMETER_LAYOUTS
 
 
 # Maps.

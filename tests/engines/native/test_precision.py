@@ -40,10 +40,6 @@ def with_halves(program: Program) -> Program:
     return dataclasses.replace(program, row=rounded(program.row), steps=tuple(map(rounded, program.steps)))
 
 
-def test_names_agree() -> None:
-    assert tuple(cpu.native().precisions()) == cpu.CAPABILITIES.precisions
-
-
 # fp16w: float32 arithmetic with rounded weights.
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,10 @@ import pytest
 from native import needs_engine
 from programs import Builder, request, swept, with_body
 
-from pixelfast.engines import cpu, packing
+from pixelfast.engines import cpu, packing, registry
 from pixelfast.engines.cpu import CpuEngine
 from pixelfast.errors import EngineUnavailable
 from pixelfast.ir.program import Instruction, Lattice, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Slot
-from pixelfast.lowering.wavefront import wavefront
 
 pytestmark = needs_engine
 
@@ -119,20 +119,39 @@ def test_pixels_are_no_sweep() -> None:
 
 def test_truncated_streams_are_refused() -> None:
     program = Builder(np.random.default_rng(0)).build()
-    words, floats = packing.pack(program)
+    words, arrays, places = packing.pack(program)
     native = cpu.native()
     for length in range(len(words)):
-        with pytest.raises(ValueError, match=r"must lie in|the program ends|wrong magic|wrong version"):
-            native.Engine(words[:length].copy(), floats)
-    with pytest.raises(ValueError, match="outside the program"):
-        native.Engine(words, floats[:-1].copy())
-    front = wavefront(program)  # the last words, behind the order of known rows
-    last = len(words) - 3 - len(front.leads) - 4 * len(front.reaches)
+        with pytest.raises(ValueError, match=r"must lie in|the program ends|no program of|another version"):
+            native.Engine(words[:length].copy(), arrays)
+    with pytest.raises(ValueError, match="none of the program's"):
+        native.Engine(words, arrays[:-1])
+    with pytest.raises(ValueError, match="none of the program's"):
+        native.Engine(words, [*arrays[:-1], arrays[-1].reshape(-1)[1:].copy()])
     twice = words.copy()
-    twice[last] = words[last - 1]
+    twice[places["known_order"] + 2] = words[places["known_order"] + 1]
     with pytest.raises(ValueError, match="every instruction once"):
-        native.Engine(twice, floats)
+        native.Engine(twice, arrays)
     with pytest.raises(ValueError, match="not there yet"):
-        native.Engine(np.append(words[:-3], [-9, -9, -9]), floats)
+        native.Engine(np.append(words[:-3], [-9, -9, -9]), arrays)
     with pytest.raises(ValueError, match="after its end"):
-        native.Engine(np.append(words, 0), floats)
+        native.Engine(np.append(words, 0), arrays)
+
+
+def test_streams_of_another_contract_are_refused() -> None:
+    words, arrays, _ = packing.pack(Builder(np.random.default_rng(0)).build())
+    for place, said in ((0, "no program of pixelfast"), (1, "another version of pixelfast than the engine")):
+        other = words.copy()
+        other[place] += 1
+        with pytest.raises(ValueError, match=said):
+            cpu.native().Engine(other, arrays)
+
+
+@pytest.mark.parametrize("found", [{}, {"contract": 1}])
+def test_an_engine_of_another_contract_is_refused(found: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was built before a change says what to do, in one sentence, before it sees a program."""
+    monkeypatch.setattr(cpu, "native", lambda: SimpleNamespace(**found, isas=lambda: ["scalar"]))
+    with pytest.raises(EngineUnavailable, match="built for another version of pixelfast: build it again with `pip install"):
+        CpuEngine(Builder(np.random.default_rng(0)).build())
+    with pytest.raises(EngineUnavailable, match="the engine 'cpu' cannot run here: the native engine was built for another"):
+        registry.check_name("cpu")
