@@ -64,6 +64,12 @@ def compile(
 
     Raises:
         InvalidInput, NotAutoregressive, UnsupportedModel, EngineUnavailable, NumericalError: each says what to do.
+
+    Example:
+        >>> model = pixelfast.models.PixelCNN((1, 7, 5), levels=4, features=8, blocks=1)
+        >>> sampler = pixelfast.compile(model)
+        >>> sampler.sample(2, seed=0).shape
+        torch.Size([2, 1, 7, 5])
     """
     module_of(model)
     registry.check_name(engine, precision)
@@ -142,8 +148,6 @@ def sample(
 ) -> Any:
     """Draw n images from a trained model: `compile` and `Sampler.sample` in one.
 
-        images = pixelfast.sample(model, n=64, seed=0)
-
     The compiled sampler is kept for the next call with the same model, and used if nothing has changed: weights, buffers,
     attributes and what they hold, layers, hooks, the head, the code of the forward, and the functions and values that it closes
     over or reads from Python modules of yours. Where something of that cannot be compared (objects of C
@@ -171,6 +175,17 @@ def sample(
     Raises:
         InvalidInput, NotAutoregressive, UnsupportedModel, EngineUnavailable, NumericalError, VerificationError: each says what
             was found and what to do.
+
+    Example:
+        >>> model = pixelfast.models.PixelCNN((1, 7, 5), levels=4, features=8, blocks=1)
+        >>> images = pixelfast.sample(model, n=2, seed=0)
+        >>> images.shape, images.dtype
+        (torch.Size([2, 1, 7, 5]), torch.uint8)
+        >>> upper = images.int()
+        >>> upper[:, :, 3:] = -1  # unknown
+        >>> completed = pixelfast.sample(model, n=2, seed=1, given=upper)
+        >>> torch.equal(completed[:, :, :3], images[:, :, :3])
+        True
     """
     module_of(model)
     count_of("n", n)

@@ -193,6 +193,12 @@ def check(
 
     Raises:
         InvalidInput, UnsupportedModel, NumericalError: the model could not be traced; each says why.
+
+    Example:
+        >>> model = pixelfast.models.PixelCNN((1, 7, 5), levels=4, features=8, blocks=1)
+        >>> report = pixelfast.check(model)
+        >>> report.autoregressive, report.steps, report.layout
+        (True, 35, 'NKCHW')
     """
     module_of(model)
     if shape is None and getattr(model, "shape", None) is None and len(getattr(data, "shape", ())) == 4:

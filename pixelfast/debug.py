@@ -34,6 +34,8 @@ from .trace.index import IMAGES, ElementTable
 from .trace.values import Value
 from .verify import distances
 
+__all__ = ["Difference", "first_difference"]
+
 APART = 1e-3
 """How far apart two numbers may lie, relative to the spread of their tensor's numbers, and be the same but for rounding."""
 SURE = 1e-5
@@ -83,9 +85,6 @@ class Difference:
 def first_difference(sampler: Sampler, images: Tensor, *, cond: Any = None) -> Difference | None:
     """Find the first number that a compiled model computes otherwise than its module.
 
-        sampler = pixelfast.compile(model, self_check=False)
-        print(pixelfast.debug.first_difference(sampler, sampler.sample(4, seed=0)))
-
     Args:
         images: integers (N, C, H, W), any images of the model's shape: what the sampler drew, or others.
         cond: as in `Sampler.sample`.
@@ -95,6 +94,12 @@ def first_difference(sampler: Sampler, images: Tensor, *, cond: Any = None) -> D
 
     Raises:
         InvalidInput: images of another shape, or the sampler's engine is "naive", which is the module itself.
+
+    Example:
+        >>> model = pixelfast.models.PixelCNN((1, 7, 5), levels=4, features=8, blocks=1)
+        >>> sampler = pixelfast.compile(model, self_check=False)
+        >>> print(pixelfast.debug.first_difference(sampler, sampler.sample(4, seed=0)))
+        None
     """
     if sampler.engine == registry.NAIVE:
         raise InvalidInput('engine="naive" runs the module itself: there is nothing that could differ from it')

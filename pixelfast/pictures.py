@@ -23,6 +23,8 @@ from .ir.scan_order import RASTER, Order
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+__all__ = ["Drawing", "grid", "read_given", "to_rgb"]
+
 PAPER = (206, 214, 228)
 """The colour of gaps, and of what is not drawn yet or not known."""
 INK = (40, 44, 52)
@@ -38,6 +40,12 @@ def to_rgb(images: Tensor | np.ndarray, levels: int) -> np.ndarray:
     Args:
         images: (N, C, H, W) or (C, H, W) with C of 1 or 3.
         levels: K.
+
+    Example:
+        >>> pixelfast.pictures.to_rgb(torch.tensor([[[0, 1, -1]]]), levels=2)[0, 0]
+        array([[  0,   0,   0],
+               [255, 255, 255],
+               [206, 214, 228]], dtype=uint8)
     """
     levels = count_of("levels", levels, 2)
     values = np.asarray(images)
@@ -69,6 +77,13 @@ def grid(
         scale: how many pixels wide and high a pixel is shown; by default so that an image is about 64 pixels wide.
         captions: a text for each image, written under it.
         gap: pixels between the images and around them.
+
+    Example:
+        >>> images = torch.randint(4, (6, 1, 7, 5))
+        >>> picture = pixelfast.pictures.grid(images, levels=4, columns=3, scale=2)
+        >>> picture.size  # width and height of 3 x 2 images, with gaps
+        (38, 34)
+        >>> picture.save("images.png")
     """
     rgb = to_rgb(images, levels)
     for name, value in {"columns": columns, "scale": scale}.items():
@@ -141,6 +156,14 @@ class Drawing:
         levels: K.
         order: of generation.
         options: of `grid`.
+
+    Example:
+        >>> model = pixelfast.models.PixelCNN((1, 7, 5), levels=4, features=8, blocks=1)
+        >>> drawing = pixelfast.pictures.Drawing(levels=4)
+        >>> images = pixelfast.sample(model, n=4, seed=0, on_row=drawing)
+        >>> len(drawing.frames())
+        8
+        >>> drawing.save("drawing.gif")
     """
 
     MOST = 64
@@ -199,6 +222,12 @@ def read_given(
     Raises:
         InvalidInput: it is no picture, not of the size H x W, has several frames or half transparent pixels, or leaves open how
             many values its pixels can take.
+
+    Example:
+        >>> picture = pixelfast.pictures.grid(torch.randint(2, (1, 1, 7, 5)), levels=2, scale=1, gap=0)
+        >>> picture.save("given.png")
+        >>> pixelfast.pictures.read_given("given.png", (1, 7, 5), levels=2).shape
+        (1, 1, 7, 5)
     """
     channels, height, width = sizes_of(shape)
     frames = list(read_frames(path, PictureOptions(max_bytes=max_bytes)))

@@ -66,6 +66,15 @@ class Sampler:
         precision: of the engine: "fp32" is exact; `pixelfast.compile` says what the others are.
         self_check: whether the first images of each kind of condition are compared with the module itself.
         order: of generation, one of `pixelfast.ir.scan_order.ORDERS`.
+
+    Example:
+        >>> model = pixelfast.models.PixelCNN((1, 7, 5), levels=4, features=8, blocks=1)
+        >>> sampler = pixelfast.compile(model)
+        >>> images, log_prob = sampler.sample(4, seed=0, return_log_prob=True)
+        >>> sampler.verify(images, seed=0).ok
+        True
+        >>> torch.allclose(sampler.log_prob(images), log_prob, atol=1e-3)
+        True
     """
 
     def __init__(

@@ -97,6 +97,13 @@ def load(
     Raises:
         InvalidInput: the path does not exist, is damaged, holds no images, is larger than ``max_bytes``, or leaves open what
             its values mean.
+
+    Example:
+        >>> import numpy as np
+        >>> np.savez("images.npz", images=np.arange(70, dtype=np.uint8).reshape(2, 7, 5) * 3)
+        >>> data = pixelfast.data.load("images.npz", levels=4, source_levels=256, test_fraction=0.5)
+        >>> data.images.shape, data.images.max().item(), data.levels
+        (torch.Size([1, 1, 7, 5]), 3, 4)
     """
     path = path_of(path)
     levels = None if levels is None else count_of("levels", levels, 2)

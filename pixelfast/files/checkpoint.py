@@ -54,6 +54,12 @@ def save(
         CheckpointError: the model is none of ``pixelfast.models``, its head was exchanged for one that JSON cannot
             hold, or ``extra`` is no JSON.
         OutputError: the folder cannot be written; the checkpoint that was there is still there.
+
+    Example:
+        >>> model = pixelfast.models.PixelCNN((1, 7, 5), levels=4, features=8, blocks=1)
+        >>> folder = pixelfast.save(model, "small", extra={"data": "none"})
+        >>> sorted(file.name for file in folder.iterdir())
+        ['config.json', 'model.safetensors']
     """
     check_type("extra", extra, Mapping, "a dictionary")  # type: ignore[type-abstract]
     names = [name for name, kind in MODELS.items() if type(model) is kind]
@@ -133,6 +139,15 @@ def load(
 
     Raises:
         CheckpointError: the file is missing, truncated, names objects that could run code, or does not fit the model.
+
+    Example:
+        >>> digits = pixelfast.load("digits")  # comes along
+        >>> digits.shape, digits.head.levels
+        ((1, 28, 28), 4)
+        >>> model = pixelfast.models.PixelCNN((1, 7, 5), levels=4, features=8, blocks=1)
+        >>> torch.save({"state_dict": model.state_dict()}, "weights.pt")
+        >>> pixelfast.load("weights.pt", model) is model
+        True
     """
     source = _find(path)
     check_flags(strict=strict, ema=ema)

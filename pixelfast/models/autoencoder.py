@@ -61,6 +61,13 @@ class PixelCNNAutoencoder(nn.Module):
     Attributes:
         head: the distribution of a sub-pixel and the encoding of the input, ``Categorical(levels)``.
         config: the arguments, ready for JSON.
+
+    Example:
+        >>> model = pixelfast.models.PixelCNNAutoencoder((1, 8, 8), levels=4, features=8, layers=1, code=3)
+        >>> images = torch.zeros(2, 1, 8, 8, dtype=torch.int64)
+        >>> code = model.encode(model.head.encode_images(images))  # (2, 3)
+        >>> pixelfast.sample(model, n=2, seed=0, cond=code).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     def __init__(

@@ -22,6 +22,11 @@ def fuse_gates(model: nn.Module, on: bool = True) -> nn.Module:
     Raises:
         InvalidInput: the model has no gated layer.
         EngineUnavailable: Triton is not installed.
+
+    Example:
+        >>> model = pixelfast.models.GatedPixelCNN((1, 7, 5), levels=4, features=8, layers=1)
+        >>> pixelfast.models.fuse_gates(model, on=False) is model
+        True
     """
     layers = [module for module in model.modules() if isinstance(module, (GatedLayer, SingleLayer))]
     if not layers:

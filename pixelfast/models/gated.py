@@ -114,6 +114,11 @@ class GatedPixelCNN(nn.Module):
     Attributes:
         head: the distribution of a sub-pixel and the encoding of the input, ``Categorical(levels)``.
         config: the arguments, ready for JSON.
+
+    Example:
+        >>> model = pixelfast.models.GatedPixelCNN((1, 7, 5), levels=4, features=8, layers=1, classes=10)
+        >>> pixelfast.sample(model, n=2, seed=0, cond=torch.tensor([3, 8])).shape
+        torch.Size([2, 1, 7, 5])
     """
 
     def __init__(

@@ -31,6 +31,10 @@ def colour_groups(channels: int, colours: int, repeats: int = 1) -> Tensor:
 
     ``colour_groups(128, 3)`` has 43, 43 and 42 channels of groups 0, 1 and 2. With ``repeats=2`` the order starts again
     in the second half, as the two halves of a gated layer need it.
+
+    Example:
+        >>> pixelfast.models.colour_groups(7, 3)
+        tensor([0, 0, 0, 1, 1, 2, 2])
     """
     if channels % repeats or channels // repeats < colours:
         raise InvalidInput(
@@ -57,6 +61,15 @@ class MaskedConv2d(nn.Conv2d):
         mask: ``"A"`` for the first layer, ``"B"`` for the others.
         colours: how many colour groups the channels are divided into.
         repeats: 2 for an output of two halves, each with its own run of colour groups.
+
+    Example:
+        >>> layer = pixelfast.models.MaskedConv2d(1, 6, 3, "A")
+        >>> layer.mask[0, 0]
+        tensor([[1., 1., 1.],
+                [1., 0., 0.],
+                [0., 0., 0.]])
+        >>> layer(torch.zeros(2, 1, 7, 5)).shape
+        torch.Size([2, 6, 7, 5])
     """
 
     mask: Tensor
@@ -84,6 +97,14 @@ class VerticalConv2d(nn.Conv2d):
 
     Mask A sees only the rows above. Its output therefore knows nothing of its own row, and the layers after it may see
     their own row too: mask B. The rows below are not part of the kernel, which is (K // 2 + 1, K).
+
+    Example:
+        >>> layer = pixelfast.models.VerticalConv2d(1, 6, 3, "A")
+        >>> layer.mask
+        tensor([[1., 1., 1.],
+                [0., 0., 0.]])
+        >>> layer(torch.zeros(2, 1, 7, 5)).shape
+        torch.Size([2, 6, 7, 5])
     """
 
     mask: Tensor
@@ -109,6 +130,13 @@ class HorizontalConv2d(nn.Conv2d):
 
     The kernel is (1, K // 2 + 1), and its last tap is the own pixel. ``repeats=2`` makes an output of two halves, each
     with its own run of colour groups.
+
+    Example:
+        >>> layer = pixelfast.models.HorizontalConv2d(1, 6, 3, "A")
+        >>> layer.mask[0, 0]
+        tensor([[1., 0.]])
+        >>> layer(torch.zeros(2, 1, 7, 5)).shape
+        torch.Size([2, 6, 7, 5])
     """
 
     mask: Tensor
@@ -136,6 +164,11 @@ class ChannelNorm(nn.Module):
     With several colour groups each group is normalised by itself: a mean over all channels would let the features of R
     see those of B. Of two channels normalisation leaves little more than the sign of their difference, of one channel
     nothing, so groups should be wide.
+
+    Example:
+        >>> norm = pixelfast.models.ChannelNorm(6, colours=3)
+        >>> norm(torch.randn(2, 6, 7, 5)).shape
+        torch.Size([2, 6, 7, 5])
     """
 
     def __init__(self, channels: int, colours: int = 1, eps: float = 1e-5) -> None:

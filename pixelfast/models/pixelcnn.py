@@ -57,6 +57,13 @@ class PixelCNN(nn.Module):
     Attributes:
         head: the distribution of a sub-pixel and the encoding of the input, ``Categorical(levels)``.
         config: the arguments, ready for JSON.
+
+    Example:
+        >>> model = pixelfast.models.PixelCNN((3, 7, 5), levels=4, features=12, blocks=1)
+        >>> model(torch.zeros(2, 3, 7, 5)).shape  # K logits for each sub-pixel
+        torch.Size([2, 4, 3, 7, 5])
+        >>> pixelfast.sample(model, n=2, seed=0).shape
+        torch.Size([2, 3, 7, 5])
     """
 
     def __init__(

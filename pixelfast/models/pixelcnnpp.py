@@ -99,6 +99,13 @@ class PixelCNNpp(nn.Module):
 
     Raises:
         InvalidInput: an argument is out of range, or 4 does not divide H and W.
+
+    Example:
+        >>> model = pixelfast.models.PixelCNNpp((3, 8, 8), levels=16, features=6, blocks=1, mixtures=2)
+        >>> model(torch.zeros(2, 3, 8, 8)).shape  # 10 parameters for each of the mixtures
+        torch.Size([2, 20, 8, 8])
+        >>> pixelfast.sample(model, n=2, seed=0).shape
+        torch.Size([2, 3, 8, 8])
     """
 
     def __init__(

@@ -156,6 +156,11 @@ class PixelRNN(nn.Module):
 
     Raises:
         InvalidInput: an argument is out of range.
+
+    Example:
+        >>> model = pixelfast.models.PixelRNN((1, 7, 5), levels=4, features=8, layers=1, lstm="diagonal")
+        >>> pixelfast.sample(model, n=2, seed=0).shape
+        torch.Size([2, 1, 7, 5])
     """
 
     def __init__(

@@ -134,6 +134,12 @@ class PixelSNAIL(nn.Module):
 
     Raises:
         InvalidInput: an argument is out of range.
+
+    Example:
+        >>> sizes = {"features": 8, "blocks": 1, "residuals": 1, "key": 4}
+        >>> model = pixelfast.models.PixelSNAIL((1, 7, 5), levels=16, embed=4, **sizes)  # over codes
+        >>> pixelfast.sample(model, n=2, seed=0).shape
+        torch.Size([2, 1, 7, 5])
     """
 
     def __init__(

@@ -37,6 +37,11 @@ def lstm_scan(gates: Tensor, weights: Tensor, offsets: Sequence[Offset], cell: O
 
     Raises:
         InvalidInput: the shapes do not fit, or no order of the pixels computes each state after those that it reads.
+
+    Example:
+        >>> gates, weights = torch.randn(2, 4 * 3, 7, 5), torch.randn(2, 3, 4 * 3)
+        >>> pixelfast.lstm_scan(gates, weights, offsets=[(-1, 0), (0, -1)], cell=(0, -1)).shape
+        torch.Size([2, 3, 7, 5])
     """
     features = gates.shape[1] // 4
     if gates.dim() != 4 or weights.shape != (len(offsets), features, 4 * features) or gates.shape[1] != 4 * features:
