@@ -21,13 +21,10 @@ FOUND = (pixelfast.Report, pixelfast.Verification, pixelfast.debug.Difference, p
 
 def public(module: ModuleType) -> Iterator[tuple[str, object]]:
     """Functions and classes that users call, by their names, errors apart."""
-    names = getattr(module, "__all__", None) or [name for name, value in vars(module).items() if name[0] != "_"]
-    for name in names:
+    for name in module.__all__:
         value = getattr(module, name)
-        own = getattr(value, "__module__", "").startswith("pixelfast") and (inspect.isclass(value) or inspect.isfunction(value))
-        if own and not (inspect.isclass(value) and issubclass(value, (Exception, pixelfast.Head, *FOUND))):
-            if hasattr(module, "__all__") or value.__module__ == module.__name__:  # type: ignore[attr-defined]
-                yield f"{module.__name__}.{name}", value
+        if inspect.isfunction(value) or (inspect.isclass(value) and not issubclass(value, (Exception, pixelfast.Head, *FOUND))):
+            yield f"{module.__name__}.{name}", value
 
 
 CALLED = dict(pair for module in MODULES for pair in public(module))
