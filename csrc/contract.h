@@ -5,7 +5,7 @@
 namespace pixelfast {
 
 constexpr long long kMagic = 0x5049584641535431;
-constexpr long long kContract = 0x460ada46f28bcc08;  // the version of all this
+constexpr long long kContract = 0x7a93a748499ccb93;  // the version of all this
 
 constexpr long long kReach = 1048576;  // rows, columns and offsets lie within +-kReach
 constexpr long long kMargin = 4096;  // rows and columns beyond the image in which anything runs: a run visits all of them
@@ -29,9 +29,6 @@ constexpr const char* kReductions[] = {"mean", "sum", "var", "amax", "amin", "lo
 enum class Distribution { categorical, bernoulli_logit, bernoulli_probability, mixture_of_logistics };
 constexpr const char* kDistributions[] = {"categorical", "bernoulli_logit", "bernoulli_probability",
   "mixture_of_logistics"};
-
-enum class ParameterLayout { colour_major, mixture_major };
-constexpr const char* kParameterLayouts[] = {"colour_major", "mixture_major"};
 
 enum class Precision { fp32, fp16w };
 constexpr const char* kPrecisions[] = {"fp32", "fp16w"};

@@ -150,8 +150,14 @@ inline void read(Reader& in, Instruction& item) {
 
 inline void read(Reader& in, Mixture& item) {
   item.components = in.number("the number of a mixture's components", 1, kMostLevels);
-  item.parameter_layout = static_cast<ParameterLayout>(in.number("a layout of parameters", 0, 1));
+  item.component_step = in.number("a step of components", 1, in.program->parameters);
+  item.channel_step = in.number("a step of channels", 0, in.program->parameters);
+  item.means = in.number("a place of means", 0, in.program->parameters - 1);
+  item.scales = in.number("a place of scales", 0, in.program->parameters - 1);
+  item.weights = in.number("a place of weights", -1, in.program->parameters - 1);
+  item.coefficients = in.number("a place of coefficients", -1, in.program->parameters - 1);
   item.log_scale_min = in.real("the least log-scale");
+  check_places(in, item);
 }
 
 inline void read(Reader& in, Draw& item) {

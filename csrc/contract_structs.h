@@ -150,10 +150,15 @@ struct Instruction {
   Body body;
 };
 
-// What the parameters of a mixture of logistics mean: see pixelfast/distributions/mixture.py.
+// What the parameters of a mixture mean: see pixelfast/distributions/components.py.
 struct Mixture {
   int components = 0;
-  ParameterLayout parameter_layout{};
+  int component_step = 0;
+  int channel_step = 0;
+  int means = 0;
+  int scales = 0;
+  int weights = 0;
+  int coefficients = 0;
   float log_scale_min = 0;
 };
 

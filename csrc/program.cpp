@@ -3,6 +3,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace pixelfast {
@@ -103,6 +104,14 @@ int64_t positions_of(const std::vector<std::vector<Instruction>>& steps) {
 }
 
 // What ranges cannot refuse.
+
+void check_places(const Reader& in, const Mixture& mixture) {
+  const int64_t last = (mixture.components - int64_t{1}) * mixture.component_step +
+                       (in.program->channels - int64_t{1}) * mixture.channel_step;
+  if (std::max({mixture.weights, mixture.means, mixture.scales, mixture.coefficients}) + last >= in.program->parameters)
+    throw ProgramError("a mixture has places beyond its " + std::to_string(in.program->parameters) + " parameters");
+  if (!std::isfinite(mixture.log_scale_min)) throw ProgramError("the least log-scale of a mixture must be finite");
+}
 
 void check_expression(const Reader&, const Map& map) {
   if (map.leaves.empty() || (map.ops.empty() && map.leaves.size() != 1))

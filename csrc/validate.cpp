@@ -63,9 +63,10 @@ class Validator {
     const int c = program_.channels;
     const int64_t each = c == 3 ? 10 : 3;
     require(c == 1 || c == 3, "a mixture of logistics needs 1 or 3 image channels");
+    require(program_.mixture.weights >= 0 && (program_.mixture.coefficients >= 0) == (c == 3),
+            "a mixture of logistics needs weights and, of three channels, coefficients");
     require(program_.parameters == each * program_.mixture.components,
             "a mixture of logistics needs " + std::to_string(each) + " parameters for each component");
-    require(std::isfinite(program_.mixture.log_scale_min), "the least log-scale of a mixture must be finite");
     for (int k = 0; k < c; k++)
       require(program_.draws[k].channel == k, "a mixture of logistics must draw the channels of a pixel in order");
   }

@@ -2,7 +2,7 @@
 
     categorical:  p = softmax(logits / temperature),  value = number of k < K - 1 with p_0 + ... + p_k <= noise
     bernoulli:    value = 1 if noise >= P(0)
-    mixture_of_logistics:  kernels/mixture.py
+    mixtures:     kernels/mixture.py
     encode:       out[f] = table[value, f]
 
 Values are drawn in float64, as by the reference: probabilities that are summed in float32 would move draws at the edges of the
@@ -25,9 +25,10 @@ import triton.language as tl
 
 from ..ir.program import Mixture
 from .bodies import alone
+from .component import log_sigmoid
 from .expressions import SCALARS
 from .launch import Launch, power_of_two
-from .mixture import log_sigmoid, mixture_draw
+from .mixture import mixture_draw
 from .operand import WORDS, addresses, running_items
 
 BLOCK_K = 1024
@@ -101,11 +102,11 @@ def draw_body(
     arena, operands, noise, values, parameters, log_prob, temperature, status,
     position, col, image, live, images, height, width, channels, channel, levels, encodes, count,
     HEAD: tl.constexpr, KEEP: tl.constexpr, BLOCK_K: tl.constexpr, BLOCKS: tl.constexpr, BLOCK_E: tl.constexpr,
-    COLOURS: tl.constexpr, COMPONENTS: tl.constexpr, MAJOR: tl.constexpr, LEAST: tl.constexpr, BLOCK_M: tl.constexpr,
+    MIXTURE: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """Operands: source, then for each encode its output (count: features) and its table (levels, features).
 
-    noise and values are (N, H, W, C), parameters (N, H, W, C, count) if KEEP; log_prob is (N,). The last five constants are
+    noise and values are (N, H, W, C), parameters (N, H, W, C, count) if KEEP; log_prob is (N,). The last two constants are
     those of a mixture, of which a program draws one image.
     """
     row = tl.load(position)
@@ -121,11 +122,11 @@ def draw_body(
         keep(source, live, parameters + pixel * count, count, BLOCK_K, BLOCKS)
     if HEAD == "categorical":
         drawn, logarithm, bad = categorical_draw(source, live, count, levels, uniform, heat, BLOCK_K, BLOCKS)
-    elif HEAD == "mixture_of_logistics":
+    elif MIXTURE is not None:
         # Its search goes other ways for other images: it takes numbers, not vectors of one.
         drawn, logarithm, bad = mixture_draw(
             arena + tl.sum(start, 0), values + tl.sum(pixel, 0) - channel, channel, levels, tl.sum(uniform, 0), heat,
-            COLOURS, COMPONENTS, MAJOR, LEAST, BLOCK_M,
+            HEAD, MIXTURE, BLOCK_M,
         )  # fmt: skip
         k, x = logits(source, live, 0, count, BLOCK_K)
         bad = tl.maximum(bad, tl.max(((k < count) & ((tl.abs(x) < float("inf")) == 0)).to(tl.int32), 1))
@@ -163,13 +164,8 @@ def draw(
     items = max(1, min(own, TILE // max(block, block_e))) if mixture is None else 1
     constants: dict[str, Any] = {
         "HEAD": head, "KEEP": parameters is not None, "BLOCK_I": items, "BLOCK_K": block, "BLOCKS": -(-count // block),
-        "BLOCK_E": block_e, "COLOURS": 0, "COMPONENTS": 0, "MAJOR": False, "LEAST": 0.0, "BLOCK_M": 1,
+        "BLOCK_E": block_e, "MIXTURE": mixture, "BLOCK_M": 1 if mixture is None else max(8, power_of_two(mixture.components)),
     }  # fmt: skip
-    if mixture is not None:
-        constants |= {
-            "COLOURS": channels, "COMPONENTS": mixture.components, "MAJOR": mixture.parameter_layout == "mixture-major",
-            "LEAST": mixture.log_scale_min, "BLOCK_M": max(8, power_of_two(mixture.components)),
-        }  # fmt: skip
     return Launch(
         kernel=draw_kernel,
         grid=(-(-images // items), 1),

@@ -50,10 +50,10 @@ std::optional<Position> Executor::draw(const PlannedDraw& draw, const Cell& cell
 // False: the parameters describe no distribution.
 bool Executor::draw_one(const float* parameters, size_t subpixel, int channel, double& log_prob) {
   const double noise = call_.noise[subpixel];
-  if (plan_.head == Distribution::mixture_of_logistics) {
+  if (mixture_) {
     int value = 0;
     double* wanted = call_.log_prob ? &log_prob : nullptr;
-    if (!mixture_.draw(parameters, call_.values + subpixel - channel, channel, noise, value, wanted)) return false;
+    if (!mixture_->draw(parameters, call_.values + subpixel - channel, channel, noise, value, wanted)) return false;
     call_.values[subpixel] = value;
     return true;
   }

@@ -31,7 +31,7 @@ Executor::Executor(const Plan& plan, const Call& call, const Tile& tile, int mos
       registers_(plan.most_registers * kMapBlock),
       exps_((static_cast<size_t>(plan.levels) + 63) / 64 * 64),
       sums_(static_cast<size_t>(plan.levels) / 64 + 1),
-      mixture_(plan.mixture, plan.channels, plan.levels, call.temperature),
+      mixture_(make_mixture(plan.head, {plan.mixture, plan.channels, plan.levels, plan.parameters}, call.temperature)),
       taps_(plan.most_taps),
       leaves_(plan.most_leaves),
       spans_(plan.most_taps),

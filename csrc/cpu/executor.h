@@ -81,7 +81,7 @@ class Executor {
   AlignedFloats locals_;  // what lives no longer than a pixel: each buffer as (places x images, features)
   size_t local_rows_;
   std::vector<double> sums_;
-  MixtureDraw mixture_;
+  std::unique_ptr<MixtureDraw> mixture_;
   std::vector<Tap> taps_;
   std::vector<MapLeaf> leaves_;
   std::vector<Span> spans_;

@@ -23,10 +23,24 @@ from .base import Head
 
 @dataclass(frozen=True)
 class Mixture:
-    """What the parameters of a mixture mean: M components, the name of their layout, and the least log-scale."""
+    """What the parameters of a mixture mean.
+
+    A number of component i stands at the first one's place + i * component_step; that of channel c, where the channels of a
+    pixel share their parameters, c * channel_step further.
+
+    Attributes:
+        components: M.
+        weights, means, scales, coefficients: the first one's place among the P parameters; -1 where there are none.
+        log_scale_min: lower logarithms of scales are raised to it.
+    """
 
     components: int
-    parameter_layout: str
+    component_step: int
+    channel_step: int
+    weights: int
+    means: int
+    scales: int
+    coefficients: int
     log_scale_min: float
 
 
@@ -48,7 +62,7 @@ class MixtureHead(Head):
     @classmethod
     @abstractmethod
     def of(cls, levels: int, channels: int, mixture: Mixture) -> MixtureHead:
-        """The head that a program draws from."""
+        """The head that a program draws from, whose `mixture` this is."""
 
     @property
     @abstractmethod

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -90,12 +90,18 @@ class MixtureOfLogistics(MixtureHead):
 
     @classmethod
     def of(cls, levels: int, channels: int, mixture: Mixture) -> MixtureOfLogistics:
-        layout = cast(ParameterLayout, mixture.parameter_layout)
-        return cls(levels, mixture.components, channels, layout, mixture.log_scale_min)
+        heads = (cls(levels, mixture.components, channels, at, mixture.log_scale_min) for at in PARAMETER_LAYOUTS)
+        return next(head for head in heads if head.mixture == mixture)
 
     @property
     def mixture(self) -> Mixture:
-        return Mixture(self.mixtures, self.parameter_layout, self.log_scale_min)
+        count, channels, kinds = self.mixtures, self.channels, 2 if self.channels == 1 else 3
+        if self.parameter_layout == "mixture-major":
+            step, channel_step, means, scales, coefficients = 1 + kinds * channels, 1, 1, 1 + channels, 1 + 2 * channels
+        else:
+            step, channel_step, means, scales, coefficients = 1, kinds * count, count, 2 * count, 3 * count
+        coefficients = coefficients if channels == 3 else -1
+        return Mixture(count, step, channel_step, 0, means, scales, coefficients, self.log_scale_min)
 
     def __repr__(self) -> str:
         layout = "" if self.layout is None else f", layout={self.layout!r}"

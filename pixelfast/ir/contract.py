@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from ..distributions.mixture import PARAMETER_LAYOUTS
 from .program import BINARY, BODIES, HEADS, OPERATIONS, REDUCTIONS, UNARY
 
 MAGIC = int.from_bytes(b"PIXFAST1", "big")
@@ -38,7 +37,6 @@ NAMES: dict[str, tuple[str, ...]] = {
     "Operation": OPERATIONS,
     "Reduction": REDUCTIONS,
     "Distribution": HEADS,
-    "ParameterLayout": tuple(layout.replace("-", "_") for layout in PARAMETER_LAYOUTS),
     "Precision": ("fp32", "fp16w"),
     "Opcode": tuple(body.__name__ for body in BODIES),
 }
@@ -261,8 +259,12 @@ ENCODE = Struct("Encode", (
 ), "The table is (out.count, K).")  # fmt: skip
 MIXTURE = Struct("Mixture", (
     Word("components", "the number of a mixture's components", low="1", high="kMostLevels"),
-    Code("parameter_layout", "a layout of parameters", names="ParameterLayout"), Number("log_scale_min", "the least log-scale"),
-), "What the parameters of a mixture of logistics mean: see pixelfast/distributions/mixture.py.")  # fmt: skip
+    Word("component_step", "a step of components", low="1", high="program.parameters"),
+    Word("channel_step", "a step of channels", low="0", high="program.parameters"),
+    *(Word(name, f"a place of {name}", low="0", high="program.parameters - 1") for name in ("means", "scales")),
+    *(Word(name, f"a place of {name}", low="-1", high="program.parameters - 1") for name in ("weights", "coefficients")),
+    Number("log_scale_min", "the least log-scale"), Check("check_places"),
+), "What the parameters of a mixture mean: see pixelfast/distributions/components.py.")  # fmt: skip
 REACH = Struct("Reach", (
     Word("above", "a number of rows", low="1"),
     *(Word(name, "a reach", high="2 * kReach") for name in ("pixels", "chunks", "rows")),

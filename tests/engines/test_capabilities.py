@@ -20,7 +20,7 @@ from pixelfast.engines import registry
 from pixelfast.engines.base import LIMITS, Capabilities, Engine, why_not
 from pixelfast.engines.registry import ENGINES
 from pixelfast.engines.triton.arrangement import PERSISTENT
-from pixelfast.ir.program import BODIES, CUSTOM, HEADS, Attention, Body, Instruction, Map, Mixture, Op, Program, Rect, Slot
+from pixelfast.ir.program import BODIES, CUSTOM, HEADS, Attention, Body, Instruction, Map, Op, Program, Rect, Slot
 from pixelfast.lowering.draws import head_name
 from pixelfast.precision import PRECISIONS
 
@@ -74,7 +74,7 @@ def test_every_body_is_listed_or_refused_in_words(name: str, body: type[Body]) -
 @pytest.mark.parametrize("name", LISTED)
 def test_every_head_is_listed_or_refused_in_words(name: str, head: str) -> None:
     has = LISTED[name]
-    drawn = replace(program(), head=head, mixture=Mixture(2, "colour-major", -7.0) if head.startswith("mixture") else None)
+    drawn = replace(program(), head=head, mixture=MixtureOfLogistics(4, 2).mixture if head.startswith("mixture") else None)
     for asked, called in ((drawn, "the head"), (HEAD_OBJECTS[head], f"a {type(HEAD_OBJECTS[head]).__name__}")):
         words = f"{called} draws by Python functions" if head == CUSTOM else f", not from {head}"
         assert (words in str(why_not(asked, has))) == (head not in has.heads)
@@ -96,7 +96,7 @@ def test_lattices_sweeps_and_precisions_are_listed_or_refused_in_words(name: str
 def test_limits_say_how_much_there_is_and_where(limit: str) -> None:
     found = program_of(Case(), np.random.default_rng(0)) if limit == "most_attended" else program()
     if limit == "most_components":
-        found = replace(found, head="mixture_of_logistics", mixture=Mixture(2, "colour-major", -7.0))
+        found = replace(found, head="mixture_of_logistics", mixture=MixtureOfLogistics(4, 2).mixture)
     what, counted = LIMITS[limit]
     (reason,) = str(why_not(found, replace(EVERYTHING, **{limit: 1}))).split("; ")
     assert re.fullmatch(rf"{what} holds at most 1 {counted}, .+ has \d+", reason)

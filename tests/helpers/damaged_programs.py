@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from attention_cases import Case as AttentionCase
 from attention_cases import program_of as attention_program
+from heads import MIXTURES, mixture_head
 from native import ARRANGEMENTS
 from programs import Builder, by_phases, recurrent, swept
 
 from pixelfast.engines import packing
 from pixelfast.ir.contract import FIELD
-from pixelfast.ir.program import Mixture, Program
+from pixelfast.ir.program import Program
 from pixelfast.ir.stream import Stream
 
 SPECIAL = (0, 1, -1, 2, 63, 64, 255, 1 << 12, 1 << 20, 1 << 22, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63))
@@ -48,16 +49,15 @@ class Base:
 def bases() -> tuple[Base, ...]:
     rng = np.random.default_rng(0)
 
-    def built(channels: int, head: str, mixture: Mixture | None = None) -> Program:
+    def built(channels: int, head: str) -> Program:
+        mixture = mixture_head(head, 6, 2, channels)
         return Builder(np.random.default_rng(1), (channels, 3, 4), features=5, head=head, mixture=mixture).build()
 
-    major = {order: Mixture(2, order, -7.0) for order in ("colour-major", "mixture-major")}
     programs = {
         "categorical": built(2, "categorical"),
         "wide": Builder(np.random.default_rng(2), (1, 4, 9), features=17).build(),
         "phases": by_phases(built(2, "categorical"), 2, 3),
-        "colours": built(3, "mixture_of_logistics", major["colour-major"]),
-        "mixture": built(1, "mixture_of_logistics", major["mixture-major"]),
+        **{f"{head}, {channels} channels": built(channels, head) for head in MIXTURES for channels in (1, 3)},
         "recurrent": recurrent(rng, 3, 4),
         "swept": swept(rng, 3, 4, 1)[0],
         "swept back": swept(rng, 3, 4, -1)[0],

@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 
+from pixelfast.distributions.components import MixtureHead
 from pixelfast.engines.base import Request
 from pixelfast.ir.program import (
     Buffer,
@@ -19,7 +20,6 @@ from pixelfast.ir.program import (
     Lattice,
     Lookup,
     Map,
-    Mixture,
     Norm,
     Op,
     Pixel,
@@ -108,7 +108,7 @@ class Builder:
     levels: int = 6
     features: int = 17
     head: str = "categorical"
-    mixture: Mixture | None = None
+    mixture: MixtureHead | None = None
     buffers: list[Buffer] = field(default_factory=list)
     steps: list[list[Instruction]] = field(default_factory=list)
 
@@ -116,8 +116,7 @@ class Builder:
         channels, height, width = self.shape
         self.image = Rect(0, height, 0, width)
         self.around = Rect(-1, height, -2, width + 1)
-        self.parameters = {"categorical": self.levels, "mixture_of_logistics": 10 if channels == 3 else 3}.get(self.head, 1)
-        self.parameters *= self.mixture.components if self.mixture else 1
+        self.parameters = self.levels if self.head == "categorical" else self.mixture.parameters if self.mixture else 1
         self.x = self.buffer("x", channels, 3, self.image)
         self.above = self.buffer("above", self.features, 1, self.around)
         self.first = self.buffer("first", self.features * channels, 2, self.around)
@@ -134,7 +133,7 @@ class Builder:
             fields=self.fields(),
             draws=tuple(Draw(k, Slot(self.out, 0, self.parameters)) for k in range(channels)),
             encodes=tuple((self.encode(k),) for k in range(channels)),
-            mixture=self.mixture,
+            mixture=self.mixture.mixture if self.mixture else None,
         )
 
     def buffer(self, name: str, features: int, rows: int, domain: Rect) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from heads import MIXTURES, mixture_head
 from programs import Builder, by_phases, recurrent, request, swept
 from triton_runs import compare
 
@@ -13,7 +14,6 @@ from pixelfast.engines.reference import run as reference
 from pixelfast.engines.triton.arrangement import NAMES, PERSISTENT
 from pixelfast.engines.triton.engine import CAPABILITIES, TritonEngine
 from pixelfast.errors import NumericalError
-from pixelfast.ir.program import Mixture
 from pixelfast.lowering.given_rows import known_order
 
 RUNS = [*((head, "graph") for head in CAPABILITIES.heads), *((head, "persistent") for head in PERSISTENT.heads)]
@@ -21,8 +21,8 @@ RUNS = [*((head, "graph") for head in CAPABILITIES.heads), *((head, "persistent"
 
 def builder_of(head: str, seed: int, shape: tuple[int, int, int], **options: int) -> Builder:
     """A mixture describes pixels of 1 or 3 channels."""
-    levels = {"categorical": 6, "mixture_of_logistics": 17}.get(head, 2)
-    mixture = Mixture(2, "mixture-major", -7.0) if head == "mixture_of_logistics" else None
+    levels = 6 if head == "categorical" else 17 if head in MIXTURES else 2
+    mixture = mixture_head(head, levels, 2, 1 if shape[0] == 1 else 3)
     shape = (3, *shape[1:]) if mixture and shape[0] == 2 else shape
     return Builder(np.random.default_rng(seed), shape, head=head, levels=levels, mixture=mixture, **options)
 

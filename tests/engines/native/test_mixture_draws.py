@@ -20,7 +20,9 @@ from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
 from pixelfast.engines import reference
 from pixelfast.engines.base import Request
 from pixelfast.engines.cpu import CpuEngine
-from pixelfast.ir.program import Draw, Mixture, Slot
+from pixelfast.ir.program import Draw, Slot
+
+MIXTURE = MixtureOfLogistics(5, 2, 3).mixture
 
 
 @pytest.mark.parametrize("order", PARAMETER_LAYOUTS)
@@ -148,9 +150,9 @@ def test_the_naive_loop_reports_them_too() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mixture": Mixture(3, "colour-major", -7.0)}, "10 parameters for each component"),
-        ({"mixture": Mixture(0, "colour-major", -7.0)}, "number of a mixture's components is 0"),
-        ({"mixture": Mixture(2, "colour-major", math.inf)}, "least log-scale of a mixture must be finite"),
+        ({"mixture": MixtureOfLogistics(5, 3, 3).mixture}, "a mixture has places beyond its 20 parameters"),
+        ({"mixture": dataclasses.replace(MIXTURE, components=0)}, "number of a mixture's components is 0"),
+        ({"mixture": dataclasses.replace(MIXTURE, log_scale_min=math.inf)}, "least log-scale of a mixture must be finite"),
         ({"draws": tuple(Draw(channel, Slot(0, 0, 20)) for channel in (1, 0, 2))}, "channels of a pixel in order"),
         ({"head": "categorical", "mixture": None}, "as many parameters as levels"),
     ],

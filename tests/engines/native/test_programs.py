@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from heads import mixture_head
 from native import close, compare, needs_engine
 from programs import Builder, recurrent, request
 from tolerances import PROGRAM
@@ -21,7 +22,7 @@ pytestmark = needs_engine
 @pytest.mark.parametrize(("images", "threads", "known"), [(1, 1, 0.0), (3, 2, 0.4), (64, 2, 0.0), (9, 1, 1.0)])
 def test_program(images: int, threads: int, known: float, head: str) -> None:
     levels = 2 if head.startswith("bernoulli") else 6
-    mixture = contract.Mixture(4, "mixture-major", -7.0) if head == "mixture_of_logistics" else None
+    mixture = mixture_head(head, levels, 4)
     shape = (3 if mixture else 2, 7, 5)
     builder = Builder(np.random.default_rng(images), shape, levels=levels, head=head, mixture=mixture)
     program, fields = builder.build(), builder.field_values(images)

@@ -35,7 +35,6 @@ from pixelfast.ir.program import (
     Lattice,
     Lookup,
     Map,
-    Mixture,
     Norm,
     Op,
     PixelRuns,
@@ -73,7 +72,7 @@ def test_what_it_runs() -> None:
 
 def test_what_it_refuses_is_named() -> None:
     program = small()
-    mixture = Mixture(65, "colour-major", -7.0)
+    mixture = MixtureOfLogistics(7, 65).mixture
     reason = why_not(dataclasses.replace(program, head="mixture_of_logistics", mixture=mixture), triton.CAPABILITIES)
     assert reason == "a draw holds at most 64 components, the head has 65"
     wide, image = 8193, Rect(0, 1, 0, 1)
