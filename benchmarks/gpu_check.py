@@ -27,7 +27,7 @@ from gpu.summary import Summary
 HERE = Path(__file__).resolve().parent
 
 SECONDS = 525.0
-"""Of everything: a little less than the nine minutes that a session gives."""
+"""The time for everything: a little less than the nine minutes that a session gives."""
 LEAST = 5.0
 """Seconds without which a part need not begin."""
 ENVIRONMENT = "environment"

@@ -102,7 +102,7 @@ def analyse(
 def _frames(captured: Capture, order: Order) -> list[Order]:
     """How a module may turn its image before it works on it: as it is, then in the order of drawing, then in any other way.
 
-    A module is regular only where its own flips and transpositions are undone. Of an axis of two or three pixels, a flip
+    A module is regular only where its own flips and transpositions are undone. On an axis of two or three pixels a flip
     may pass for an upsampling, which then has no schedule.
     """
     names = {node.target._schema.name.split("::")[-1] for node in captured.graph.nodes if hasattr(node.target, "_schema")}

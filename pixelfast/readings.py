@@ -28,7 +28,7 @@ from .trace.index import IMAGES
 from .trace.output import OutputLayout, candidates
 
 MOST_IMAGES, LEAST_IMAGES, SUB_PIXELS = 64, 4, 1 << 15
-"""So many images are scored at most, and so few that they have about so many sub-pixels."""
+"""The most and the fewest images that are scored, and about how many sub-pixels they have together."""
 NUMBERS = 1 << 24
 """Parameters of one batch."""
 TRIALS = 12

@@ -316,7 +316,7 @@ class Sampler:
 
     @contextmanager
     def _explained(self, conditions: Conditions, begin: int) -> Iterator[None]:
-        """Of parameters that describe no distribution: the image of the call, what is needed, and which layer is to blame.
+        """Say of parameters that describe no distribution in which image they are, what is needed, and which layer is to blame.
 
         Args:
             conditions: of a batch.

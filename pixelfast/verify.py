@@ -47,7 +47,7 @@ OWN_ROUNDING = 4.0
 LAST_BITS = 2.0**-21
 """How far weights are moved, relative to each, to see what a model makes of rounding: four times the precision of float32."""
 TRIALS = 3
-"""So often are they moved."""
+"""How often they are moved."""
 MOST_ROUNDING = 1e-2
 """A model whose own rounding moves its distributions further than this, in units of `distances`, gets no more room for it."""
 

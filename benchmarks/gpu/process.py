@@ -23,9 +23,9 @@ Record = dict[str, Any]
 GRACE = 5.0
 """Seconds that a killed program's pipes may stay open, held by somebody who left its group."""
 ENOUGH = 0.75
-"""Of its limit, after which a part that knows its time begins nothing more."""
+"""The share of its limit after which a part that knows its time begins nothing more."""
 TOLD = 5
-"""Last lines of a program that failed, for the reason; of each so many letters."""
+"""Last lines of a program that failed, which are given as the reason; the letters of each are `WIDE`."""
 WIDE = 160
 
 

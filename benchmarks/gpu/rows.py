@@ -229,7 +229,7 @@ class GraphLoop:
         return self.last[channel]
 
     def seconds(self, steps: int) -> float:
-        """Of all sub-pixels, which cost the same: mean of so many, issued one after another."""
+        """Seconds for all sub-pixels, from the mean of `steps` that are issued one after another: all cost the same."""
         _, height, width, channels = self.shape
         for channel in range(channels):
             self.capture(channel)

@@ -19,7 +19,7 @@ if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, b
 from gpu.records import emit, without_gpu
 
 ROWS = 4
-"""Of pixels; the models with strides need a multiple of four."""
+"""Rows of pixels; the models with strides need a multiple of four."""
 IMAGES = (64, 1, 1024)
 SPARED = 6
 """Processors that are left to the build, which runs at the same time."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PRIOR = 10.0
-"""So many images' worth of the frequencies over all places is added to those of each place, which may lack a value."""
+"""The frequencies over all places count as this many images at each place, which may lack a value."""
 
 
 def independent_pixels(images: Tensor, held_out: Tensor, levels: int) -> float:

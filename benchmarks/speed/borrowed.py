@@ -174,7 +174,7 @@ class LatticeNet(nn.Module):
             self.register_buffer(f"mask{i}", mask, persistent=False)
 
     def masks(self) -> list[Tensor]:
-        """Of each layer, (rows, cols): the first one does not see its own site."""
+        """A mask (rows, cols) for each layer: the first one does not see its own site."""
         result = [torch.ones(self.rows, self.cols) for _ in self.convolutions]
         for i, mask in enumerate(result):
             mask[-1, self.cols // 2 + (i > 0) :] = 0

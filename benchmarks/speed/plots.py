@@ -152,7 +152,7 @@ def compared(cell: Cell) -> list[Row]:
 
 
 def largest(run: Run) -> list[Cell]:
-    """Of each model the cell with the most images."""
+    """The cell with the most images of each model."""
     cells = [cell for cell in published(run) if not cell.sweep]
     result = {cell.model: cell for cell in sorted(cells, key=lambda cell: cell.images)}
     return [result[model] for model in dict.fromkeys(cell.model for cell in cells)]

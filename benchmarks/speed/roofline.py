@@ -20,7 +20,7 @@ def traffic(program: Program, images: int, threads: int) -> float:
 
 
 def _bytes(instruction: Instruction, images: int, users: int, per_row: bool) -> float:
-    """Of all runs of one instruction: it runs once a row, or once a pixel."""
+    """The bytes of all runs of one instruction, which runs once a row or once a pixel."""
     rect = instruction.rect
     rows, cols = rect.row1 - rect.row0, rect.col1 - rect.col0
     runs = rows if per_row else rows * cols

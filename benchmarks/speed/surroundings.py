@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 BUSY = 0.2
-"""So many processors in use by other programs spoil the times."""
+"""Processors in use by other programs that spoil the times."""
 
 
 def conditions(threads: int) -> dict[str, str]:

@@ -17,7 +17,7 @@ def duration(seconds: float) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """So many digits, with commas in large numbers."""
+    """A number with `digits` significant digits, and commas if it is large."""
     rounded = float(f"{value:.{digits}g}")
     return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
 

@@ -53,7 +53,7 @@ class UsualLoop:
 
     @torch.no_grad()
     def parameters(self, row: int, col: int, channel: int) -> Tensor:
-        """Of one sub-pixel: (N, P)."""
+        """The parameters (N, P) of one sub-pixel."""
         images, layout = self.values, self.layout
         if self.crop:
             images, layout = images[:, :, : row + 1], replace(layout, height=row + 1)
@@ -68,7 +68,7 @@ class UsualLoop:
         self.values[:, channel, row, col] = drawn
 
     def seconds(self, steps: int) -> float:
-        """Of all sub-pixels, extrapolated from so many."""
+        """Seconds for all sub-pixels, extrapolated from `steps` of them."""
         _, height, width, channels = self.noise.shape
         places = spread(steps, height, width, channels)
         took = []

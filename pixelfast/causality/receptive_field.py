@@ -1,4 +1,4 @@
-"""Reach: which sub-pixels a prediction depends on, its receptive field and its blind spot."""
+"""Receptive field: which sub-pixels a prediction depends on, and its blind spot."""
 
 from __future__ import annotations
 

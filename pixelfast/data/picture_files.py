@@ -1,6 +1,6 @@
 """Picture files as integers: what a file says about its pixels is kept, or refused by name. Needs Pillow.
 
-Of a picture count: its bits (1, 2, 4, 8 or 16), one channel where it is grey, its orientation (EXIF), its palette, its
+Kept are the bits of a picture (1, 2, 4, 8 or 16), one channel where it is grey, its orientation (EXIF), its palette, its
 transparency and all of its frames.
 """
 

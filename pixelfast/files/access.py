@@ -24,7 +24,7 @@ except ImportError:  # Windows, where folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 MAX_BYTES = 2**30
-"""What a file may open to: so many bytes, or as many as it takes on the disk. ``max_bytes=`` and ``--max-bytes`` raise it."""
+"""The bytes that a file may open to, unless it takes more on the disk. ``max_bytes=`` and ``--max-bytes`` raise the limit."""
 PART = ".part"
 
 KINDS = (

@@ -28,7 +28,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 DEPTH = 8
 """Dictionaries are opened so deep: a damaged file may hold one that contains itself."""
 NAMES = 1_000_000
-"""So many names are looked at: dictionaries that hold each other many times have more than anyone can read."""
+"""The most names that are looked at: dictionaries that hold each other many times have more than anyone can read."""
 PICKLE_BYTES = 2**24
 """A compressed list of names and shapes may open to so much: each of its bytes may be a step of PyTorch's reader."""
 

@@ -40,7 +40,7 @@ def _attribute(owner: Any, name: str, wanted: Any) -> Switch:
 
 @functools.cache
 def _switches() -> list[Switch]:
-    """Those of older PyTorch before those of newer, which say more: setting the former changes the latter.
+    """PyTorch's switches, older ones first: setting those changes newer ones, which say more.
 
     The matmul precision sets `torch.backends.cuda.matmul.allow_tf32`, too.
     """
@@ -90,7 +90,7 @@ def _global_switches() -> Iterator[None]:
 
 
 def _in_child() -> None:
-    """After a fork, of the threads there is only this one."""
+    """After a fork, this thread is the only one."""
     global _inside
     inside, _inside = _inside, int(getattr(_caller, "device", None) is not None)
     if inside and not _inside:

@@ -52,8 +52,10 @@ def callback(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """What users call: it computes plainly (`arithmetic`), lets out no errors but ours and those of callbacks, and is left when
-    the interpreter ends (`ending`).
+    """Make a function one that users call.
+
+    It computes plainly (`arithmetic`), lets out no errors but ours and those of callbacks, and is left when the interpreter
+    ends (`ending`).
     """
 
     @functools.wraps(function)

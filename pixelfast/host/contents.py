@@ -29,7 +29,7 @@ from torch.nn.modules import module as torch_module
 from ..errors import PACKAGES
 
 LIMIT = 200_000
-"""So many tokens at most: what holds more leads out of the value, into a whole program."""
+"""The most tokens of a value: one that holds more leads out of itself, into a whole program."""
 
 NOT_FORWARD = frozenset(
     {"training", "_non_persistent_buffers_set", "_is_full_backward_hook", "_compiled_call_impl", "_modules_to_load_memory"}
@@ -341,8 +341,10 @@ def _digest(content: Any) -> bytes:
 
 @functools.lru_cache(4096)
 def _names_of(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
-    """Of some code, functions within it included: the global names that it reads, all names and texts that may name attributes,
-    texts that may be a part of such a name, Python modules that it imports or may find, and by which of `BY_TEXT`.
+    """The names that some code uses, functions within it included.
+
+    They are the global names that it reads; all names and texts that may name attributes; texts that may be a part of such a
+    name; Python modules that it imports or may find; and those of `BY_TEXT` by which it finds them.
     """
     instructions = list(dis.get_instructions(code))
     texts = [text for text in code.co_consts if isinstance(text, str)]

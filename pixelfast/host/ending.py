@@ -100,7 +100,7 @@ def _end() -> None:
 
 
 def _in_child() -> None:
-    """After a fork, of the threads there is only this one."""
+    """After a fork, this thread is the only one."""
     _inside.intersection_update({threading.get_ident()})
 
 

@@ -130,7 +130,7 @@ def go_on() -> None:
 
 
 def begin_child() -> None:
-    """After a fork, in the child: of the threads there is only this one."""
+    """After a fork, in the child, where this thread is the only one."""
     global _forker, _half_way, _came_with
     _forker, _half_way, _came_with = None, _half_way or not _settled, threading.get_ident()
     _computing.intersection_update({_came_with})

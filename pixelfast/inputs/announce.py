@@ -26,7 +26,7 @@ def announce(text: str, category: type[Warning]) -> None:
 
 
 _said: set[tuple[type, type, str]] = set()
-"""Of which models, heads and encodings it was said that the encoding is assumed."""
+"""Models, heads and encodings of which a warning said that the encoding is assumed."""
 
 
 def announce_encoding(model: nn.Module, head: Head) -> None:

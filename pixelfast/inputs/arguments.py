@@ -15,13 +15,13 @@ from ..errors import InvalidInput, described, like, shown
 from ..ir.scan_order import ORDERS, RASTER, Order
 
 SUB_PIXELS = 2**31
-"""Of an image: more than any machine draws one after the other."""
+"""The most sub-pixels of an image: no machine draws more one after the other."""
 THREADS = 4096
 """PyTorch makes as many threads as one asks for, and ends the process where the system does not."""
 INDICES = 2**63
-"""Images of a seed."""
+"""How many images a seed has."""
 TEMPERATURES = (1e-30, 1e30)
-"""The coldest and the hottest; float32 ends at 1e-38 and 3e38, and logits are multiplied with the inverse."""
+"""The lowest and the highest; float32 ends at 1e-38 and 3e38, and logits are multiplied with the inverse."""
 
 
 def module_of(model: Any) -> nn.Module:

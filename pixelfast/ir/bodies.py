@@ -324,7 +324,7 @@ class Attention(Body):
     def reach_in_row(self, rect: Rect, width: int) -> int | None:
         """How many columns to the right of the running one, at most, anything stands that it reads on the running row.
 
-        None: it reads nothing there. Of programs that read no later rows.
+        None: it reads nothing there. Programs that read later rows have no answer.
         """
         row, col = np.divmod(np.arange(len(self.seen)) % self.elements, rect.col1 - rect.col0)
         last = self.seen.last()

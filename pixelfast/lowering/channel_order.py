@@ -1,4 +1,4 @@
-"""Channels: in which order a piece's features stand in its buffer, so that what is read together lies side by side."""
+"""Channel order: how a piece's features are ordered in its buffer, so that what is read together lies side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order a row runs whose values are all known, or which lies above the image.
+"""Given rows: the order in which a row runs whose values are all known, or which lies above the image.
 
 Nothing waits for a draw there, so each instruction can run once over all columns instead of once at each. But an
 instruction of step 0 may read, at the column before, what a later step writes there: pixel by pixel that has long

@@ -1,4 +1,4 @@
-"""Storage: which rows and columns of each buffer a program needs, and which buffers it needs at all."""
+"""Ring buffers: which rows and columns of each buffer a program needs, and which buffers it needs at all."""
 
 from __future__ import annotations
 

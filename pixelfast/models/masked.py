@@ -162,8 +162,8 @@ class ChannelNorm(nn.Module):
     """Layer normalisation over the channels of each pixel by itself, which keeps a causal model causal.
 
     With several colour groups each group is normalised by itself: a mean over all channels would let the features of R
-    see those of B. Of two channels normalisation leaves little more than the sign of their difference, of one channel
-    nothing, so groups should be wide.
+    see those of B. Normalisation leaves little more of two channels than the sign of their difference, and nothing of
+    one channel, so groups should be wide.
 
     Example:
         >>> norm = pixelfast.models.ChannelNorm(6, colours=3)

@@ -14,7 +14,7 @@ from ..distributions.base import Head
 from ..errors import InvalidInput, PixelfastError, described
 
 OPERATIONS = 20_000
-"""So many steps may build a model without a file of weights. With default arguments, each of our models takes under 5,000."""
+"""The most steps in which a model without a file of weights is built. Ours take under 5,000 with default arguments."""
 LEAST = 256
 """Bytes that a sub-pixel is taken to need: to compile even a model of 4 features took 350 for each."""
 MAKE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)

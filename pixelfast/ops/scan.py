@@ -33,9 +33,9 @@ CELL = (
     Op("add", (0, 1)), Op("sigmoid", (7,)), Op("add", (2, 3)), Op("sigmoid", (9,)), Op("add", (4, 5)), Op("tanh", (11,)),
     Op("mul", (8, 6)), Op("mul", (10, 12)), Op("add", (13, 14)),
 )  # fmt: skip
-"""Of the gates f, i and g, each a sum of two leaves, and the cell before."""
+"""The cell, from the gates f, i and g, each a sum of two leaves, and from the cell before."""
 STATE = (Op("add", (0, 1)), Op("sigmoid", (3,)), Op("tanh", (2,)), Op("mul", (4, 5)))
-"""Of the gate o, a sum of two leaves, and the cell."""
+"""The state, from the gate o, a sum of two leaves, and from the cell."""
 
 
 @dataclass(frozen=True)

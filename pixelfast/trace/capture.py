@@ -33,7 +33,7 @@ from .index import IMAGES
 from .shims import TracingShims, bake_weight_norm
 
 _TRACING = Lock(forks_wait=True)
-"""torch.export keeps what it does in globals, even calls of modules are patched meanwhile: one thread at a time may trace."""
+"""torch.export keeps its state in globals, and patches calls of modules meanwhile: one thread at a time may trace."""
 
 NODE_LIMIT = 20_000
 """Above this many operations a graph comes from a Python loop over pixels, which is not worth unrolling."""
@@ -144,7 +144,7 @@ def _accepted(module: nn.Module, inputs: Tensor, conditions: Conditions) -> tupl
 def _types(module: nn.Module, inputs: Tensor) -> list[torch.dtype]:
     """The types in which a module may take its image: an encoding in floating point is converted to the module's own type.
 
-    Of a module with weights and buffers of several types none says in which it begins. Most begin in float32.
+    Where weights and buffers have several types, nothing says in which of them the module begins. Most begin in float32.
     """
     if not inputs.is_floating_point():
         return [inputs.dtype]
@@ -162,7 +162,7 @@ def accepted_reading(module: nn.Module, head: Head, shape: tuple[int, int, int],
     """The number of the first reading of some conditions that a frozen module accepts.
 
     Raises:
-        InvalidInput: it accepts none; what it said about the first.
+        InvalidInput: it accepts none; the message is what it said about the first.
     """
     refused: list[InvalidInput] = []
     for number, reading in enumerate(readings if len(readings) > 1 else ()):

@@ -83,7 +83,7 @@ def _divide(a: Expression, b: Expression, rounding_mode: str | None = None) -> E
 
 
 def _round(x: Expression, decimals: int = 0) -> Expression:
-    """To the nearest integer; halves go to the even one, as in PyTorch."""
+    """Round to the nearest integer; halves go to the even one, as in PyTorch."""
     scale = 10.0**decimals
     scaled = x if decimals == 0 else ("mul", x, scale)
     up = ("floor", ("add", scaled, 0.5))

@@ -113,17 +113,18 @@ class Places:
 
 
 REMEMBERED = 4
-"""So many tensors of numbers are not read again: an operation asks several times what the same one holds."""
+"""How many of the last tensors keep what was read from them: an operation asks several times about the same one."""
 
 
 class ElementTable:
     """Numbers the elements of nodes, and reads the numbers back."""
 
     def __init__(self) -> None:
-        # Of each node: rows and columns, first row and column, steps of rows and columns.
+        # A column for each node: rows and columns, first row and column, steps of rows and columns.
         self._sizes: list[tuple[int, int, int, int, int, int]] = []
         self._sizes_array = np.zeros((6, 0), dtype=np.int64)
-        self._rectangles: dict[object, tuple[Tensor, Rectangle | None]] = {}  # of the last few tensors, held so that they stay
+        # The tensors are held, so that no other one gets their addresses.
+        self._rectangles: dict[object, tuple[Tensor, Rectangle | None]] = {}
 
     def add(self, node: Node) -> Tensor:
         """Numbers (rows, cols, features) of the elements of the next node, in the first image."""
@@ -186,7 +187,7 @@ class ElementTable:
         last_row = (corner.row - first_row) // row_step + (row1 - row0 - 1) * down
         last_col = (corner.col - first_col) // col_step + (col1 - col0 - 1) * right
         row_steps, col_steps = down * row_step, right * col_step
-        # Of one row or column alone there is no step; any will do.
+        # One row or column alone has no step: any will do.
         uneven = row1 - row0 > 1 and bool((row_steps != row_steps[0]).any())
         uneven = uneven or (col1 - col0 > 1 and bool((col_steps != col_steps[0]).any()))
         if uneven or (last_row >= rows).any() or (last_col >= cols).any() or corner.image.any():
@@ -223,8 +224,8 @@ class ElementTable:
     def origin(self, maps: Tensor, size: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
         """Where position (0, 0) of maps (images, rows, cols, F) stands, and the pixels from each row and column to the next.
 
-        Chosen so that most elements stand where they are read, for an image of `size`. Maps that repeat rows, or take them
-        in turn from several nodes, are finer than what they read: how much finer shows from first to last.
+        It is chosen so that most elements stand where they are read, for an image of `size`. Maps that repeat rows, or take
+        them in turn from several nodes, are finer than what they read: how much finer shows from first to last.
         """
         live = live_channels(maps)
         plain = self.rectangle(maps if live is None else maps[..., live])

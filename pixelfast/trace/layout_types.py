@@ -87,7 +87,7 @@ class PlainLayout:
 
     @property
     def index(self) -> np.ndarray:
-        """As an `IndexLayout` has it."""
+        """The index that an `IndexLayout` of the same tensor has."""
         return np.arange(int(np.prod(self.shape))).reshape(self.shape).transpose(self.order).reshape(self.size)
 
     @property

@@ -138,7 +138,7 @@ def _raster_layout(table: ElementTable, numbers: Tensor, channel_dims: tuple[int
 def _layout_with_gaps(table: ElementTable, operands: list[Tensor], channel_dims: tuple[int, ...]) -> PlainLayout | None:
     """The layout of tensors with one dimension each for images, rows and columns, some of whose elements are constant.
 
-    Found in the middle of the fullest one, where elements usually have neighbours, and proved everywhere.
+    It is found in the middle of the fullest one, where elements usually have neighbours, and proved everywhere.
     """
     shape = tuple(operands[0].shape)
     if min(shape) < 1:
@@ -158,8 +158,10 @@ def _layout_with_gaps(table: ElementTable, operands: list[Tensor], channel_dims:
 def _merged_layouts(
     table: ElementTable, operands: list[Tensor], channel_dims: tuple[int, ...], size: tuple[int, int] | None
 ) -> Iterator[tuple[PlainLayout, int, tuple[int, ...]]]:
-    """What tensors may be that have all pixels in raster order in one dimension, of one image or of one after the other: of the
-    whole image, or of a node. Each with that dimension and what it is divided into.
+    """The possible layouts of tensors that have all pixels in raster order in one dimension.
+
+    The pixels are those of one image or of two, one after the other, and of the whole image or of a node. Each layout comes
+    with the dimension, and with the sizes that it is divided into.
     """
     shape = tuple(operands[0].shape)
     some = max(map(written_out, operands), key=lambda numbers: int(numbers.count_nonzero()))
@@ -234,7 +236,7 @@ def _beside(numbers: Tensor, place: tuple[int, ...], dim: int) -> int:
 
 
 def _the_same(values: np.ndarray, known: np.ndarray) -> np.ndarray | None:
-    """Of maps (rows, cols, F), each feature's value (F,) if it has only one among those known; 0 where none is."""
+    """The known value (F,) of each feature in maps (rows, cols, F), 0 where none is known; None if a feature has several."""
     high = np.where(known, values, np.iinfo(np.int64).min).max((0, 1))
     some = known.any((0, 1))
     high = np.where(some, high, 0)

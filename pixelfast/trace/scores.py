@@ -1,6 +1,6 @@
 """Attention scores: products of queries and keys, which belong to no pixel until they meet the values (rules/attention.py).
 
-Which product a number of such a tensor is, stepped numbers say (index.py): number (b * rows + i) * cols + j is
+Stepped numbers (index.py) say which product each number of such a tensor is: number (b * rows + i) * cols + j is
 left[b, i] . right[b, j]. Letters: B batch entries (images times heads, in either order), E channels of a head's keys.
 """
 
@@ -16,7 +16,7 @@ from .values import Value, shape_of
 
 @dataclass(frozen=True)
 class Weights:
-    """What became of the products by a softmax, and after it: factor * softmax, and 0 where `zeroed`."""
+    """The products after a softmax, and what was done to that: factor * softmax, and 0 where `zeroed`."""
 
     over_cols: bool
     factor: Tensor

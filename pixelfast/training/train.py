@@ -58,7 +58,7 @@ def bits_per_dim(
     """-log2 p(image) / (C H W), averaged over integer ``images`` (N, C, H, W): bits for each sub-pixel.
 
     A uniform distribution over K levels has log2 K. The model needs ``head`` and an output (N, P, C, H, W), or (N, P, H, W)
-    where the channels of a pixel share its parameters. Of an auto-encoder it is -log2 p(image | its code).
+    where the channels of a pixel share its parameters. An auto-encoder has -log2 p(image | its code).
     """
     check_images(model, images, labels, maps)
     batch_size = arguments.count_of("batch_size", batch_size)

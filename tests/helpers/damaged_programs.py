@@ -27,9 +27,9 @@ SPECIAL = (0, 1, -1, 2, 63, 64, 255, 1 << 12, 1 << 20, 1 << 22, (1 << 31) - 1, 1
 LITTLE = (-17, -3, -2, -1, -1, -1, -1, 1, 1, 1, 1, 2, 3, 17, 64, 1000, -1000, 1 << 12, 1 << 20, -(1 << 20))
 NUMBERS = (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 0.0, -1.0, 1.0)
 MOST_NUMBERS = 1 << 16
-"""Of an array of a call; larger ones are left as they were."""
+"""The most numbers of an array that is damaged; larger ones are left as they were."""
 MOST_SUBPIXELS = 1 << 12
-"""Of the images of a call: dozens of threads that wait for one another at every row take a minute for more."""
+"""The most sub-pixels of a call: dozens of threads that wait for one another at every row take a minute for more."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from pixelfast.training.train import train
 SECONDS = 20
 """A case that takes longer ends the worker."""
 MEMORY = 3 * 2**30
-"""Of a worker: what it needs without any case, and the limit of a file."""
+"""Bytes of a worker: what it needs without any case, and the limit of a file."""
 SHAPE = (1, 7, 5)
 Bytes = dict[str, bytes]
 """The files of a case, by their names in its folder."""

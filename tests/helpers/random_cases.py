@@ -17,7 +17,7 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 FORMS = ("each", "each", "each", "one", "array", "number", "scalar")
-"""Of conditions: an entry for each image, one for all, NumPy arrays, Python numbers, tensors without axes."""
+"""Forms of conditions: an entry for each image, one for all, NumPy arrays, Python numbers, tensors without axes."""
 KNOWN = ("nothing", "nothing", "rows", "scattered")
 
 

@@ -22,7 +22,7 @@ STRIDES = (
     (2, 2, "transposed"), (2, 3, "transposed"), (1, 2, "transposed"), (2, 2, "nearest"), (1, 3, "expanded"), (2, 1, "expanded"),
     (2, 2, "shuffled"), (4, 2, "nearest"),
 )  # fmt: skip
-"""Of the blocks that reduce the resolution: steps of rows and columns, and how they come back."""
+"""Blocks that reduce the resolution: steps of rows and columns, and how they come back."""
 STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
@@ -37,7 +37,7 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
 ONE_WAY = ("recurrent", "strided")
 """Kinds of blocks that are written for raster order: a model of another order with one of them turns its image by itself."""
 GROUPS = (1, 1, 1, 2, 3, 99)
-"""Of a convolution, at most: fewer where features cannot be shared out so."""
+"""The most groups of a convolution: fewer where features cannot be shared out so."""
 Groups = tuple[int, ...]
 
 

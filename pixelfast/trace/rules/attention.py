@@ -213,7 +213,7 @@ def safe_softmax(c: Context, target: Any, products: Products, dim: int, *_: Any)
 
 @rule("eq", on=Products)
 def eq(c: Context, target: Any, products: Any, value: Any) -> Value | None:
-    """Whether a score is -infinity is known: where a mask makes it so."""
+    """A comparison with -infinity, whose result is known: only a mask makes a score so small."""
     if not isinstance(products, Products) or isinstance(value, (Value, Products)) or not math.isinf(value):
         return None
     never = torch.zeros(1, 1, 1, dtype=torch.bool)

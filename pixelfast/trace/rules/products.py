@@ -79,7 +79,7 @@ def placed(c: Context, x: Value) -> tuple[Tensor, Placement]:
 def _fine_enough(c: Context, maps: Tensor, origin: Placement, stride: list[int]) -> Placement:
     """The origin of maps that a transposed convolution spreads out: its outputs must stand at pixels."""
     row0, col0, steps = origin
-    # Of a single row or column, nothing says how far the next one is.
+    # A single row or column does not say how far the next one is.
     rows, cols = (
         step * s if length == 1 and step % s else step for length, step, s in zip(maps.shape[1:3], steps, stride, strict=True)
     )
