@@ -1,4 +1,4 @@
-"""`pixelfast train` and `pixelfast eval`: from a data set to a checkpoint, and its bits/dim."""
+"""`pixelfast train`: from a data set to a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,32 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import data
-from ..api import compile
-from ..data.arrays import ALL_AXES
-from ..data.picture_files import FRAMES, PALETTES
-from ..engines import registry
 from ..errors import InvalidInput, described
-from ..inputs.arguments import head_of, shape_of
 from ..models import MODELS
 from ..models.size import build_bounded
 from ..training.options import TrainOptions
 from ..training.train import Epoch, train
-from .conditions import held_out
-from .models import (
-    Opened,
-    add_limit_option,
-    add_model_options,
-    add_threads_option,
-    open_model,
-    positive,
-    use_threads,
-    wants_progress,
-)
+from .data_options import DATA, add_data_options, read_data
+from .models import add_limit_option, add_threads_option, positive, use_threads, wants_progress
 
-TRAIN_EXAMPLES = """examples:
+EXAMPLES = """examples:
   pixelfast train --data mnist.npz --levels 4 --out runs/digits --epochs 10 --shift 1
   pixelfast train --data pictures/ --levels 16 --features 60 --flip --out runs/pictures
   pixelfast train --data train-images-idx3-ubyte.gz --model pixelcnn --blocks 8 --norm --out runs/pixelcnn
@@ -44,14 +30,6 @@ TRAIN_EXAMPLES = """examples:
 
 Interrupted, the same command goes on from the last saved state. Bits/dim are -log2 p(image) / (channels x rows x columns),
 averaged over the images: log2 K for a model that knows nothing.
-"""
-
-EVAL_EXAMPLES = """examples:
-  pixelfast eval                                         the shipped digits, on 64 held-out images
-  pixelfast eval --checkpoint runs/digits --data mnist.npz
-  pixelfast eval --model mynets.py:Net --checkpoint weights.pt --levels 256 --data cifar.npz --split all
-
-Bits/dim are -log2 p(image) / (channels x rows x columns), averaged over the images.
 """
 
 ARCHITECTURE = {
@@ -92,7 +70,7 @@ def add_train(commands: Any, **common: Any) -> None:
         usage="pixelfast train --data PATH --out FOLDER [--model NAME] [--levels K] [options]",
         description="Train a model by maximum likelihood and save it as a checkpoint folder. Gated PixelCNN, PixelCNN++ and\n"
         "PixelSNAIL are conditional on the class where the data have labels.",
-        epilog=TRAIN_EXAMPLES,
+        epilog=EXAMPLES,
         **common,
     )
     parser.add_argument("--data", required=True, metavar="PATH", help=DATA)
@@ -128,78 +106,6 @@ def add_train(commands: Any, **common: Any) -> None:
             kind = type(field.default)
             how.add_argument(flag, type=kind, default=field.default, metavar="N", help=f"{text}. Default: {field.default:g}")
     parser.set_defaults(run=run_train)
-
-
-DATA = (
-    "an .npz (X_train, y_train, X_test, y_test, or images and labels; levels), an .npy of images, an idx file as MNIST comes "
-    "in, or a folder of pictures of one size, where subfolders are classes, or the parts train and test of a split"
-)
-
-
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    data_ = parser.add_argument_group("what the data leave open", "Asked for where it is needed: nothing of this is guessed.")
-    data_.add_argument(
-        "--source-levels",
-        type=positive,
-        metavar="S",
-        help="values that a pixel can take. Default: what the file says (`levels` of an .npz), or its type: 2 of booleans and "
-        "pictures of 1 bit; 256 and 65536 of bytes and pictures of 8 and 16 bits that need all of these",
-    )
-    data_.add_argument(
-        "--test-fraction", type=float, default=0.1, metavar="F", help="held out where the data have no test part. Default: 0.1"
-    )
-    data_.add_argument(
-        "--axes", choices=ALL_AXES, help="of an array, where its shape leaves a choice, or channels are not 1 or 3"
-    )
-    data_.add_argument("--background", metavar="COLOUR", help="behind transparent pixels: white, black, #ffcc00")
-    data_.add_argument("--palette", choices=PALETTES, help="of pictures with a palette, what counts. Default: colours")
-    data_.add_argument("--frames", choices=FRAMES, help="of files with several pictures, which are images. Default: all")
-
-
-def read_data(args: argparse.Namespace, levels: int | None, test_fraction: float | None = None) -> data.Dataset:
-    """The data set of --data, as the options of `add_data_options` have it read."""
-    names = ("source_levels", "axes", "background", "palette", "frames", "max_bytes")
-    fraction = args.test_fraction if test_fraction is None else test_fraction
-    return data.load(args.data, levels, test_fraction=fraction, **{name: getattr(args, name) for name in names})
-
-
-def labels_as_known(opened: Opened, found: data.Dataset, labels: Tensor | None) -> Tensor | None:
-    """Labels of a data set as the numbers that the model has for the same classes: by name where both have names.
-
-    Raises:
-        InvalidInput: the model has no such class.
-    """
-    if labels is None:
-        return None
-    if opened.classes and found.classes and opened.classes != found.classes:
-        unknown = [name for name in found.classes if name not in opened.classes]
-        if unknown:
-            raise InvalidInput(f"{opened.name} knows the classes {', '.join(opened.classes)}, but the data have {unknown[0]}")
-        labels = torch.tensor([opened.classes.index(name) for name in found.classes])[labels]
-    if opened.labels and len(labels) and int(labels.max()) >= opened.labels:
-        raise InvalidInput(f"{opened.name} has {opened.labels} classes, but the data's labels go up to {int(labels.max())}")
-    return labels
-
-
-def add_eval(commands: Any, **common: Any) -> None:
-    """Add the command `eval`."""
-    parser = commands.add_parser(
-        "eval",
-        usage="pixelfast eval [--checkpoint NAME|PATH | --model MODULE:FACTORY] [--data PATH] [options]",
-        help="bits/dim of a model on a data set",
-        description="Score images by the exact probability that a model gives them.",
-        epilog=EVAL_EXAMPLES,
-        **common,
-    )
-    parser.add_argument("--data", metavar="PATH", help=DATA + ". Default: the held-out images that a shipped checkpoint brings")
-    add_data_options(parser)
-    parser.add_argument("--split", default="test", choices=("test", "train", "all"), help="which images. Default: test")
-    parser.add_argument("--limit", type=positive, metavar="N", help="the first N images only")
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images of one forward pass. Default: 64")
-    parser.add_argument("--with-labels", action="store_true", help="hand the data's labels to a model of your own")
-    add_threads_option(parser)
-    add_model_options(parser)
-    parser.set_defaults(run=run_eval)
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -267,47 +173,3 @@ def _on_device(model: nn.Module, device: str) -> nn.Module:
 def _line(epoch: Epoch, epochs: int) -> str:
     held = "" if math.isnan(epoch.test_bits) else f", held out {epoch.test_bits:.4f}"
     return f"epoch {epoch.epoch}/{epochs}: bits/dim {epoch.train_bits:.4f} while training{held}, {epoch.seconds:.0f} s"
-
-
-def run_eval(args: argparse.Namespace) -> int:
-    """Score and print."""
-    opened = open_model(args)
-    images, labels, maps = (
-        None if part is None else part[: args.limit]
-        for part in _images(args, opened, head_of(opened.module, opened.head).levels)
-    )
-    assert images is not None
-    if not len(images):
-        raise InvalidInput("no images are held out: score those that there are, by --split train or --split all")
-    wanted = bool(opened.labels) if opened.own else args.with_labels
-    if wanted and labels is None:
-        raise InvalidInput(f"{opened.name} is conditional on a class, but the data have no labels")
-    upper = opened.own and bool(opened.module.config.get("upper"))  # type: ignore[union-attr,operator]
-    if upper and maps is None:
-        raise InvalidInput(f"{opened.name} is conditional on a map of upper codes, but the data have no s_test or s_train")
-    given = {name: part for name, part, used in (("h", labels, wanted), ("s", maps, upper)) if used}
-    cond = given if upper else labels if wanted else None
-    shape = opened.shape or shape_of(opened.module, images.shape[1:])
-    sampler = compile(opened.module, shape, opened.head, cond=cond, engine=registry.NAIVE, order=args.order)
-    log_prob = sampler.log_prob(images, cond=cond, batch_size=args.batch_size)
-    bits = -log_prob / math.log(2) / images[0].numel()
-    error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
-    print(
-        f"{opened.name}: {float(bits.mean()):.4f} bits/dim (standard error {error:.4f}), {-float(log_prob.mean()):.1f} nats an "
-        f"image, on {len(images)} images of {' x '.join(map(str, shape))}"
-    )
-    return 0
-
-
-def _images(args: argparse.Namespace, opened: Opened, levels: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The images to score, integers (N, C, H, W), their labels and maps."""
-    if args.data is None:
-        return *held_out(opened.name), None
-    result = read_data(args, levels, 0.0 if args.split == "all" else None)
-    train, test = (result.images, result.labels, result.maps), (result.test_images, result.test_labels, result.test_maps)
-    images, labels, maps = {"test": test, "train": train, "all": train}[args.split]
-    if args.split == "all":
-        labels, maps = (None if a is None or b is None else torch.cat([a, b]) for a, b in zip(train[1:], test[1:], strict=True))
-        images = torch.cat([images, test[0]])
-    wanted = bool(opened.labels) if opened.own else args.with_labels
-    return images, labels_as_known(opened, result, labels) if wanted else labels, maps

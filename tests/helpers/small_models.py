@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 from foreign import right_shift
+from oracle import ENGINES
 from torch import Tensor, nn
+
+import pixelfast
+from pixelfast import Categorical
 
 
 class Shifted(nn.Module):
@@ -22,16 +26,23 @@ class Shifted(nn.Module):
         return y if self.function is None else self.function(y)
 
 
-class Above(nn.Module):
-    """A prediction from the pixel to the left."""
+class Left(Shifted):
+    """The same, always with the same weights, or with one bias everywhere."""
 
     def __init__(self, outputs: int = 4, bias: float | None = None) -> None:
-        super().__init__()
         torch.manual_seed(0)
-        self.conv = nn.Conv2d(1, outputs, 1)
+        super().__init__(outputs=outputs)
         if bias is not None:
             nn.init.constant_(self.conv.weight, 1e-9)
             nn.init.constant_(self.conv.bias, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(nn.functional.pad(x, (1, 0))[..., :-1])
+
+SHAPE = (1, 3, 4)
+HEAD = Categorical(4, encode="unit")
+EVERY = (*ENGINES, "naive")
+
+
+def by_every_engine() -> dict[str, pixelfast.Sampler]:
+    """Samplers of one `Left`."""
+    model = Left()
+    return {engine: pixelfast.compile(model, SHAPE, HEAD, engine=engine) for engine in EVERY}

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle import ENGINES
-from small_models import Above
+from small_models import EVERY, HEAD, SHAPE, Left, by_every_engine
 from torch import Tensor, nn
 
 import pixelfast
@@ -23,15 +22,10 @@ from pixelfast import (
 )
 from pixelfast.engines.base import Request, check
 
-SHAPE = (1, 3, 4)
-HEAD = Categorical(4, encode="unit")
-EVERY = (*ENGINES, "naive")
-
 
 @pytest.fixture(scope="module")
 def samplers() -> dict[str, pixelfast.Sampler]:
-    model = Above()
-    return {engine: pixelfast.compile(model, SHAPE, HEAD, engine=engine) for engine in EVERY}
+    return by_every_engine()
 
 
 # -------------------------------------------------------------------- arguments
@@ -146,7 +140,7 @@ def test_the_limits_of_temperature_give_what_they_say(samplers: dict[str, pixelf
 
 
 def test_an_engine_itself_checks_its_temperature() -> None:
-    program = pixelfast.compile(Above(), SHAPE, HEAD, engine="reference").prepare().program
+    program = pixelfast.compile(Left(), SHAPE, HEAD, engine="reference").prepare().program
     with pytest.raises(InvalidInput, match="temperature must lie within"):
         check(program, Request(np.zeros((1, 3, 4, 1), np.float32), None, (), temperature=1e-46))
 
@@ -159,11 +153,11 @@ def test_images_of_the_highest_indices(samplers: dict[str, pixelfast.Sampler]) -
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pixelfast.sample(Above(), 1, temprature=1), r"keyword argument 'temprature' \(did you mean 'temperature'\?\)"),
-        (lambda: pixelfast.compile(Above(), SHAPE, HEAD, engin="cpu"), r"did you mean 'engine'\?\); it takes model, shape"),
-        (lambda: pixelfast.sample(Above(), 1, shape=SHAPE, head=HEAD, engine="naiv"), r"did you mean 'naive'\?"),
-        (lambda: pixelfast.sample(Above(), 1, shape=SHAPE, head=HEAD, order="colums"), r"did you mean 'columns'\?"),
-        (lambda: pixelfast.sample(Above(), 1, shape=SHAPE, head=Categorical(4, "symetric")), r"did you mean 'symmetric'\?"),
+        (lambda: pixelfast.sample(Left(), 1, temprature=1), r"keyword argument 'temprature' \(did you mean 'temperature'\?\)"),
+        (lambda: pixelfast.compile(Left(), SHAPE, HEAD, engin="cpu"), r"did you mean 'engine'\?\); it takes model, shape"),
+        (lambda: pixelfast.sample(Left(), 1, shape=SHAPE, head=HEAD, engine="naiv"), r"did you mean 'naive'\?"),
+        (lambda: pixelfast.sample(Left(), 1, shape=SHAPE, head=HEAD, order="colums"), r"did you mean 'columns'\?"),
+        (lambda: pixelfast.sample(Left(), 1, shape=SHAPE, head=Categorical(4, "symetric")), r"did you mean 'symmetric'\?"),
     ],
 )
 def test_near_names(call: Callable[[], Any], message: str) -> None:
@@ -176,7 +170,7 @@ def test_near_names(call: Callable[[], Any], message: str) -> None:
 
 @pytest.mark.parametrize("bias", [1.5, 1.0000001, -1e-9, float("inf")])
 def test_no_engine_draws_from_what_is_no_probability(bias: float) -> None:
-    model, texts = Above(1, bias if bias < 2 else 1e38), set()
+    model, texts = Left(1, bias if bias < 2 else 1e38), set()
     if bias > 2:
         nn.init.constant_(model.conv.weight, 1e38)
     images = torch.zeros(1, *SHAPE).long()
@@ -195,7 +189,7 @@ def test_no_engine_draws_from_what_is_no_probability(bias: float) -> None:
 
 @pytest.mark.parametrize("engine", EVERY)
 def test_an_error_names_the_image_of_the_call(engine: str) -> None:
-    class Third(Above):
+    class Third(Left):
         def forward(self, x: Tensor, bad: Tensor) -> Tensor:
             return super().forward(x) + bad[:, None, None, None]
 
@@ -208,7 +202,7 @@ def test_an_error_names_the_image_of_the_call(engine: str) -> None:
 def test_what_is_given_needs_no_distribution(engine: str) -> None:
     """Images 0 and 1 are given where their parameters are NaN or infinite, image 2 is drawn there."""
 
-    class Holes(Above):
+    class Holes(Left):
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("hole", torch.zeros(1, 1, *SHAPE[1:], dtype=torch.bool))

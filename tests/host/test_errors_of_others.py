@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import ENGINES
-from small_models import Above
+from small_models import EVERY, HEAD, SHAPE, Left, by_every_engine
 from torch import Tensor, nn
 
 import pixelfast
@@ -23,14 +22,10 @@ from pixelfast import (
     errors,
 )
 
-SHAPE = (1, 3, 4)
-HEAD = Categorical(4, encode="unit")
-EVERY = (*ENGINES, "naive")
-
 
 @pytest.fixture(scope="module")
 def samplers() -> dict[str, pixelfast.Sampler]:
-    return {engine: pixelfast.compile(Above(), SHAPE, HEAD, engine=engine) for engine in EVERY}
+    return by_every_engine()
 
 
 class Mine(KeyError):
@@ -48,7 +43,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 
 def of(forward: Callable[[nn.Module, Tensor], Any]) -> nn.Module:
-    class Made(Above):
+    class Made(Left):
         def forward(self, x: Tensor) -> Any:
             return forward(self, x)
 
@@ -56,18 +51,18 @@ def of(forward: Callable[[nn.Module, Tensor], Any]) -> nn.Module:
 
 
 def changed(**names: Any) -> nn.Module:
-    made: nn.Module = type("Changed", (Above,), names)()
+    made: nn.Module = type("Changed", (Left,), names)()
     return made
 
 
 def with_weight(change: Callable[[Tensor], Tensor]) -> nn.Module:
-    model = Above()
+    model = Left()
     model.conv.weight = nn.Parameter(change(model.conv.weight.detach()))
     return model
 
 
 def with_hook(hook: Callable[..., Any]) -> nn.Module:
-    model = Above()
+    model = Left()
     model.register_forward_pre_hook(hook)
     return model
 
@@ -77,21 +72,21 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "has no forward": nn.Module,
     "gives nothing": lambda: of(lambda self, x: None),
     "gives a list": lambda: of(lambda self, x: []),
-    "gives complex numbers": lambda: of(lambda self, x: Above.forward(self, x) + 1j),
-    "gives a sparse tensor": lambda: of(lambda self, x: Above.forward(self, x).to_sparse()),
-    "gives a tensor without numbers": lambda: of(lambda self, x: Above.forward(self, x).to("meta")),
+    "gives complex numbers": lambda: of(lambda self, x: Left.forward(self, x) + 1j),
+    "gives a sparse tensor": lambda: of(lambda self, x: Left.forward(self, x).to_sparse()),
+    "gives a tensor without numbers": lambda: of(lambda self, x: Left.forward(self, x).to("meta")),
     "raises": lambda: of(raising(KeyError("mine"))),
     "raises without a text": lambda: of(raising(Mine("mine"))),
     "recurs": lambda: of(lambda self, x: self(x)),
-    "raises for three images": lambda: of(lambda self, x: Above.forward(self, x) if len(x) < 3 else {}["three"]),
+    "raises for three images": lambda: of(lambda self, x: Left.forward(self, x) if len(x) < 3 else {}["three"]),
     "cannot be copied": lambda: changed(__deepcopy__=raising(KeyError("mine"))),
     "cannot be switched": lambda: changed(train=raising(KeyError("mine"))),
     "says no shape": lambda: changed(shape=property(raising(KeyError("mine")))),
     "a hook raises": lambda: with_hook(raising(KeyError("mine"))),
-    "weights on meta": lambda: Above().to("meta"),
+    "weights on meta": lambda: Left().to("meta"),
     "sparse weights": lambda: with_weight(lambda weight: weight.to_sparse()),
     "lazy weights": lambda: nn.Sequential(nn.LazyConv2d(4, 1)),
-    "no weight": lambda: changed(__init__=lambda self: (Above.__init__(self), setattr(self.conv, "weight", None))[0]),
+    "no weight": lambda: changed(__init__=lambda self: (Left.__init__(self), setattr(self.conv, "weight", None))[0]),
 }
 
 
@@ -123,7 +118,7 @@ def test_an_error_within_pytorch_names_the_line_of_the_user() -> None:
     def fails(parameters: Tensor) -> Tensor:
         return nn.functional.layer_norm(parameters, [3])
 
-    found = raised(lambda: pixelfast.sample(Above(), shape=SHAPE, head=CustomHead(4, 4, fails), engine="naive"))
+    found = raised(lambda: pixelfast.sample(Left(), shape=SHAPE, head=CustomHead(4, 4, fails), engine="naive"))
     assert isinstance(found, InvalidInput)
     assert re.search(r"RuntimeError: Given normalized_shape=\[3\].*test_errors_of_others\.py, line \d+\)", str(found))
     assert errors.described(Mine("mine")) == "Mine"
@@ -152,7 +147,7 @@ HEADS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("made", HEADS.values(), ids=HEADS)
 def test_errors_of_heads_are_ours(made: Callable[[], Any]) -> None:
-    model, images = Above(), torch.zeros(2, *SHAPE).long()
+    model, images = Left(), torch.zeros(2, *SHAPE).long()
     for call in (
         lambda: pixelfast.compile(model, SHAPE, made(), engine="naive").log_prob(images),
         lambda: pixelfast.compile(model, SHAPE, made(), engine="reference").sample(2, return_log_prob=True),
@@ -167,7 +162,7 @@ def test_a_layer_is_named() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x if len(x) < 3 else {}["three"]
 
-    model = nn.Sequential(Above(), Inner())
+    model = nn.Sequential(Left(), Inner())
     with pytest.raises(
         pixelfast.UnsupportedModel, match=r"layer '1' \(Inner\) raised KeyError: 'three' \(\S*test_errors_of_others\.py, "
     ):
@@ -191,7 +186,7 @@ def test_what_a_callback_raises_is_the_callers(
     assert caught.value is error
     assert torch.equal(samplers[engine].sample(2, seed=0), expected)
     with pytest.raises(type(error)) as caught:
-        pixelfast.sample(Above(), 2, shape=SHAPE, head=HEAD, engine=engine, on_row=raises)
+        pixelfast.sample(Left(), 2, shape=SHAPE, head=HEAD, engine=engine, on_row=raises)
     assert caught.value is error
 
 
