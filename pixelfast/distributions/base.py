@@ -45,6 +45,15 @@ class Head(ABC):
         drawn_as: the name that programs have for the distribution; a subclass with probabilities of its own is another one.
         shared: one set of P parameters describes all channels of a pixel; the output has no axis C.
         rounding: differences of parameters up to this come from the rounding of float32, beside what their own size allows.
+
+    Example:
+        >>> head = pixelfast.Categorical(4, encode="unit")  # a head is one of the subclasses
+        >>> parameters, noise = torch.zeros(2, 4), torch.tensor([0.1, 0.6])  # of two sub-pixels
+        >>> values = head.draw(parameters, noise)
+        >>> values
+        tensor([0, 2])
+        >>> head.log_prob(parameters, values).exp()
+        tensor([0.2500, 0.2500], dtype=torch.float64)
     """
 
     drawn_as: str = CUSTOM

@@ -16,6 +16,13 @@ class Bernoulli(Head):
     Args:
         probability: the model gives the probability of 1 instead of its logit.
         encode, layout: see `Head`.
+
+    Example:
+        >>> head = pixelfast.Bernoulli(encode="unit")
+        >>> head.probabilities(torch.tensor([0.0]))  # one logit
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+        >>> head.draw(torch.zeros(3, 1), torch.tensor([0.2, 0.5, 0.9]))  # three sub-pixels, a number each
+        tensor([0, 1, 1])
     """
 
     def __init__(self, probability: bool = False, encode: Encode = UNIT, layout: str | None = None) -> None:

@@ -18,6 +18,14 @@ class Categorical(Head):
 
     Raises:
         InvalidInput: fewer than 2 levels.
+
+    Example:
+        >>> head = pixelfast.Categorical(4, encode="symmetric")
+        >>> head.probabilities(torch.zeros(4))
+        tensor([0.2500, 0.2500, 0.2500, 0.2500], dtype=torch.float64)
+        >>> head.encode_images(torch.arange(4).view(1, 1, 2, 2))[0, 0]
+        tensor([[-1.0000, -0.3333],
+                [ 0.3333,  1.0000]])
     """
 
     drawn_as = "categorical"

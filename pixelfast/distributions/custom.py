@@ -34,6 +34,13 @@ class CustomHead(Head):
     Raises:
         InvalidInput: fewer than 2 levels, no parameters, or something that is no function; later, when a function's result
             has the wrong shape or is no distribution.
+
+    Example:
+        >>> def geometric(parameters):  # (..., 1) -> (..., 5)
+        ...     return (parameters.sigmoid() ** torch.arange(5)).softmax(-1)
+        >>> head = pixelfast.CustomHead(5, 1, geometric, encode="unit")
+        >>> head.probabilities(torch.zeros(2, 1)).shape
+        torch.Size([2, 5])
     """
 
     rounding = 2.0**-16  # of a mean or a width around 1, whose last bits may decide between values

@@ -29,7 +29,7 @@ ParameterLayout = Literal["colour-major", "mixture-major"]
 PARAMETER_LAYOUTS: tuple[ParameterLayout, ...] = ("colour-major", "mixture-major")
 
 LEAST_LOG_SCALE = -700.0
-"""Of a mixture: exp(709) is about the largest number that float64 holds."""
+"""The lowest of a mixture: exp(709) is about the largest number that float64 holds."""
 
 
 class MixtureOfLogistics(MixtureHead):
@@ -54,6 +54,15 @@ class MixtureOfLogistics(MixtureHead):
 
     Raises:
         InvalidInput: an argument is out of range.
+
+    Example:
+        >>> head = pixelfast.MixtureOfLogistics(levels=16, mixtures=2, channels=3, encode="symmetric")
+        >>> head.parameters  # of a pixel
+        20
+        >>> red = head.conditional(torch.zeros(20), torch.zeros(0, dtype=torch.int64))
+        >>> green = head.conditional(torch.zeros(20), torch.tensor([7]))  # given that red is 7
+        >>> head.probabilities(green).shape
+        torch.Size([16])
     """
 
     drawn_as = "mixture_of_logistics"

@@ -23,7 +23,7 @@ def public(module: ModuleType) -> Iterator[tuple[str, object]]:
     """Functions and classes that users call, by their names, errors apart."""
     for name in module.__all__:
         value = getattr(module, name)
-        if inspect.isfunction(value) or (inspect.isclass(value) and not issubclass(value, (Exception, pixelfast.Head, *FOUND))):
+        if inspect.isfunction(value) or (inspect.isclass(value) and not issubclass(value, (Exception, *FOUND))):
             yield f"{module.__name__}.{name}", value
 
 
