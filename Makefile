@@ -36,7 +36,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	@$(BIN)/python -c "from pixelfast.engines import cpu; print(cpu.unavailable_reason() or 'the native CPU engine is built')"
+	@$(BIN)/python -c "from pixelfast.engines.native import engine as cpu; print(cpu.unavailable_reason() or 'the native CPU engine is built')"
 	@touch $@
 
 demo: $(STAMP)

@@ -20,7 +20,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pixelfast.engines.cpu import usable_threads
+from pixelfast.engines.native.engine import usable_threads
 from speed import models, rows
 from speed.arguments import counts_of, names_of, positive
 from speed.contest import Contender, ContestError, Pairs, compilations, drawings, interval

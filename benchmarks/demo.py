@@ -26,7 +26,7 @@ from torch import Tensor
 
 import pixelfast
 from pixelfast.cli.conditions import held_out
-from pixelfast.engines.cpu import usable_threads
+from pixelfast.engines.native.engine import usable_threads
 from pixelfast.files import checkpoint
 from pixelfast.pictures import Drawing, grid
 from speed.measure import timed as once

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from gpu.worker import VERIFIED
-from pixelfast.engines.cpu import usable_threads
+from pixelfast.engines.native.engine import usable_threads
 from speed import baseline, machine, measure, models, processes, report, rows, sweeps
 from speed.arguments import counts_of, names_of, positive
 from speed.job import Job

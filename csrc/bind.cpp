@@ -1,6 +1,6 @@
 // The Python module pixelfast._cpu. It checks shapes, lends arrays to the engine, and lets go of the GIL meanwhile.
 //
-// No Python runs above a frame of C++ here: signals and callbacks are for the Python code that waits (engines/cpu.py). So where
+// No Python runs above a frame of C++ here: signals and callbacks are for the Python code that waits (pixelfast/engines/native/engine.py). So where
 // the interpreter ends, no frame of C++ is unwound, or left, that somebody still needs.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -273,7 +273,7 @@ class Sampling {
 
 PYBIND11_MODULE(_cpu, m) {
   using namespace pixelfast;
-  m.doc() = "The native CPU engine of pixelfast; use it through pixelfast.engines.cpu.";
+  m.doc() = "The native CPU engine of pixelfast; use it through pixelfast.engines.native.";
   m.attr("contract") = kContract;
   m.def("isas", &available_isas, "Instruction sets that run here, best first.");
   py::class_<Engine>(m, "Engine")

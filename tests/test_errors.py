@@ -26,7 +26,7 @@ from pixelfast import (
     Sampler,
     UnsupportedModel,
 )
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 SHAPE = (1, 7, 5)

@@ -20,8 +20,8 @@ if __name__ == "__main__":  # what lies in benchmarks/ is imported from there, b
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = {
-    "native CPU engine": ("pixelfast._cpu", "pixelfast.engines.cpu", "unavailable_reason"),
-    "CUDA engine": ("pixelfast._cuda", "pixelfast.engines.cuda", "unavailable_reason"),
+    "native CPU engine": ("pixelfast._cpu", "pixelfast.engines.native.engine", "unavailable_reason"),
+    "CUDA engine": ("pixelfast._cuda", "pixelfast.engines.cuda.engine", "unavailable_reason"),
 }
 """Module, and where the reason is asked for why it cannot run."""
 

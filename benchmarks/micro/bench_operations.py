@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from micro import tiny
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 from speed import machine
 
 if (reason := cpu.unavailable_reason()) is not None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 from speed.surroundings import conditions, processor, processors_in_use
 
 SOURCE = Path(__file__).with_name("peak.cpp")

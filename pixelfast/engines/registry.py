@@ -14,8 +14,10 @@ from ..distributions.base import Head
 from ..errors import EngineUnavailable, like
 from ..ir.program import Program
 from ..precision import check_precision
-from . import cpu, cuda, reference
+from . import reference
 from .base import Capabilities, Engine, why_not
+from .cuda import engine as cuda
+from .native import engine as native
 from .triton import engine as triton
 
 CPU = torch.device("cpu")
@@ -47,9 +49,9 @@ class Entry:
 ENGINES: dict[str, Entry] = {
     "cpu": Entry(
         "native engine in C++",
-        cpu.CAPABILITIES,
-        cpu.unavailable_reason,
-        lambda program, precision, _: cpu.CpuEngine(program, precision=precision),
+        native.CAPABILITIES,
+        native.unavailable_reason,
+        lambda program, precision, _: native.CpuEngine(program, precision=precision),
     ),
     "triton": Entry(
         "Triton kernels on an NVIDIA GPU",

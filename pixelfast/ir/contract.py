@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .program import BINARY, BODIES, HEADS, OPERATIONS, REDUCTIONS, UNARY
 
@@ -322,3 +323,13 @@ def _named(part: object) -> object:
 
 DIGEST = int.from_bytes(hashlib.sha256(description().encode()).digest()[:8], "big") >> 1
 """The contract's version: 63 bits, a word of the stream that is not negative."""
+
+
+def outdated(module: Any) -> str | None:
+    """Why a compiled module cannot read our streams; None if it can: both come from one contract."""
+    if getattr(module, "contract", None) == DIGEST:
+        return None
+    return (
+        "the compiled engine was built for another version of pixelfast: build it again with `pip install -e .` in the folder "
+        "of its source, or `python setup.py build_ext --inplace`"
+    )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from scripts import importable
 
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from scripts import BENCHMARKS, importable
 
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 
 ROOT = BENCHMARKS.parent
 

@@ -16,7 +16,7 @@ from torch import nn
 
 import pixelfast
 from pixelfast import Categorical
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 from pixelfast.engines.reference import run as interpret
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import pixelfast
 from pixelfast import Categorical, NumericalError, UnsupportedModel
 from pixelfast.causality.receptive_field import receptive_field
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.ops import CausalAttention
 from pixelfast.pipeline import analyse

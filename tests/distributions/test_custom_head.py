@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import pixelfast
 from pixelfast import Categorical, CustomHead, EngineUnavailable, InvalidInput, MixtureOfLogistics, NumericalError
 from pixelfast.distributions import noise
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.training.options import TrainOptions
 from pixelfast.training.train import bits_per_dim, train
 

@@ -20,7 +20,7 @@ import pixelfast
 from pixelfast import api
 from pixelfast.cli import main as cli
 from pixelfast.cli import sample as cli_sample
-from pixelfast.engines.cpu import usable_threads
+from pixelfast.engines.native.engine import usable_threads
 from pixelfast.files import checkpoint
 from pixelfast.inputs.announce import _said
 

@@ -16,8 +16,8 @@ TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 HELPERS = {file.stem: file for file in (TESTS / "helpers").glob("*.py")}
 TEST_FILES = sorted(TESTS.rglob("test_*.py"))
-OF_NO_FOLDER = {"helpers", "system", "engines/cuda", "engines/interpreted", "engines/native"}
-"""What several tests share, models through the whole package, and the engines that are one file each in the package."""
+OF_NO_FOLDER = {"helpers", "system", "engines/interpreted"}
+"""What several tests share, models through the whole package, and what runs in a process of its own."""
 FEW = 3
 """Statements that may be written twice: a fixture or a model as small as that is read sooner than found."""
 

@@ -18,10 +18,10 @@ from heads import MIXTURES, mixture_head
 from native import ARRANGEMENTS
 from programs import Builder, by_phases, recurrent, swept
 
-from pixelfast.engines import packing
 from pixelfast.ir.contract import FIELD
 from pixelfast.ir.program import Program
 from pixelfast.ir.stream import Stream
+from pixelfast.lowering import packing
 
 SPECIAL = (0, 1, -1, 2, 63, 64, 255, 1 << 12, 1 << 20, 1 << 22, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63))
 LITTLE = (-17, -3, -2, -1, -1, -1, -1, 1, 1, 1, 1, 2, 3, 17, 64, 1000, -1000, 1 << 12, 1 << 20, -(1 << 20))

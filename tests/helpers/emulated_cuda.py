@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from pixelfast.engines.base import Request, Result
-from pixelfast.engines.packing import pack
 from pixelfast.ir.program import Program
+from pixelfast.lowering.packing import pack
 
 CASES = Path(__file__).parent
 """Where programs lie that try the shim itself."""

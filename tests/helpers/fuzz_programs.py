@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from damaged_programs import Damaged, damaged
 
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 from pixelfast.errors import EngineUnavailable
 
 GUARD = 64

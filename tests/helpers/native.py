@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tolerances import LOG_PROB
 
-from pixelfast.engines import cpu
 from pixelfast.engines.base import Request, Result
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native import engine as cpu
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir.program import Program, Rect
 

@@ -14,9 +14,10 @@ import pixelfast
 from pixelfast.distributions import noise
 from pixelfast.distributions.base import Head
 from pixelfast.distributions.bernoulli import Bernoulli
-from pixelfast.engines import cpu, reference, registry
+from pixelfast.engines import reference, registry
 from pixelfast.engines.base import Request, Result, reordered, restored
 from pixelfast.engines.naive import NaiveEngine
+from pixelfast.engines.native import engine as cpu
 from pixelfast.inputs.conditions import Conditions
 from pixelfast.ir.scan_order import RASTER, Order
 from pixelfast.pipeline import Compiled, evaluate_fields

@@ -7,7 +7,7 @@ import os
 import pytest
 from processes import run_script
 
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 from pixelfast.host import ending
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="ends forked children, since PyTorch is imported slowly")

@@ -14,7 +14,7 @@ import torch
 from processes import run_script
 
 import pixelfast
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 from pixelfast.host import locks
 from pixelfast.models import PixelCNN
 

@@ -9,8 +9,9 @@ import pytest
 from attention_cases import CASES, program_of
 from programs import Builder, probe, request
 
-from pixelfast.engines import packing, reference
+from pixelfast.engines import reference
 from pixelfast.ir.program import BODIES, Attention, Body, Cache, FieldSlot, Instruction, Map, Op, Pixel, Rect, Slot
+from pixelfast.lowering import packing
 
 IMAGE = Rect(0, 2, 0, 3)
 

@@ -11,11 +11,12 @@ from attention_cases import CASES, program_of
 from native import needs_engine
 from programs import Builder, swept
 
-from pixelfast.engines import cpu, packing
+from pixelfast.engines.native import engine as cpu
 from pixelfast.ir import contract, contract_cpp
 from pixelfast.ir.bodies import BODIES
 from pixelfast.ir.contract import Arguments, Array, Check, Code, Many, Number, One, Struct, Variant, Word, Words
 from pixelfast.ir.program import Program
+from pixelfast.lowering import packing
 
 CSRC = Path(contract.__file__).parents[2] / "csrc"
 
@@ -29,7 +30,7 @@ def test_the_headers_are_up_to_date(name: str) -> None:
 @needs_engine
 def test_the_native_engine_has_this_contract() -> None:
     assert cpu.native().contract == contract.DIGEST
-    assert packing.outdated(cpu.native()) is None
+    assert contract.outdated(cpu.native()) is None
 
 
 def test_codes_are_positions() -> None:

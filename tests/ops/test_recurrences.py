@@ -18,7 +18,7 @@ from pixelfast.causality.availability import availability
 from pixelfast.causality.receptive_field import receptive_field
 from pixelfast.distributions.categorical import Categorical
 from pixelfast.engines import reference
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.lowering.wavefront import Wave, wavefront
 from pixelfast.models import PixelRNN
 from pixelfast.models.pixelrnn import DiagonalBiLSTM, RowLSTM, taps_of

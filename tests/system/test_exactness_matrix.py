@@ -12,9 +12,9 @@ from oracle import Traced, agree, first, trace
 
 import pixelfast
 from pixelfast.distributions.mixture import MixtureOfLogistics
-from pixelfast.engines import cpu
 from pixelfast.engines.base import Request, Result
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native import engine as cpu
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 pytestmark = pytest.mark.skipif(cpu.unavailable_reason() is not None, reason=str(cpu.unavailable_reason()))

@@ -15,8 +15,8 @@ from oracle import ENGINES, NATIVE, compare, trace
 
 import pixelfast
 from pixelfast.distributions.categorical import Categorical
-from pixelfast.engines import packing
 from pixelfast.ir.program import Program
+from pixelfast.lowering import packing
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 
@@ -59,7 +59,7 @@ LIMIT = 256  # MB above the weights
 MEASURE = """
     import sys
     import numpy as np
-    from pixelfast.engines import cpu
+    from pixelfast.engines.native import engine as cpu
 
     def memory(what):
         return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) / 1024

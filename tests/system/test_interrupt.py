@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import pixelfast
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 from pixelfast.models import GatedPixelCNN, PixelCNN
 
 ENGINES = ("cpu", "reference") if cpu.unavailable_reason() is None else ("reference",)

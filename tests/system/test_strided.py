@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import pixelfast
 from pixelfast import Categorical, NotAutoregressive
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.ir.program import EVERYWHERE, Lattice, Rect
 from pixelfast.models import PixelCNNpp
 from pixelfast.models.shifted import network_in_network
@@ -75,7 +75,7 @@ def test_pixelcnnpp_with_its_own_head(shape: tuple[int, int, int]) -> None:
 def test_bits_do_not_depend_on_the_arrangement() -> None:
     traced = trace(Plusplus((1, 8, 8)).eval(), (1, 8, 8), HEAD)
     request = traced.request(5, 0)
-    for isa in pixelfast.engines.cpu.native().isas():
+    for isa in pixelfast.engines.native.engine.native().isas():
         engine = CpuEngine(traced.compiled.program, isa=isa)
         whole = engine.run(request, arrangement=(1, 0, "none", 1))
         for arrangement in [(1, 1, "none", 1), (1, 1, "none", 3), (2, 2, "rows", 2), (1, 2, "rows", 3), (1, 3, "parts", 1)]:

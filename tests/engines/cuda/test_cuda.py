@@ -11,9 +11,10 @@ from oracle import trace
 from programs import Builder
 
 import pixelfast
-from pixelfast.engines import cuda, registry
-from pixelfast.engines.packing import pack
+from pixelfast.engines import registry
+from pixelfast.engines.cuda import engine as cuda
 from pixelfast.errors import EngineUnavailable
+from pixelfast.lowering.packing import pack
 from pixelfast.models import PixelCNN
 
 BUILT = "was not built" not in str(cuda.unavailable_reason())

@@ -17,7 +17,7 @@ from tolerances import INSTRUCTION, LOG_PROB, PROGRAM
 
 from pixelfast.distributions.mixture import MixtureOfLogistics
 from pixelfast.engines.base import Request, why_not
-from pixelfast.engines.cuda import CAPABILITIES
+from pixelfast.engines.cuda.engine import CAPABILITIES
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir import program as contract
 from pixelfast.ir.contract import limit

@@ -9,7 +9,7 @@ import pytest
 from native import ARRANGEMENTS, ISAS, needs_engine, some_images
 from programs import Builder, request
 
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 
 pytestmark = needs_engine
 

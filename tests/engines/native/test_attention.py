@@ -11,9 +11,11 @@ from native import ARRANGEMENTS, HEIGHT, IMAGES, ISAS, WIDTH, compare, needs_eng
 from programs import request, with_body
 from tolerances import INSTRUCTION
 
-from pixelfast.engines import cpu, packing, reference
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines import reference
+from pixelfast.engines.native import engine as cpu
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.ir.program import Attention, PixelRuns, Program, Rect
+from pixelfast.lowering import packing
 from pixelfast.lowering.wavefront import Wave, wavefront
 
 

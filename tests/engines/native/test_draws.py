@@ -12,7 +12,7 @@ from native import HEIGHT, IMAGE, ISAS, WIDTH, needs_engine
 from programs import normal, probe, request
 
 from pixelfast.engines.base import Request, Result
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.errors import NumericalError
 from pixelfast.ir.program import Instruction, Map, Program, Rect, Slot

@@ -15,7 +15,7 @@ from native import ARRANGEMENTS, needs_engine
 from programs import Builder, request, with_body
 
 from pixelfast.engines.base import Request
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.errors import NumericalError
 from pixelfast.ir.program import Instruction, Lookup, Pixel, Program

@@ -11,7 +11,7 @@ from programs import normal, request
 from tolerances import FAST_PRODUCT
 
 from pixelfast.engines.base import Request
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir.program import Buffer, Draw, Field, FieldSlot, Instruction, Map, Product, Program, Rect, Slot
 

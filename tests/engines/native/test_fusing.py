@@ -10,7 +10,7 @@ from native import ARRANGEMENTS, HEIGHT, IMAGE, IMAGES, ISAS, WIDTH, close, need
 from programs import normal, probe, request
 from tolerances import PROGRAM
 
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir.program import Buffer, Draw, Encode, Instruction, Map, Op, Product, Program, Slot
 from pixelfast.lowering.given_rows import known_order

@@ -13,7 +13,7 @@ from programs import normal, probe, request, swept
 from tolerances import INSTRUCTION, OPERATION, PROGRAM, ROUNDED
 
 from pixelfast import NumericalError
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir import program as contract
 from pixelfast.ir.program import (

@@ -10,7 +10,7 @@ from native import ARRANGEMENTS, HEIGHT, IMAGE, ISAS, WIDTH, close, compare, nee
 from programs import Builder, by_phases, normal, probe, request
 from tolerances import INSTRUCTION, PROGRAM
 
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir.program import FieldSlot, Instruction, Lattice, Lookup, Map, Norm, Op, Pixel, Product, Rect, Reduce, Slot
 from pixelfast.lowering.wavefront import Wave, wavefront

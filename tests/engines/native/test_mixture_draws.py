@@ -19,7 +19,7 @@ from pixelfast import MixtureOfLogistics, NotAutoregressive, NumericalError
 from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
 from pixelfast.engines import reference
 from pixelfast.engines.base import Request
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.ir.program import Draw, Slot
 
 MIXTURE = MixtureOfLogistics(5, 2, 3).mixture

@@ -15,7 +15,7 @@ from torch import Tensor
 from pixelfast import MixtureOfLogistics
 from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
 from pixelfast.engines import reference
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 
 HEADS = [(1, 256, 10), (3, 256, 3), (3, 2, 3), (3, 17, 1)]
 """Channels, levels, mixtures."""

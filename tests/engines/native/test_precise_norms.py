@@ -12,7 +12,7 @@ from oracle import trace
 from torch import Tensor, nn
 
 from pixelfast import Categorical
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 
 pytestmark = needs_engine
 

@@ -13,8 +13,9 @@ from programs import Builder, normal, probe, request, wide_rows, with_body
 from tolerances import INSTRUCTION, PROGRAM
 
 import pixelfast
-from pixelfast.engines import cpu, registry
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines import registry
+from pixelfast.engines.native import engine as cpu
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.errors import EngineUnavailable, InvalidInput, VerificationError
 from pixelfast.ir.program import Instruction, Map, Op, Product, Program, Rect, Slot

@@ -11,7 +11,7 @@ from native import close, compare, needs_engine
 from programs import Builder, recurrent, request
 from tolerances import PROGRAM
 
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.ir import program as contract
 from pixelfast.lowering.given_rows import known_order
 

@@ -16,7 +16,7 @@ from native import needs_engine
 from programs import Builder, request
 
 from pixelfast.engines.base import Request
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.engines.reference import run as reference
 from pixelfast.errors import EngineUnavailable, InvalidInput
 

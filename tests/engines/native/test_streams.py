@@ -11,10 +11,12 @@ import pytest
 from native import needs_engine
 from programs import Builder, request, swept, with_body
 
-from pixelfast.engines import cpu, packing, registry
-from pixelfast.engines.cpu import CpuEngine
+from pixelfast.engines import registry
+from pixelfast.engines.native import engine as cpu
+from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.errors import EngineUnavailable
 from pixelfast.ir.program import Instruction, Lattice, Lookup, Map, Norm, Op, Pixel, Product, Program, Rect, Slot
+from pixelfast.lowering import packing
 
 pytestmark = needs_engine
 
@@ -153,5 +155,5 @@ def test_an_engine_of_another_contract_is_refused(found: dict[str, int], monkeyp
     monkeypatch.setattr(cpu, "native", lambda: SimpleNamespace(**found, isas=lambda: ["scalar"]))
     with pytest.raises(EngineUnavailable, match="built for another version of pixelfast: build it again with `pip install"):
         CpuEngine(Builder(np.random.default_rng(0)).build())
-    with pytest.raises(EngineUnavailable, match="the engine 'cpu' cannot run here: the native engine was built for another"):
+    with pytest.raises(EngineUnavailable, match="the engine 'cpu' cannot run here: the compiled engine was built for another"):
         registry.check_name("cpu")

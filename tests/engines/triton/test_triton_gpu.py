@@ -14,7 +14,7 @@ from torch import nn
 from triton_runs import same_bits
 
 import pixelfast
-from pixelfast.engines import cpu
+from pixelfast.engines.native import engine as cpu
 from pixelfast.engines.triton.arrangement import OWNED, refuses
 from pixelfast.engines.triton.engine import TritonEngine, lacks, unavailable_reason
 from pixelfast.errors import NumericalError

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EngineUnavailable
-from ..host.forking import pause
-from ..ir.contract import NAMES
-from ..ir.program import Attention, Lookup, Map, Norm, Product, Program, Reduce
-from .base import Capabilities, OnRow, Request, Result, check, compiled_call, numerical_error, why_not
-from .packing import outdated, pack
+from ...errors import EngineUnavailable
+from ...host.forking import pause
+from ...ir.contract import NAMES, outdated
+from ...ir.program import Attention, Lookup, Map, Norm, Product, Program, Reduce
+from ...lowering.packing import pack
+from ..base import Capabilities, OnRow, Request, Result, check, compiled_call, numerical_error, why_not
 
 CAPABILITIES = Capabilities(
     bodies=(Product, Lookup, Map, Reduce, Norm, Attention),

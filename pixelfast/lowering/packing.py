@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
-from ..ir.contract import DIGEST
 from ..ir.program import Program
 from ..ir.stream import Stream, write
-from ..lowering.given_rows import known_order
-from ..lowering.wavefront import Reach, wavefront
+from .given_rows import known_order
+from .wavefront import Reach, wavefront
 
 
 @dataclass(frozen=True)
@@ -33,13 +31,3 @@ def pack(program: Program) -> Stream:
     order = tuple(first[step] + index for step, index in known_order(program) or ())
     front = wavefront(program)
     return write(_Whole(program, order, front.leads, front.reaches))
-
-
-def outdated(module: Any) -> str | None:
-    """Why a compiled module cannot read our streams; None if it can: both come from one contract."""
-    if getattr(module, "contract", None) == DIGEST:
-        return None
-    return (
-        "the native engine was built for another version of pixelfast: build it again with `pip install -e .` in the folder of "
-        "its source, or `python setup.py build_ext --inplace`"
-    )

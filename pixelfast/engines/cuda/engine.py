@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ..errors import EngineUnavailable
-from ..host.forking import resting
-from ..ir.contract import limit
-from ..ir.program import Lookup, Map, Norm, Product, Program, Reduce
-from .base import Capabilities, Request, Result, check, compiled_call, numerical_error, why_not
-from .packing import outdated, pack
+from ...errors import EngineUnavailable
+from ...host.forking import resting
+from ...ir.contract import limit, outdated
+from ...ir.program import Lookup, Map, Norm, Product, Program, Reduce
+from ...lowering.packing import pack
+from ..base import Capabilities, Request, Result, check, compiled_call, numerical_error, why_not
 
 
 def unavailable_reason() -> str | None:

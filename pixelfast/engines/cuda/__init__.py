@@ -1,0 +1,1 @@
+"""The CUDA engine: small nets as one kernel on NVIDIA's Hopper GPUs (csrc/cuda/)."""

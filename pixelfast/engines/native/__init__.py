@@ -1,0 +1,1 @@
+"""The native engine, `engine="cpu"`: programs run by C++ (csrc/)."""
