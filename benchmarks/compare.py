@@ -49,7 +49,7 @@ class Line:
     good: bool
 
     def texts(self) -> tuple[str, ...]:
-        """As in `HEAD`."""
+        """The cells of its row, under those of `HEAD`."""
         if self.pairs is None:
             return (self.model, self.row, self.what, *[""] * 5, self.said)
         ratios = self.pairs.ratios

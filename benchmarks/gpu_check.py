@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def environment(work: Path, built: bool) -> dict[str, str]:
-    """That of all parts: the package that was laid out, and kernels kept where a later part finds them."""
+    """The environment of all parts: the package that was laid out, and kernels kept where a later part finds them."""
     paths = [*([] if built else [str(work)]), *filter(None, [os.environ.get("PYTHONPATH")])]
     ours = {"PYTHONPATH": os.pathsep.join(paths), "TRITON_CACHE_DIR": str(work / "triton"), "PYTHONUNBUFFERED": "1"}
     return {**os.environ, **ours}

@@ -40,7 +40,7 @@ def cached(caches, cache, head, row, col, image, there, SIZE: tl.constexpr, BLOC
     col_stride = tl.multiple_of(tl.load(cache + 1), ALIGN)
     row_stride = tl.multiple_of(tl.load(cache + 7), ALIGN)
     image_stride = tl.multiple_of(tl.load(cache + 2), ALIGN)
-    # Of one head: SIZE is a multiple of ALIGN, too.
+    # The start of one head: SIZE is a multiple of ALIGN, too.
     start = tl.multiple_of(tl.load(cache + 4) + image * image_stride + head * SIZE, ALIGN)
     e = tl.arange(0, BLOCK)
     place = start + slot * row_stride + col * col_stride

@@ -10,8 +10,8 @@ distribution function. A program draws those of its items (of one image, where a
 images' sums, and encodes them. Values that are given (>= 0) are kept. Parameters that describe no distribution leave the lowest
 number of such a sub-pixel in `status`, in the order of drawing, images running fastest.
 
-More than `BLOCK_K` logits are read in blocks three times: for the largest, for the sum, for the search. Of a single block the
-compiler makes one reading, and one exponential of each logit.
+More than `BLOCK_K` logits are read in blocks three times: for the largest, for the sum, for the search. The compiler
+makes one reading of a single block, and one exponential of each logit.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def categorical_draw(source, live, count, levels, uniform, heat, BLOCK_K: tl.con
 
 @triton.jit
 def bernoulli_draw(source, live, uniform, heat, PROBABILITY: tl.constexpr):
-    """As `categorical_draw`, from one number each: the probability of 1, or its logit."""
+    """What `categorical_draw` gives, from one number each: the probability of 1, or its logit."""
     x = tl.load(source, mask=live, other=0.5).to(tl.float64)
     if PROBABILITY:
         bad = ((x >= 0.0) & (x <= 1.0)).to(tl.int32) == 0

@@ -44,7 +44,7 @@ def tanh(x):
 
 @triton.jit
 def sigmoid(x):
-    """From the exponential of a negative number, which cannot overflow."""
+    """The sigmoid, from the exponential of a negative number, which cannot overflow."""
     small = tl.exp(-tl.abs(x))
     return tl.where(x < 0.0, small, 1.0) / (1.0 + small)
 

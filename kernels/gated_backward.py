@@ -40,7 +40,7 @@ PROGRAMS = 264  # two for each multiprocessor of a large GPU: over so many the p
 
 
 class Gradients(NamedTuple):
-    """Of the gates and of the sums, (N, 2F, H, W); of condition (N, 2F) and bias (2F,). None: no gradient at all."""
+    """Gradients of gates and sums, (N, 2F, H, W), of the condition (N, 2F) and the bias (2F,). None: no gradient at all."""
 
     gates: Tensor | None
     sums: Tensor
@@ -99,7 +99,7 @@ def gate_backward_kernel(
 def gate_backward(
     grad_y: Tensor, grad_sums: Tensor | None, sums: Tensor, condition: Tensor | None, map: Tensor | None, split: bool
 ) -> Gradients:
-    """From the gradients of y (N, F, H, W) and of sums (N, 2F, H, W); ``split``: those of gates and sums both."""
+    """The gradients from those of y (N, F, H, W) and of sums (N, 2F, H, W); ``split``: of gates and sums both."""
     n, double, height, width = sums.shape
     out = torch.empty_like(sums)
     gates = torch.empty_like(sums) if split else None

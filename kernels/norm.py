@@ -23,7 +23,7 @@ def normalised(x, there, features, eps, AXIS: tl.constexpr):
     """Tiles of any orientation, with the features along AXIS; `there` marks which of them exist."""
     mean = tl.sum(tl.where(there, x, 0.0), AXIS, keep_dims=True) / features
     centred = tl.where(there, x - mean, 0.0)
-    # Of numbers that hardly differ, the mean's last bit is much: what it lacks is a mean of its own.
+    # Where numbers hardly differ, the mean's last bit matters: what it lacks is the mean of what is left.
     centred = tl.where(there, centred - tl.sum(centred, AXIS, keep_dims=True) / features, 0.0)
     variance = tl.sum(centred * centred, AXIS, keep_dims=True) / features
     return tl.div_rn(centred, tl.sqrt_rn(variance + eps))

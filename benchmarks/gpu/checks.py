@@ -18,13 +18,13 @@ MARK = "pytest.mark.gpu"
 MOST_WORKERS = 6
 """Processes that share the GPU: most of a test is compiling kernels."""
 TEST_SECONDS = 60
-"""After which a test is taken to hang, where there is pytest-timeout."""
+"""Seconds after which a test is taken to hang, where there is pytest-timeout."""
 TOLD = 1500
 """Letters of a failure that are kept."""
 
 
 def files() -> list[str]:
-    """Those of the cluster kernel last: its blocks wait for each other, and what hangs takes with it whatever comes after."""
+    """The test files, those of the cluster kernel last: its blocks wait for each other, and one that hangs ends the session."""
     result = sorted(file for file in TESTS.rglob("test_*.py") if MARK in file.read_text(encoding="utf-8"))
     return [str(file) for file in sorted(result, key=lambda file: "cuda" in file.name)]
 

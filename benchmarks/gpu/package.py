@@ -23,7 +23,7 @@ ENGINES = {
     "native CPU engine": ("pixelfast._cpu", "pixelfast.engines.native.engine", "unavailable_reason"),
     "CUDA engine": ("pixelfast._cuda", "pixelfast.engines.cuda.engine", "unavailable_reason"),
 }
-"""Module, and where the reason is asked for why it cannot run."""
+"""The compiled module of an engine, and the function that says why it cannot run."""
 
 
 def installed() -> bool:

@@ -192,7 +192,7 @@ class GraphLoop:
         return parameters
 
     def capture(self, channel: int) -> None:
-        """As PyTorch wants it: some steps on another stream first, in which libraries make what they need.
+        """Capture a step, as PyTorch wants it: after some steps on another stream, in which libraries make what they need.
 
         The images stay as they were. On a processor there is nothing to capture.
         """

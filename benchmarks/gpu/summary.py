@@ -45,7 +45,7 @@ class Summary:
         self._change(part, status="running")
 
     def add(self, part: Part, record: Record) -> None:
-        """One more record; one with an "id" takes the place of an earlier one with the same."""
+        """Add a record; one with an "id" takes the place of an earlier one with the same."""
         with self._lock:
             records: list[Record] = self.parts[part.name]["records"]
             key = record.get("id")
@@ -110,7 +110,7 @@ def _overview(parts: Iterable[dict[str, Any]]) -> list[Record]:
 
 
 def _tests(records: Sequence[Record]) -> list[Record]:
-    """How many went how, and those that did not go well."""
+    """How many parts ended in which way, and those that did not end well."""
     outcomes: dict[str, int] = {}
     for record in records:
         outcomes[record["outcome"]] = outcomes.get(record["outcome"], 0) + 1

@@ -21,7 +21,7 @@ from gpu.records import emit, without_gpu
 IMAGES, FEATURES, SIDE = 64, 128, 32
 SHAPES = {"vertical 2x3": [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0), (0, 1)], "horizontal 1x2": [(0, -1), (0, 0)]}
 CANDIDATES = ((64, 64, 32, 8), (64, 128, 32, 8), (32, 128, 32, 4), (64, 32, 64, 4), (32, 64, 64, 4), (128, 32, 32, 8))
-"""Features, pixels, depth and warps of a program."""
+"""Features, pixels, depth and warps of a program, for each candidate."""
 
 
 def main() -> int:

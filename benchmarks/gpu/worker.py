@@ -35,7 +35,7 @@ VERIFIED = 16
 """Images of a row that are compared with the module, at most: what the comparison takes is spent on the processor."""
 
 LAST = ("cuda",)
-"""Measured when all else is: its blocks wait for each other, and what hangs takes with it whatever comes after."""
+"""Engines that are measured last: blocks of such a kernel wait for each other, and one that hangs ends the session."""
 
 
 class GpuWorker:

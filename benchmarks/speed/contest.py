@@ -128,7 +128,7 @@ def lay_out(checkout: Path, folder: Path) -> None:
 
 
 Both = tuple[Contender, Contender]
-"""The old one and the new one."""
+"""The old checkout and the new one."""
 
 
 def in_turns(both: Both, seconds: float, least: int, command: str, **options: Any) -> Pairs:

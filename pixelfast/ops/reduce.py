@@ -51,4 +51,4 @@ _REDUCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "amin": lambda x, _: x.amin(-1, keepdim=True),
     "logsumexp": lambda x, _: x.logsumexp(-1, keepdim=True),
 }
-"""By kind; the second argument is the correction of a variance."""
+"""The definition of each kind; the second argument is the correction of a variance."""

@@ -160,7 +160,7 @@ class Scan(Operation):
         return replace(self, domain=domain, edges=all_there(self, edges))
 
     def reads(self, graph: Graph, read: np.ndarray) -> Sequence[Marks]:
-        """By the states that are read, and by those that they depend on."""
+        """Where its edges are read: by the states that are read, and by those that these depend on."""
         places = self._spread(read[None], [np.ones((1, 1), dtype=bool) for _ in self.taps])[0]
         return [Marks(edge, places, self.domain.row0, self.domain.col0) for edge in self.edges]
 

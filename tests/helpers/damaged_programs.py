@@ -103,7 +103,7 @@ def damaged(number: int, shared: bool = False) -> Damaged:
 
 
 def _fewer(arrays: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Without the last ones, or with one of them cut short."""
+    """The arrays without the last ones, or with one of them cut short."""
     at = int(rng.integers(len(arrays)))
     if rng.random() < 0.5:
         return arrays[:at]

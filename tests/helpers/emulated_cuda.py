@@ -73,7 +73,7 @@ def missing() -> str | None:
 
 @functools.lru_cache
 def executable(*sources: Path) -> Path:
-    """Compiled anew where a source has changed."""
+    """The program, compiled anew where a source has changed."""
     files = sorted({*CSRC.glob("*.h"), *CSRC.glob("*.cpp"), *CSRC.glob("cuda/*"), *sources})
     content = b"".join(file.read_bytes() for file in files) + " ".join([*OPTIONS, SANITIZERS, *map(str, sources)]).encode()
     built = CSRC.parent / "build" / "emulated_cuda" / hashlib.sha256(content).hexdigest()[:16]

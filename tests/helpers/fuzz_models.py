@@ -71,7 +71,7 @@ def simplest(failure: tuple[int, str]) -> str:
 
 
 def prepare() -> None:
-    """As tests/conftest.py does."""
+    """Let a process compute with one thread, and in silence, as tests/conftest.py does."""
     torch.set_num_threads(1)
     gc.set_threshold(100_000, 20, 20)
     warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ MIXTURES: dict[str, Callable[[int, int, int], MixtureHead]] = {
         levels, components, channels, "mixture-major" if channels == 3 else "colour-major"
     ),
 }
-"""From levels, components and channels of the image: 1 or 3."""
+"""How to make each, from levels, components and channels of the image (1 or 3)."""
 
 
 def mixture_head(name: str, levels: int, components: int = 2, channels: int = 3) -> MixtureHead | None:

@@ -1,4 +1,4 @@
-"""A module that sees what it predicts: that every call says so alike."""
+"""A check that every call says alike of a module that it sees what it predicts."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def judge(oracle: NaiveEngine, request: Request, cond: Conditions, values: np.nd
 
 
 def room_for_rounding(oracle: NaiveEngine, drawn: Tensor, parameters: Tensor, cond: Conditions, heat: float) -> float:
-    """How far the rounding of a delicate module may move its probabilities; 0 of others.
+    """How far the rounding of a delicate module may move its probabilities; 0 for others.
 
     A probability next to 1 has lost the digits that its logit needs: divided by a high temperature, the last one decides.
     """

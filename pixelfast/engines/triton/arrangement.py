@@ -104,10 +104,10 @@ def _processors(device: torch.device) -> int:
 
 
 def seconds(program: Program, images: int, precision: str, own: int, processors: int) -> tuple[float, float]:
-    """Of a pixel of all images, in a graph and in a persistent kernel, by estimate.
+    """The estimated seconds of a pixel of all images: in a graph, and in a persistent kernel.
 
-    A launch or a turn each for stages, other instructions and draws; beside them, whichever takes longer of reading the weights
-    and multiplying with them.
+    Stages, other instructions and draws take a launch or a turn each. To these comes the longer of two times: that of reading
+    the weights, and that of multiplying with them.
     """
     works = [work for instructions in program.steps for work in stages(program, instructions)]
     products = [work.product for work in works if isinstance(work, Stage)]

@@ -24,7 +24,7 @@ TABLE = 2048
 NEVER = 1 << 30
 """Rows of a ring that never comes round, as a field's."""
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""Of the weights of products, and of what they are multiplied with."""
+"""The types of the weights of products, and of what they are multiplied with."""
 SMALLEST, LARGEST = 6e-5, 65504.0
 """Weights that float16 holds: below, it has few digits left, beyond, none."""
 
