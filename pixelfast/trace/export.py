@@ -117,13 +117,18 @@ def _source(program: torch.export.ExportedProgram, spec: InputSpec) -> Tensor | 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings and no log lines from export: what matters of them is in our own errors."""
+    """No warnings, no log lines and no printed graphs from export: what matters of them is in our own errors."""
+    from torch.export import _trace
+
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
+    printing = vars(_trace)
+    printing["print"] = lambda *_, **__: None  # it shows the graph that it had when an error came
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        del printing["print"]

@@ -209,8 +209,9 @@ class Refused(Mapped):
         return torch.vmap(lambda image: self.last(image[None])[0] * float(self.last.weight.sum()))(self.first(x))
 
 
-def test_a_refused_trace_leaves_nothing_behind() -> None:
+def test_a_refused_trace_leaves_nothing_behind(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnsupportedModel, match="cannot be traced"):
         captured(Refused(), (1, 5, 4))
+    assert capfd.readouterr() == ("", "")
     assert captured(Mapped(), (1, 5, 4)).image is not None
     assert type(frozen_copy(Mapped()).first.weight) is nn.Parameter
