@@ -206,14 +206,14 @@ def check(
     size, distribution = shape_of(model, shape), head_of(model, head)
     drawn = order_of(model, order)
     distribution.table(size)  # refuses a wrong encoding before anything else happens
+    values = None if data is None else torch.from_numpy(values_of("data", data, size, distribution.levels)).long()
     module = frozen_copy(model)
-    meant = Conditions.parse(cond).readings(None if data is None else len(data))
+    meant = Conditions.parse(cond).readings(None if values is None else len(values))
     conditions = meant[accepted_reading(module, distribution, size, meant)]
     known: dict[str, Any] = {"order": drawn.name, "assumed": isinstance(distribution.encode, Assumed)}
     known |= {"encode": text_of(distribution.encode), "levels": distribution.levels}
     readings: tuple[Reading, ...] = ()
-    if data is not None:
-        values = torch.from_numpy(values_of("data", data, size, distribution.levels)).long()
+    if values is not None:
         if not len(values):
             raise InvalidInput("data= holds no images")
         conditions.check(len(values))

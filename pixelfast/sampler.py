@@ -22,6 +22,7 @@ from .host.copying import independent_copy
 from .host.locks import Lock
 from .inputs.arguments import (
     callback_of,
+    check_flags,
     count_of,
     first_of,
     given_of,
@@ -90,6 +91,7 @@ class Sampler:
         self._device = next((tensor.device for tensor in module.parameters() if tensor.device.type != "cpu"), registry.CPU)
         self.engine, self.precision = registry.choose(engine, precision, head, self._device), precision
         self._chosen = engine == "auto"
+        check_flags(self_check=self_check)
         self.shape, self.self_check, self.order = shape, self_check, order
         self.head = head.frozen(shape)  # refuses a wrong encoding before anything else happens
         self._module = frozen_copy(module)
@@ -234,6 +236,7 @@ class Sampler:
         known = given_of(given, count, self.shape, self.head.levels)
         workers = threads_of(threads)
         callback_of("on_row", on_row)
+        check_flags(return_log_prob=return_log_prob, progress=progress)
         size = self._batch_size(batch_size, conditions, count)
         with RowProgress(progress, self.order.shape(self.shape)[1] * -(-count // size)) as bar:
             parts = []

@@ -13,6 +13,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def load(
     levels = None if levels is None else count_of("levels", levels, 2)
     source_levels = None if source_levels is None else count_of("source_levels", source_levels, 2)
     seed = count_of("seed", seed, 0)
-    if not isinstance(test_fraction, (int, float)):
+    if isinstance(test_fraction, bool) or not isinstance(test_fraction, Real):
         raise InvalidInput(f"test_fraction must be a number, got {type(test_fraction).__name__}")
     for name, value in {"axes": axes, "background": background, "palette": palette, "frames": frames}.items():
         check_type(name, value, str, "text")

@@ -12,6 +12,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +23,17 @@ from .encoding import Assumed, Encode, is_affine, read_numbers, read_table, tabl
 
 CUSTOM = "custom"
 """The name of heads that programs do not know: their functions come with each call."""
+
+
+def size_of(what: str, name: str, value: object, least: int) -> int:
+    """One of a head's sizes: an integer of Python or NumPy.
+
+    Raises:
+        InvalidInput: it is none, or not in ``least`` .. 2**31 - 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value < 2**31:
+        raise InvalidInput(f"{what} needs at least {least} {name}, and less than 2**31, got {value!r}")
+    return int(value)
 
 
 class Head(ABC):

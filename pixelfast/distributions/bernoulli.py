@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InvalidInput
 from .base import Head
 from .encoding import UNIT, Encode
 
@@ -26,6 +28,8 @@ class Bernoulli(Head):
     """
 
     def __init__(self, probability: bool = False, encode: Encode = UNIT, layout: str | None = None) -> None:
+        if not isinstance(probability, (bool, np.bool_)):
+            raise InvalidInput(f"probability must be True or False, got {probability!r}; an encoding is passed as encode=")
         super().__init__(2, 1, encode, layout)
         self.probability = bool(probability)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..errors import InvalidInput
-from .base import Head
+from .base import Head, size_of
 from .encoding import SYMMETRIC, Encode
 
 
@@ -31,8 +30,7 @@ class Categorical(Head):
     drawn_as = "categorical"
 
     def __init__(self, levels: int = 256, encode: Encode = SYMMETRIC, layout: str | None = None) -> None:
-        if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels < 2**31:
-            raise InvalidInput(f"a categorical head needs at least 2 levels, and less than 2**31, got {levels!r}")
+        levels = size_of("a categorical head", "levels", levels, 2)
         super().__init__(levels, levels, encode, layout)
 
     def probabilities(self, parameters: Tensor, temperature: float = 1.0) -> Tensor:

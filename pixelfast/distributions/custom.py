@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..errors import InvalidInput
-from .base import Head
+from .base import Head, size_of
 from .encoding import SYMMETRIC, Encode
 
 SUM_TOLERANCE = 1e-4
@@ -55,9 +55,8 @@ class CustomHead(Head):
         encode: Encode = SYMMETRIC,
         layout: str | None = None,
     ) -> None:
-        for name, value, least in (("levels", levels, 2), ("parameters", parameters, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InvalidInput(f"a custom head needs {name} of at least {least}, got {value!r}")
+        levels = size_of("a custom head", "levels", levels, 2)
+        parameters = size_of("a custom head", "parameters", parameters, 1)
         functions = {"probabilities": probabilities, "log_prob": log_prob, "conditional": conditional}
         for name, function in functions.items():
             if not callable(function) and (function is not None or name == "probabilities"):

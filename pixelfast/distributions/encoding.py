@@ -11,7 +11,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInput, like
+from ..errors import InvalidInput, described, like
 
 Encode = str | tuple[float, float] | Tensor | Sequence[float] | Callable[[Tensor], Tensor]
 
@@ -94,7 +94,12 @@ def _tabulate(encode: Callable[[Tensor], Tensor], shape: tuple[int, ...], levels
 
 
 def _call(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    encoded = encode(images.clone())
+    try:
+        encoded = encode(images.clone())
+    except TypeError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise  # from within the function
+        raise InvalidInput(f"the function given as encode= must take images alone: {described(error)}") from error
     if not isinstance(encoded, Tensor) or encoded.shape != images.shape:
         found = tuple(encoded.shape) if isinstance(encoded, Tensor) else type(encoded).__name__
         raise InvalidInput(f"the function given as encode= turned images of shape {tuple(images.shape)} into {found}")

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InvalidInput
+from .base import size_of
 from .components import Mixture, MixtureHead
 from .encoding import SYMMETRIC, Encode
 
@@ -78,9 +79,8 @@ class MixtureOfLogistics(MixtureHead):
         encode: Encode = SYMMETRIC,
         layout: str | None = None,
     ) -> None:
-        for name, value, least in (("levels", levels, 2), ("mixtures", mixtures, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InvalidInput(f"a mixture of logistics needs {name} of at least {least}, got {value!r}")
+        what = "a mixture of logistics"
+        levels, mixtures = size_of(what, "levels", levels, 2), size_of(what, "mixtures", mixtures, 1)
         if channels not in (1, 3):
             raise InvalidInput(f"a mixture of logistics describes pixels of 1 or 3 channels, got channels={channels!r}")
         if not isinstance(parameter_layout, str) or parameter_layout not in PARAMETER_LAYOUTS:
@@ -94,7 +94,7 @@ class MixtureOfLogistics(MixtureHead):
                 "beyond, and from about -20 on a component is one value"
             )
         super().__init__(levels, mixtures * (3 if channels == 1 else 10), encode, layout)
-        self.mixtures, self.channels, self.log_scale_min = mixtures, channels, float(log_scale_min)
+        self.mixtures, self.channels, self.log_scale_min = mixtures, int(channels), float(log_scale_min)
         self.parameter_layout = parameter_layout
 
     @classmethod

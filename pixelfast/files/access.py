@@ -13,6 +13,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,7 +64,7 @@ def opened(
 
     Pipes and devices are refused: they may wait or go on for ever.
     """
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, Integral) or max_bytes < 1:
         raise InvalidInput(f"max_bytes must be an integer of at least 1, got {max_bytes!r}")
     path = path_of(path, error)
     try:
@@ -74,7 +75,7 @@ def opened(
                 if is_kind(result.st_mode):
                     raise error(f"{path} is no readable {kind}: it is {name}, and a regular file is needed")
             on_disk = getattr(result, "st_blocks", -(-result.st_size // 512)) * 512  # a file may have holes
-            yield Source(path, handle, result.st_size, max(max_bytes, min(on_disk, result.st_size)), error)
+            yield Source(path, handle, result.st_size, max(int(max_bytes), min(on_disk, result.st_size)), error)
     except PixelfastError:
         raise
     except Exception as failure:  # a damaged file can fail in any way, in any of the libraries that read it

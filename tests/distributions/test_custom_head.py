@@ -198,8 +198,8 @@ def test_parameters_without_distribution_are_reported(engine: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"levels": 1}, "levels of at least 2"),
-        ({"parameters": 0}, "parameters of at least 1"),
+        ({"levels": 1}, "at least 2 levels"),
+        ({"parameters": 0}, "at least 1 parameters"),
         ({"probabilities": None}, "probabilities= must be a function, got NoneType"),
         ({"log_prob": 3}, "log_prob= must be a function, got int"),
     ],

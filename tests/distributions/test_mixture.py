@@ -190,8 +190,8 @@ def test_check_proves_causality_and_names_the_head() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"levels": 1}, "levels of at least 2"),
-        ({"mixtures": 0}, "mixtures of at least 1"),
+        ({"levels": 1}, "at least 2 levels"),
+        ({"mixtures": 0}, "at least 1 mixtures"),
         ({"channels": 2}, "1 or 3 channels"),
         ({"parameter_layout": "rgb"}, "parameter_layout must be one of"),
         ({"log_scale_min": -math.inf}, "finite number"),

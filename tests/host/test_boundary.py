@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fractions
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ import pixelfast
 from pixelfast import (
     Bernoulli,
     Categorical,
+    CustomHead,
     InvalidInput,
+    MixtureOfLogistics,
     NumericalError,
     PixelfastError,
 )
@@ -80,6 +83,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("batch_size", 1.5, "batch_size must be an integer"),
     ("first", -1, "first must be an integer of at least 0"),
     ("first", 2**63 - 1, r"a seed has images 0 \.\. 2\*\*63 - 1"),
+    ("return_log_prob", "no", "return_log_prob must be True or False, got 'no' of type str"),
+    ("progress", np.ones(2), "progress must be True or False"),
     ("on_row", 3, "on_row must be a function, got 3 of type int"),
     ("given", np.array([None] * 12).reshape(SHAPE), "given must hold integers"),
     ("given", [[[1, 2], [3]]], "given must hold integers"),
@@ -163,6 +168,34 @@ def test_images_of_the_highest_indices(samplers: dict[str, pixelfast.Sampler]) -
 def test_near_names(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(PixelfastError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Bernoulli("symmetric"), r"probability must be True or False, got 'symmetric'; an encoding is passed as enc"),
+        (lambda: Categorical(2**31), r"a categorical head needs at least 2 levels, and less than 2\*\*31, got 2147483648"),
+        (lambda: MixtureOfLogistics(2**64), "a mixture of logistics needs at least 2 levels"),
+        (lambda: CustomHead(4, 0, torch.softmax), "a custom head needs at least 1 parameters"),
+        (lambda: pixelfast.compile(Left(), SHAPE, HEAD, self_check="no"), "self_check must be True or False, got 'no'"),
+        (lambda: pixelfast.compile(Left(), SHAPE, Categorical(4, lambda: 0)), "encode= must take images alone: TypeError"),
+        (lambda: pixelfast.check(Left(), SHAPE, HEAD, data=7), r"data has shape \(\), but the model's images are "),
+        (lambda: pixelfast.check(Left(), SHAPE, HEAD, data=object()), r"data must hold integers 0 \.\. 3, got object"),
+        (lambda: pixelfast.data.load("digits.npz", test_fraction=True), "test_fraction must be a number, got bool"),
+    ],
+)
+def test_what_is_no_number_flag_or_image_is_refused(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        call()
+
+
+def test_numbers_of_numpy_are_numbers_of_heads_and_files(tmp_path: Path) -> None:
+    assert Categorical(np.int64(4), encode="unit") == HEAD
+    assert repr(Categorical(np.uint8(4), encode="unit")) == repr(HEAD)
+    assert MixtureOfLogistics(np.int32(8), np.int64(2), np.int64(1)) == MixtureOfLogistics(8, 2, 1)
+    np.savez(tmp_path / "images.npz", images=np.ones((4, 3, 4), bool))
+    data = pixelfast.data.load(tmp_path / "images.npz", test_fraction=np.float32(0.5), max_bytes=np.int64(2**30))
+    assert len(data.test_images) == 2
 
 
 # -------------------------------------------------------------------- distributions
