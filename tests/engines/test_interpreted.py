@@ -31,7 +31,11 @@ def interpret(file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2])
 
 
-@pytest.mark.parametrize("file", sorted(Path(__file__).with_name("interpreted").glob("test_*.py")), ids=lambda file: file.stem)
+HERE = Path(__file__).parent
+FILES = [*HERE.glob("interpreted/test_*.py"), *HERE.glob("test_conformance*.py")]
+
+
+@pytest.mark.parametrize("file", sorted(FILES), ids=lambda file: file.stem)
 def test_in_the_interpreter(file: Path, runs: Runs) -> None:
     run = runs[file].result()
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pixelfast import MixtureOfLogistics
+from pixelfast.distributions.base import Head
 from pixelfast.engines.base import Request, Result
 from pixelfast.ir.program import Buffer, Draw, Field, FieldSlot, Instruction, Map, Program, Rect, Slot
+from pixelfast.lowering.draws import head_name, mixture_of
 
 TEMPERATURES = [1e-30, 0.05, 1.0, 3.0, 43.0, 50.0, 1e3, 1e30]
 HOT = 1e30
@@ -55,22 +57,23 @@ class Masked(nn.Module):
         return self.out(torch.relu(self.middle(torch.relu(self.first(x)))))
 
 
-def pixel_program(head: MixtureOfLogistics, pixels: int) -> Program:
+def pixel_program(head: Head, pixels: int) -> Program:
     """A program without a network: the parameters of a row of pixels come as a field."""
+    channels = head.channels if isinstance(head, MixtureOfLogistics) else 1
     image, parameters = Rect(0, 1, 0, pixels), head.parameters
     slot = Slot(0, 0, parameters)
     return Program(
-        shape=(head.channels, 1, pixels),
+        shape=(channels, 1, pixels),
         levels=head.levels,
         parameters=parameters,
-        head="mixture_of_logistics",
+        head=head_name(head),
         buffers=(Buffer("parameters", parameters, 1, (0, pixels), image),),
         fields=(Field(parameters, 0, 0, 1, pixels, None),),
         row=(),
-        steps=((Instruction(slot, Map((FieldSlot(0, 0, parameters),), ()), image),), *[()] * (head.channels - 1)),
-        draws=tuple(Draw(channel, slot) for channel in range(head.channels)),
-        encodes=((),) * head.channels,
-        mixture=head.mixture,
+        steps=((Instruction(slot, Map((FieldSlot(0, 0, parameters),), ()), image),), *[()] * (channels - 1)),
+        draws=tuple(Draw(channel, slot) for channel in range(channels)),
+        encodes=((),) * channels,
+        mixture=mixture_of(head),
     )
 
 

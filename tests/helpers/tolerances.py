@@ -18,8 +18,8 @@ OPERATION = {
     "pow": 1.2e-7,
 }
 ROUNDED = 6.1e-8
-# The functions of `OPERATION` in Triton kernels, in its interpreter: made of several rounded operations.
-TRITON_OPERATION = 5e-7
+# Functions that are made of several rounded operations: those of `OPERATION` in Triton kernels, and PyTorch's.
+SEVERAL = 5e-7
 
 # Engines against the reference interpreter in float32: sums in another order. Relative to the largest number compared.
 INSTRUCTION = 2e-6
@@ -27,5 +27,18 @@ INSTRUCTION = 2e-6
 # the tests sum up to 5,000 terms: 5.3e-6 was the largest.
 FAST_PRODUCT = 1e-5
 PROGRAM = 1e-5
+# Scores of tens, rounded, are exponents.
+ATTENTION = 4e-6
 # log_prob sums hundreds of terms, each from slightly different parameters.
 LOG_PROB = 1e-5
+# Whole programs whose products round their inputs, to precisions that the programs' own numbers have not.
+HALVES = {"fp16": 1e-2, "bf16": 8e-2}
+
+
+def of_operation(engine: str, name: str) -> float:
+    """How far an engine's operation may lie from float64, relative to the result; an engine that is new gets the most room."""
+    if engine in ("cpu", "cuda"):
+        return OPERATION.get(name, ROUNDED)
+    if engine == "triton":
+        return SEVERAL if name in OPERATION else ROUNDED
+    return SEVERAL

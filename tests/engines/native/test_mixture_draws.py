@@ -8,17 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from mixture_cases import Masked, Pixels, extremes, pixel_program, some_parameters
-from native import ISAS, needs_engine
+from mixture_cases import Masked, Pixels, pixel_program
+from native import needs_engine
 from oracle import ENGINES, LOG_PROB, compare, trace
-from programs import request
 from torch import Tensor
 
 import pixelfast
 from pixelfast import MixtureOfLogistics, NotAutoregressive, NumericalError
 from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
-from pixelfast.engines import reference
-from pixelfast.engines.base import Request
 from pixelfast.engines.native.engine import CpuEngine
 from pixelfast.ir.program import Draw, Slot
 
@@ -74,65 +71,6 @@ def test_parameters_may_see_no_colour_of_their_own_pixel(seen: int) -> None:
 
 
 # Single draws.
-
-
-@needs_engine
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
-@pytest.mark.parametrize("width", [0.3, 3.0, 30.0, 1000.0])
-@pytest.mark.parametrize("order", PARAMETER_LAYOUTS)
-@pytest.mark.parametrize(("channels", "levels", "mixtures"), [(1, 256, 10), (3, 256, 10), (3, 2, 3), (3, 17, 1)])
-def test_draws_of_the_native_engine(
-    channels: int, levels: int, mixtures: int, order: str, width: float, temperature: float, isa: str
-) -> None:
-    """Every value is that of the formulas, or its noise lies at an edge of their distribution; so is its log-probability."""
-    pixels = 200
-    head = MixtureOfLogistics(levels, mixtures, channels, order)  # type: ignore[arg-type]
-    parameters = some_parameters(head, pixels, width)
-    noise = np.random.default_rng(1).random((1, 1, pixels, channels), dtype=np.float32)
-    noise[0, 0, :3] = np.array([0.0, 1.0 - 2.0**-24, 0.5], np.float32)[:, None]
-    for col in range(0, pixels, 40):
-        # One pixel's sum of log-probabilities at a time tells which of them is wrong.
-        part = slice(col, col + 40)
-        program = pixel_program(head, 40)
-        call = Request(noise[:, :, part], None, (parameters[:, :, part],), temperature, want_log_prob=True)
-        found = CpuEngine(program, isa=isa).run(call)
-        assert found.log_prob is not None
-        values = torch.from_numpy(found.values).long()
-        own = head.conditionals(torch.from_numpy(parameters[:, :, part]).unsqueeze(-2).expand(-1, -1, -1, channels, -1), values)
-        uniform = torch.from_numpy(noise[:, :, part]).double()
-        assert float(head.edge_distance(own, uniform, values, temperature).max()) <= 1e-7
-        expected = head.log_prob(own, values, temperature).sum()
-        np.testing.assert_allclose(found.log_prob[0], float(expected), rtol=1e-8, atol=1e-8)
-
-
-@needs_engine
-@pytest.mark.parametrize("log_scale", [-1000.0, -7.0, 0.0, 20.0, 100.0, 1000.0])
-@pytest.mark.parametrize("mean", [-1000.0, -1.0, 0.1, 1.0, 1000.0])
-def test_extremes(mean: float, log_scale: float) -> None:
-    program, calls = extremes(mean, log_scale)
-    for call in calls:
-        found, expected = CpuEngine(program).run(call), reference.run(program, call)
-        np.testing.assert_array_equal(found.values, expected.values)
-        np.testing.assert_allclose(found.log_prob, expected.log_prob, rtol=1e-9)
-
-
-@needs_engine
-@pytest.mark.parametrize("order", PARAMETER_LAYOUTS)
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("place", [0, 1, 9, 19])
-def test_parameters_without_distribution_are_reported(bad: float, place: int, order: str) -> None:
-    head = MixtureOfLogistics(5, 2, 3, order)  # type: ignore[arg-type]
-    parameters = some_parameters(head, 4, 1.0)
-    parameters[0, 0, 2, place] = bad
-    program = pixel_program(head, 4)
-    call = request(program, np.random.default_rng(0), 1, fields=(parameters,))
-    given = np.full((1, 1, 4, 3), -1, np.int32)
-    given[0, 0, 2, 0] = 3
-    for asked, channel in ((call, 0), (dataclasses.replace(call, given=given), 1)):
-        for run in (CpuEngine(program).run, lambda request: reference.run(program, request)):
-            with pytest.raises(NumericalError, match=f"image 0, row 0, column 2, channel {channel}"):
-                run(asked)
 
 
 def test_the_naive_loop_reports_them_too() -> None:

@@ -7,19 +7,11 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 import torch
-from mixture_cases import HOT, TEMPERATURES, Masked, agrees, far_out
-from native import ISAS, needs_engine
+from mixture_cases import HOT, TEMPERATURES, Masked
 from oracle import compare, trace
 from torch import Tensor
 
 from pixelfast import MixtureOfLogistics
-from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
-from pixelfast.engines import reference
-from pixelfast.engines.native.engine import CpuEngine
-
-HEADS = [(1, 256, 10), (3, 256, 3), (3, 2, 3), (3, 17, 1)]
-"""Channels, levels, mixtures."""
-IMAGES = 40
 
 # -------------------------------------------------------------------- formulas
 
@@ -82,23 +74,6 @@ def test_the_greatest_temperature_makes_values_equally_probable(mean: float, log
 
 
 # -------------------------------------------------------------------- engines
-
-
-@needs_engine
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("order", PARAMETER_LAYOUTS)
-@pytest.mark.parametrize(("channels", "levels", "mixtures"), HEADS)
-def test_native_engine(channels: int, levels: int, mixtures: int, order: str, temperature: float, isa: str) -> None:
-    head = MixtureOfLogistics(levels, mixtures, channels, order)  # type: ignore[arg-type]
-    agrees(lambda program, call: CpuEngine(program, isa=isa).run(call), head, far_out(head, IMAGES), temperature)
-
-
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize(("channels", "levels", "mixtures"), HEADS)
-def test_reference(channels: int, levels: int, mixtures: int, temperature: float) -> None:
-    head = MixtureOfLogistics(levels, mixtures, channels)
-    agrees(reference.run, head, far_out(head, IMAGES), temperature)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

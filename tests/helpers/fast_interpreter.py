@@ -1,17 +1,12 @@
-"""Settings of the tests whose kernels run in Triton's interpreter: TRITON_INTERPRET=1 was set before Triton was imported.
-
-They are a process of their own, started by tests/engines/test_interpreted.py, since a process has either the interpreter or the
-compiler.
-"""
+"""Makes Triton's interpreter several times as fast; imported by tests/conftest.py where TRITON_INTERPRET=1 is set."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from triton.runtime import interpreter
 
-# What follows makes the interpreter several times as fast. It checks every sum of integers for overflow ...
+# It checks every sum of integers for overflow ...
 interpreter.interpreter_builder.options = interpreter.InterpreterOptions(sanitize_overflow=False)
 
 # ... and, whenever a kernel calls a function, replaces all of Triton's own functions, though the kernel's start did so.
@@ -27,9 +22,3 @@ def _call(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 interpreter.InterpretedFunction.__call__ = _call
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Masked lanes divide 0 by 0 and are thrown away; NumPy says so.
-    for item in items:
-        item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
