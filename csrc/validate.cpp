@@ -48,18 +48,19 @@ class Validator {
 
   void check_head() const {
     int p = program_.parameters;
-    if (program_.head == Distribution::mixture_of_logistics) {
-      check_mixture();
-      return;
+    switch (program_.head) {
+      case Distribution::categorical:
+        return require(p == program_.levels, "a categorical head needs as many parameters as levels");
+      case Distribution::bernoulli_logit:
+      case Distribution::bernoulli_probability:
+        return require(p == 1 && program_.levels == 2, "a Bernoulli head needs one parameter and two levels");
+      case Distribution::mixture_of_logistics: return check_logistics();
+      default: require(program_.mixture.components > 0, "a mixture needs to know where its parameters stand");
     }
-    if (program_.head == Distribution::categorical)
-      require(p == program_.levels, "a categorical head needs as many parameters as levels");
-    else
-      require(p == 1 && program_.levels == 2, "a Bernoulli head needs one parameter and two levels");
   }
 
   // Each channel depends on those before it in its pixel, so they must be drawn in order.
-  void check_mixture() const {
+  void check_logistics() const {
     const int c = program_.channels;
     const int64_t each = c == 3 ? 10 : 3;
     require(c == 1 || c == 3, "a mixture of logistics needs 1 or 3 image channels");

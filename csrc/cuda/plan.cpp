@@ -17,7 +17,7 @@ class Planner {
   Planner(const Program& program, const Shape& shape) : program_(program), shape_(shape) {}
 
   Plan make() {
-    if (program_.head == Distribution::mixture_of_logistics) throw Unsupported("a mixture of logistics");
+    if (program_.mixture.components > 0) throw Unsupported("a mixture");
     Tables& t = plan_.tables;
     t.channels = program_.channels, t.height = program_.height, t.width = program_.width;
     t.levels = program_.levels, t.parameters = program_.parameters, t.head = static_cast<int>(program_.head);
