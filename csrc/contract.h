@@ -5,12 +5,13 @@
 namespace pixelfast {
 
 constexpr long long kMagic = 0x5049584641535431;
-constexpr long long kContract = 0x7a93a748499ccb93;  // the version of all this
+constexpr long long kContract = 0x49c67c02da5a89a1;  // the version of all this
 
 constexpr long long kReach = 1048576;  // rows, columns and offsets lie within +-kReach
 constexpr long long kMargin = 4096;  // rows and columns beyond the image in which anything runs: a run visits all of them
 constexpr long long kMostChannels = 1024;  // of an image
 constexpr long long kMostLevels = 65536;  // values of a sub-pixel, parameters of its distribution, components of a mixture
+constexpr long long kMostOffset = 16777216;  // of values from the integers that they stand for: float32 has all of them
 constexpr long long kMostFeatures = 4194304;  // of a buffer or a field
 constexpr long long kMostFloats = 1099511627776;  // of all buffers, for one image
 constexpr long long kMostPixels = 1073741824;  // that attention can number, and lists or runs of them
@@ -26,9 +27,10 @@ constexpr const char* kOperations[] = {"neg", "abs", "exp", "expm1", "log", "log
 enum class Reduction { mean, sum, var, amax, amin, logsumexp };
 constexpr const char* kReductions[] = {"mean", "sum", "var", "amax", "amin", "logsumexp"};
 
-enum class Distribution { categorical, bernoulli_logit, bernoulli_probability, mixture_of_logistics };
+enum class Distribution { categorical, bernoulli_logit, bernoulli_probability, mixture_of_logistics,
+  mixture_of_gaussians };
 constexpr const char* kDistributions[] = {"categorical", "bernoulli_logit", "bernoulli_probability",
-  "mixture_of_logistics"};
+  "mixture_of_logistics", "mixture_of_gaussians"};
 
 enum class Precision { fp32, fp16w };
 constexpr const char* kPrecisions[] = {"fp32", "fp16w"};

@@ -157,6 +157,8 @@ inline void read(Reader& in, Mixture& item) {
   item.weights = in.number("a place of weights", -1, in.program->parameters - 1);
   item.coefficients = in.number("a place of coefficients", -1, in.program->parameters - 1);
   item.log_scale_min = in.real("the least log-scale");
+  item.log_scales = in.number("a kind of scales", 0, 1);
+  item.offset = in.number("an offset of values", -kMostOffset, kMostOffset);
   check_places(in, item);
 }
 
@@ -185,7 +187,7 @@ inline void read(Reader& in, Program& item) {
   item.width = in.number("the width", 1, kReach);
   item.levels = in.number("the number of levels", 2, kMostLevels);
   item.parameters = in.number("the number of parameters", 1, kMostLevels);
-  item.head = static_cast<Distribution>(in.number("a head", 0, 3));
+  item.head = static_cast<Distribution>(in.number("a head", 0, 4));
   if (in.number("a mixture", 0, 1)) read(in, item.mixture);
   in.list(item.buffers, in.length("the number of buffers"), [&](auto& part) { read(in, part); });
   in.list(item.fields, in.length("the number of fields"), [&](auto& part) { read(in, part); });

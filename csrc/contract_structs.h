@@ -160,6 +160,8 @@ struct Mixture {
   int weights = 0;
   int coefficients = 0;
   float log_scale_min = 0;
+  int log_scales = 0;
+  int offset = 0;
 };
 
 struct Draw {

@@ -8,7 +8,8 @@ closed form, so a value is found digit by digit: `FAN` edges at once, then as ma
 processor, would wait eight times for a sum instead of twice for K = 256. At another temperature than 1 there is no closed form:
 the K probabilities are made twice, in blocks, for their sum and for the search.
 
-A family is a file with four functions, which the four here choose by `HEAD`, the name of the head: kernels/logistic.py.
+A family is a file with four functions, which the four here choose by `HEAD`, the name of the head: kernels/logistic.py,
+kernels/gaussian.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from . import logistic
+from . import gaussian, logistic
 
 FAN = tl.constexpr(16)
 """Edges that are looked at together."""
@@ -28,25 +29,37 @@ are written out for every one that a thread has."""
 @triton.jit
 def log_weight(source, m, pixel, channel, levels, HEAD: tl.constexpr, MIXTURE: tl.constexpr):
     """Logarithms of the weights, not normalised."""
-    return logistic.log_weight(source, m, pixel, channel, levels, MIXTURE)
+    if HEAD == "mixture_of_gaussians":
+        return gaussian.log_weight(source, m, MIXTURE)
+    else:
+        return logistic.log_weight(source, m, pixel, channel, levels, MIXTURE)
 
 
 @triton.jit
 def component(source, m, pixel, channel, levels, HEAD: tl.constexpr, MIXTURE: tl.constexpr):
     """Means, log-scales and their exponentials' inverses of a channel."""
-    return logistic.component(source, m, pixel, channel, levels, MIXTURE)
+    if HEAD == "mixture_of_gaussians":
+        return gaussian.component(source, m, MIXTURE)
+    else:
+        return logistic.component(source, m, pixel, channel, levels, MIXTURE)
 
 
 @triton.jit
 def log_bin(value, mean, log_scale, sharpness, levels, HEAD: tl.constexpr, MIXTURE: tl.constexpr):
     """log P(value | component)."""
-    return logistic.log_bin(value, mean, log_scale, sharpness, levels)
+    if HEAD == "mixture_of_gaussians":
+        return gaussian.log_bin(value, mean, log_scale, sharpness, levels, MIXTURE)
+    else:
+        return logistic.log_bin(value, mean, log_scale, sharpness, levels)
 
 
 @triton.jit
 def below(share, value, mean, sharpness, levels, HEAD: tl.constexpr, MIXTURE: tl.constexpr):
     """share * P(at most this value | component)."""
-    return logistic.below(share, value, mean, sharpness, levels)
+    if HEAD == "mixture_of_gaussians":
+        return gaussian.below(share, value, mean, sharpness, MIXTURE)
+    else:
+        return logistic.below(share, value, mean, sharpness, levels)
 
 
 @triton.jit

@@ -19,6 +19,7 @@ from .distributions.base import Head
 from .distributions.bernoulli import Bernoulli
 from .distributions.categorical import Categorical
 from .distributions.custom import CustomHead
+from .distributions.gaussian import Gaussian, MixtureOfGaussians
 from .distributions.mixture import MixtureOfLogistics
 from .errors import (
     CheckpointError,
@@ -51,9 +52,11 @@ __all__ = [
     "DataWarning",
     "EncodingWarning",
     "EngineUnavailable",
+    "Gaussian",
     "Head",
     "InternalError",
     "InvalidInput",
+    "MixtureOfGaussians",
     "MixtureOfLogistics",
     "NotAutoregressive",
     "NumericalError",

@@ -28,6 +28,7 @@ struct MixtureShape {
 };
 
 std::unique_ptr<MixtureDraw> mixture_of_logistics(const MixtureShape& shape, double temperature);
+std::unique_ptr<MixtureDraw> mixture_of_gaussians(const MixtureShape& shape, double temperature);
 
 // Null for heads that are no mixtures.
 std::unique_ptr<MixtureDraw> make_mixture(Distribution head, const MixtureShape& shape, double temperature);

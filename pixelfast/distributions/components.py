@@ -32,6 +32,8 @@ class Mixture:
         components: M.
         weights, means, scales, coefficients: the first one's place among the P parameters; -1 where there are none.
         log_scale_min: lower logarithms of scales are raised to it.
+        log_scales: whether the parameters are logarithms of the scales, or the scales.
+        offset: the number that value 0 stands for, in families over integers.
     """
 
     components: int
@@ -42,6 +44,8 @@ class Mixture:
     scales: int
     coefficients: int
     log_scale_min: float
+    log_scales: bool = True
+    offset: int = 0
 
 
 class MixtureHead(Head):

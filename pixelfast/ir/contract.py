@@ -26,6 +26,7 @@ LIMITS: dict[str, tuple[int, str]] = {
     "Margin": (1 << 12, "rows and columns beyond the image in which anything runs: a run visits all of them"),
     "MostChannels": (1024, "of an image"),
     "MostLevels": (1 << 16, "values of a sub-pixel, parameters of its distribution, components of a mixture"),
+    "MostOffset": (1 << 24, "of values from the integers that they stand for: float32 has all of them"),
     "MostFeatures": (1 << 22, "of a buffer or a field"),
     "MostFloats": (1 << 40, "of all buffers, for one image"),
     "MostPixels": (1 << 30, "that attention can number, and lists or runs of them"),
@@ -264,7 +265,8 @@ MIXTURE = Struct("Mixture", (
     Word("channel_step", "a step of channels", low="0", high="program.parameters"),
     *(Word(name, f"a place of {name}", low="0", high="program.parameters - 1") for name in ("means", "scales")),
     *(Word(name, f"a place of {name}", low="-1", high="program.parameters - 1") for name in ("weights", "coefficients")),
-    Number("log_scale_min", "the least log-scale"), Check("check_places"),
+    Number("log_scale_min", "the least log-scale"), Word("log_scales", "a kind of scales", low="0", high="1"),
+    Word("offset", "an offset of values", low="-kMostOffset", high="kMostOffset"), Check("check_places"),
 ), "What the parameters of a mixture mean: see pixelfast/distributions/components.py.")  # fmt: skip
 REACH = Struct("Reach", (
     Word("above", "a number of rows", low="1"),

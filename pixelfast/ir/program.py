@@ -93,7 +93,7 @@ __all__ = [
 ]  # fmt: skip
 """A program and all that it is made of."""
 
-HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics")
+HEADS = ("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics", "mixture_of_gaussians")
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ class Draw:
 
     categorical: logits divided by the temperature; value = number of k < K-1 whose cumulative probability is <= noise.
     bernoulli: value = 1 if noise >= P(0).
-    mixture_of_logistics: as categorical, of the probabilities that the parameters and the pixel's channels before give
-    (`pixelfast.distributions.mixture`), to the power 1/temperature and normalised.
+    mixture_of_...: as categorical, of the probabilities that the parameters give, and of logistics the pixel's channels before
+    (`pixelfast.distributions`), to the power 1/temperature and normalised.
     custom: what the functions of the request's head give.
     """
 

@@ -14,7 +14,7 @@ from programs import Builder, by_phases, probe, swept
 from torch import Tensor
 
 import pixelfast
-from pixelfast import Bernoulli, Categorical, CustomHead, EngineUnavailable, MixtureOfLogistics
+from pixelfast import Bernoulli, Categorical, CustomHead, EngineUnavailable, MixtureOfGaussians, MixtureOfLogistics
 from pixelfast.distributions.base import Head
 from pixelfast.engines import registry
 from pixelfast.engines.base import LIMITS, Capabilities, Engine, why_not
@@ -35,7 +35,8 @@ def softmax(parameters: Tensor) -> Tensor:
 
 HEAD_OBJECTS: dict[str, Head] = {
     "categorical": Categorical(4), "bernoulli_logit": Bernoulli(), "bernoulli_probability": Bernoulli(probability=True),
-    "mixture_of_logistics": MixtureOfLogistics(4), CUSTOM: CustomHead(4, 4, softmax),
+    "mixture_of_logistics": MixtureOfLogistics(4), "mixture_of_gaussians": MixtureOfGaussians(4, 2),
+    CUSTOM: CustomHead(4, 4, softmax),
 }  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def test_every_body_is_listed_or_refused_in_words(name: str, body: type[Body]) -
 @pytest.mark.parametrize("name", LISTED)
 def test_every_head_is_listed_or_refused_in_words(name: str, head: str) -> None:
     has = LISTED[name]
-    drawn = replace(program(), head=head, mixture=MixtureOfLogistics(4, 2).mixture if head.startswith("mixture") else None)
+    drawn = replace(program(), head=head, mixture=getattr(HEAD_OBJECTS[head], "mixture", None))
     for asked, called in ((drawn, "the head"), (HEAD_OBJECTS[head], f"a {type(HEAD_OBJECTS[head]).__name__}")):
         words = f"{called} draws by Python functions" if head == CUSTOM else f", not from {head}"
         assert (words in str(why_not(asked, has))) == (head not in has.heads)

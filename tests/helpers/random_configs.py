@@ -27,7 +27,7 @@ STYLES = ("multiply", "data", "old_norm", "new_norm")
 INPUTS = ("symmetric", "unit", "affine", "table", "ones", "onehot", "embedding")
 LAYOUTS = ("NKCHW", "NCKHW", "N(CK)HW", "N(KC)HW", "NHWCK", "NHW(KC)", "NCHWK", "NK(CHW)", "(NHW)(CK)", "(NHWC)K")
 SHARED_LAYOUTS = ("NKHW", "NHWK", "(NHW)K", "NK(HW)", "N(HW)K")
-HEADS = ("categorical", "categorical", "log_softmax", "logit", "probability", *PARAMETER_LAYOUTS, "custom")
+HEADS = ("categorical", "categorical", "log_softmax", "logit", "probability", *PARAMETER_LAYOUTS, "gaussians", "custom")
 MIXTURES = 2
 CONDITIONS: dict[str, tuple[str, ...]] = {
     "none": (), "label": ("label",), "vector": ("vector",), "map": ("map",), "scale": ("scale",), "several": ("label", "map"),
@@ -142,6 +142,8 @@ class Config:
     def parameters(self) -> int:
         if self.shared:
             return MIXTURES * (10 if self.shape[0] == 3 else 3)
+        if self.head == "gaussians":
+            return MIXTURES * 3
         return 1 if self.head in ("logit", "probability") else self.levels
 
     @property

@@ -22,6 +22,7 @@ from pixelfast.distributions.base import Head
 from pixelfast.distributions.bernoulli import Bernoulli
 from pixelfast.distributions.categorical import Categorical
 from pixelfast.distributions.custom import CustomHead
+from pixelfast.distributions.gaussian import MixtureOfGaussians
 from pixelfast.distributions.mixture import MixtureOfLogistics
 from pixelfast.ir.scan_order import ORDERS, Order
 
@@ -156,6 +157,8 @@ def head_of(config: Config, layout: str | None) -> Head:
     if config.shared:
         order: Any = config.head
         return MixtureOfLogistics(config.levels, MIXTURES, config.shape[0], order, encode=encode, layout=layout)
+    if config.head == "gaussians":
+        return MixtureOfGaussians(config.levels, MIXTURES, -1, "weight-mean-scale", encode=encode, layout=layout)
     if config.head == "custom":
         return CustomHead(config.levels, config.levels, cubed_softmax, encode=encode, layout=layout)
     if config.parameters == 1:

@@ -21,7 +21,7 @@ from ..base import Capabilities, OnRow, Request, Result, check, compiled_call, n
 
 CAPABILITIES = Capabilities(
     bodies=(Product, Lookup, Map, Reduce, Norm, Attention),
-    heads=("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics"),
+    heads=("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics", "mixture_of_gaussians"),
     precisions=NAMES["Precision"],
     lattices=True,
     sweeps=True,

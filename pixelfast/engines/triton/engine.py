@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # imports Triton, which need not be there
 
 CAPABILITIES = Capabilities(
     bodies=(Product, Lookup, Map, Reduce, Norm, Attention),
-    heads=("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics"),
+    heads=("categorical", "bernoulli_logit", "bernoulli_probability", "mixture_of_logistics", "mixture_of_gaussians"),
     precisions=("fp32", "fp16", "bf16"),
     lattices=True,
     sweeps=True,
