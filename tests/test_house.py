@@ -26,7 +26,7 @@ FLOORS = (
     {"lowering"},
     {"pipeline"},
     {"engines", "models", "readings"},
-    {"files", "verify"},
+    {"files", "prepared", "verify"},
     {"data", "sampler"},
     {"api", "check", "debug", "pictures", "training"},
     {"__init__"},

@@ -13,7 +13,7 @@ from oracle import ENGINES, NATIVE
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import VerificationError, sampler
+from pixelfast import VerificationError, prepared, sampler
 from pixelfast.engines import registry
 from pixelfast.engines.base import Request, Result
 from pixelfast.engines.naive import NaiveEngine
@@ -75,7 +75,8 @@ class Counted(NaiveEngine):
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each forward of the module had."""
-    monkeypatch.setattr(sampler, "NaiveEngine", Counted)
+    for room in (prepared, sampler):
+        monkeypatch.setattr(room, "NaiveEngine", Counted)
     monkeypatch.setattr(Counted, "images", [])
     return Counted.images
 
