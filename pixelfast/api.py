@@ -62,6 +62,9 @@ def compile(
             "columns-bottom-up-right-to-left" draw column after column. Images, given values, conditions and the noise of
             each pixel stay where they are.
 
+    Returns:
+        A `Sampler`, whose `sample`, `verify` and `log_prob` may be called from several threads.
+
     Raises:
         InvalidInput, NotAutoregressive, UnsupportedModel, EngineUnavailable, NumericalError: each says what to do.
 

@@ -191,6 +191,9 @@ def check(
         shape: as that of `pixelfast.compile`; of a model that does not say it, that of ``data``.
         model, head, cond, order: as those of `pixelfast.compile`.
 
+    Returns:
+        A `Report`; print it to read it. A model that leaks is no error here: the report says where.
+
     Raises:
         InvalidInput, UnsupportedModel, NumericalError: the model could not be traced; each says why.
 

@@ -39,7 +39,10 @@ def to_rgb(images: Tensor | np.ndarray, levels: int) -> np.ndarray:
 
     Args:
         images: (N, C, H, W) or (C, H, W) with C of 1 or 3.
-        levels: K.
+        levels: K, at least 2.
+
+    Raises:
+        InvalidInput: images of another shape, or fewer than 2 levels.
 
     Example:
         >>> pixelfast.pictures.to_rgb(torch.tensor([[[0, 1, -1]]]), levels=2)[0, 0]
@@ -76,7 +79,10 @@ def grid(
         columns: how many stand in a row; by default as many as make the grid nearly square.
         scale: how many pixels wide and high a pixel is shown; by default so that an image is about 64 pixels wide.
         captions: a text for each image, written under it.
-        gap: pixels between the images and around them.
+        gap: pixels between the images and around them, at least 0.
+
+    Raises:
+        InvalidInput: a number is out of range, the picture would be too large, or captions are not as many as images.
 
     Example:
         >>> images = torch.randint(4, (6, 1, 7, 5))
@@ -150,10 +156,12 @@ def _write(picture: Image, captions: Sequence[str], places: Sequence[tuple[int, 
 class Drawing:
     """Records images while they are drawn, as ``on_row=`` of ``Sampler.sample``, and saves an animation of it.
 
-    Only the first batch is recorded, and at most ``most`` of its images.
+    Only the first batch is recorded, and at most ``most`` of its images. `frames` and `save` raise InvalidInput as long as
+    nothing was drawn.
 
     Args:
         levels: K.
+        most: images that are recorded.
         order: of generation.
         options: of `grid`.
 

@@ -268,8 +268,13 @@ class Sampler(Prepared):
         The module computes in float32. With a lower `precision`, distributions must agree with the module's within what
         `pixelfast.precision` states, and values must be the draws that the engine's own parameters give.
 
+        Args:
+            images: integers 0 .. K-1, (N, C, H, W): images first .. first + N - 1 of the seed.
+            seed, cond, temperature, given, first: those with which they were drawn, see `sample`.
+
         Raises:
             VerificationError: a draw is wrong, the images are not those of this seed, or distributions differ.
+            InvalidInput: there are no images, or an argument is out of range or of the wrong shape.
         """
         values = values_of("images", images, self.shape, self.head.levels)
         if not len(values):
@@ -315,6 +320,9 @@ class Sampler(Prepared):
         """Natural logarithm of the probability of whole images: integers (N, C, H, W) -> float64 (N,).
 
         One forward of the module itself for each batch. bits/dim = -log_prob / (log(2) * C * H * W).
+
+        Raises:
+            InvalidInput: images or conditions are of the wrong shape, type or range.
         """
         values = torch.from_numpy(values_of("images", images, self.shape, self.head.levels)).long()
         conditions = self._understood(cond, len(values))

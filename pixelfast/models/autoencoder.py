@@ -62,6 +62,9 @@ class PixelCNNAutoencoder(nn.Module):
         head: the distribution of a sub-pixel and the encoding of the input, ``Categorical(levels)``.
         config: the arguments, ready for JSON.
 
+    Raises:
+        InvalidInput: an argument is out of range.
+
     Example:
         >>> model = pixelfast.models.PixelCNNAutoencoder((1, 8, 8), levels=4, features=8, layers=1, code=3)
         >>> images = torch.zeros(2, 1, 8, 8, dtype=torch.int64)

@@ -115,6 +115,9 @@ class GatedPixelCNN(nn.Module):
         head: the distribution of a sub-pixel and the encoding of the input, ``Categorical(levels)``.
         config: the arguments, ready for JSON.
 
+    Raises:
+        InvalidInput: an argument is out of range.
+
     Example:
         >>> model = pixelfast.models.GatedPixelCNN((1, 7, 5), levels=4, features=8, layers=1, classes=10)
         >>> pixelfast.sample(model, n=2, seed=0, cond=torch.tensor([3, 8])).shape

@@ -32,6 +32,9 @@ def colour_groups(channels: int, colours: int, repeats: int = 1) -> Tensor:
     ``colour_groups(128, 3)`` has 43, 43 and 42 channels of groups 0, 1 and 2. With ``repeats=2`` the order starts again
     in the second half, as the two halves of a gated layer need it.
 
+    Raises:
+        InvalidInput: there are fewer channels than groups.
+
     Example:
         >>> pixelfast.models.colour_groups(7, 3)
         tensor([0, 0, 0, 1, 1, 2, 2])
@@ -61,6 +64,9 @@ class MaskedConv2d(nn.Conv2d):
         mask: ``"A"`` for the first layer, ``"B"`` for the others.
         colours: how many colour groups the channels are divided into.
         repeats: 2 for an output of two halves, each with its own run of colour groups.
+
+    Raises:
+        InvalidInput: an even kernel, an unknown mask, or fewer channels than groups.
 
     Example:
         >>> layer = pixelfast.models.MaskedConv2d(1, 6, 3, "A")
@@ -98,6 +104,9 @@ class VerticalConv2d(nn.Conv2d):
     Mask A sees only the rows above. Its output therefore knows nothing of its own row, and the layers after it may see
     their own row too: mask B. The rows below are not part of the kernel, which is (K // 2 + 1, K).
 
+    Raises:
+        InvalidInput: an even kernel, or an unknown mask.
+
     Example:
         >>> layer = pixelfast.models.VerticalConv2d(1, 6, 3, "A")
         >>> layer.mask
@@ -130,6 +139,9 @@ class HorizontalConv2d(nn.Conv2d):
 
     The kernel is (1, K // 2 + 1), and its last tap is the own pixel. ``repeats=2`` makes an output of two halves, each
     with its own run of colour groups.
+
+    Raises:
+        InvalidInput: an even kernel, an unknown mask, or fewer channels than groups.
 
     Example:
         >>> layer = pixelfast.models.HorizontalConv2d(1, 6, 3, "A")
@@ -164,6 +176,9 @@ class ChannelNorm(nn.Module):
     With several colour groups each group is normalised by itself: a mean over all channels would let the features of R
     see those of B. Normalisation leaves little more of two channels than the sign of their difference, and nothing of
     one channel, so groups should be wide.
+
+    Raises:
+        InvalidInput: a group has one channel only.
 
     Example:
         >>> norm = pixelfast.models.ChannelNorm(6, colours=3)

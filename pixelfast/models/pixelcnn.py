@@ -58,6 +58,9 @@ class PixelCNN(nn.Module):
         head: the distribution of a sub-pixel and the encoding of the input, ``Categorical(levels)``.
         config: the arguments, ready for JSON.
 
+    Raises:
+        InvalidInput: an argument is out of range.
+
     Example:
         >>> model = pixelfast.models.PixelCNN((3, 7, 5), levels=4, features=12, blocks=1)
         >>> model(torch.zeros(2, 3, 7, 5)).shape  # K logits for each sub-pixel
