@@ -84,8 +84,6 @@ long process() {
 constexpr std::chrono::milliseconds kLookUpEvery{20};
 constexpr int64_t kMostSteps = 1 << 16;  // of a wave that is asked for; threads wait for one another at each
 
-constexpr const char* kSplits[] = {"none", "rows", "parts"};
-
 // For tests: teams, threads of a team (0: rows one after another), one of kSplits, columns of a chunk.
 using Forced = std::tuple<int, int, std::string, int>;
 
@@ -149,7 +147,8 @@ class Engine {
     }
     call.fields = check_fields(fields, call.images);
     if (!(temperature > 0 && std::isfinite(temperature))) throw std::invalid_argument("temperature must be positive");
-    if (threads < 1 || threads > 4096) throw std::invalid_argument("threads must lie in 1 .. 4096");
+    if (threads < 1 || threads > kMostThreads)
+      throw std::invalid_argument("threads must lie in 1 .. " + std::to_string(kMostThreads));
     call.temperature = temperature;
     call.threads = threads;
     call.by_row = by_row;
@@ -164,7 +163,8 @@ class Engine {
     const Split how = static_cast<Split>(found - std::begin(kSplits));
     const bool fits = how == Split::none ? team == 1 : team > 1;
     const bool possible = plan_->waves || how == Split::parts;
-    if (found == std::end(kSplits) || !possible || teams < 1 || teams > 4096 || team > 4096 || chunk < 1 || chunk > 1024 || !fits)
+    if (found == std::end(kSplits) || !possible || teams < 1 || std::max(teams, team) > kMostThreads || chunk < 1 || chunk > 1024 ||
+        !fits)
       throw std::invalid_argument("there is no such arrangement");
     if (how == Split::parts) return in_parts(call.images, teams, team);
     const Arrangement wave = as_wave(*plan_, call.images, teams, team, how, chunk);

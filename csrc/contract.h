@@ -5,7 +5,7 @@
 namespace pixelfast {
 
 constexpr long long kMagic = 0x5049584641535431;
-constexpr long long kContract = 0x49c67c02da5a89a1;  // the version of all this
+constexpr long long kContract = 0x1dd79a200e8680e6;  // the version of all this
 
 constexpr long long kReach = 1048576;  // rows, columns and offsets lie within +-kReach
 constexpr long long kMargin = 4096;  // rows and columns beyond the image in which anything runs: a run visits all of them
@@ -16,27 +16,24 @@ constexpr long long kMostFeatures = 4194304;  // of a buffer or a field
 constexpr long long kMostFloats = 1099511627776;  // of all buffers, for one image
 constexpr long long kMostPixels = 1073741824;  // that attention can number, and lists or runs of them
 constexpr long long kMostKeys = 1099511627776;  // of all lists of an attention
+constexpr long long kMostThreads = 4096;  // of a call
 constexpr long long kMostOperands = 48;  // leaves and operations of an expression, in the kernel for GPUs
 
 enum class Operation { neg, abs, exp, expm1, log, log1p, sqrt, rsqrt, reciprocal, tanh, sigmoid, erf, sin, cos, floor,
   trunc, relu, logical_not, add, sub, mul, div, maximum, minimum, pow, eq, ne, lt, le, gt, ge, where };
-constexpr const char* kOperations[] = {"neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal",
-  "tanh", "sigmoid", "erf", "sin", "cos", "floor", "trunc", "relu", "logical_not", "add", "sub", "mul", "div",
-  "maximum", "minimum", "pow", "eq", "ne", "lt", "le", "gt", "ge", "where"};
 
 enum class Reduction { mean, sum, var, amax, amin, logsumexp };
-constexpr const char* kReductions[] = {"mean", "sum", "var", "amax", "amin", "logsumexp"};
 
 enum class Distribution { categorical, bernoulli_logit, bernoulli_probability, mixture_of_logistics,
   mixture_of_gaussians };
-constexpr const char* kDistributions[] = {"categorical", "bernoulli_logit", "bernoulli_probability",
-  "mixture_of_logistics", "mixture_of_gaussians"};
 
 enum class Precision { fp32, fp16w };
 constexpr const char* kPrecisions[] = {"fp32", "fp16w"};
 
+enum class Split { none, rows, parts };
+constexpr const char* kSplits[] = {"none", "rows", "parts"};
+
 enum class Opcode { Product, Lookup, Map, Reduce, Norm, Attention };
-constexpr const char* kOpcodes[] = {"Product", "Lookup", "Map", "Reduce", "Norm", "Attention"};
 
 // Of each operation.
 constexpr int kArguments[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,

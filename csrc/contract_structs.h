@@ -2,6 +2,7 @@
 // A program as plain data: pixelfast/ir/program.py says what each part means.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <variant>
@@ -245,6 +246,16 @@ void each_pixel(const Body& body, F f) {
   if (const auto* item = std::get_if<Lookup>(&body)) {
     for (const Pixel& place : item->taps) f(place);
   }
+}
+
+// How many columns a row stays behind the one that a `Reach` is about.
+inline int columns_behind(int pixels, int chunks, int rows, int chunk, int lag) {
+  return std::max({pixels, chunks + chunk - 1, rows + chunk - 1}) + lag;
+}
+
+// How many steps of a wave pass from the first chunk of a row to its end, at most.
+inline int steps_of_row(int columns, int most_lead, int chunk, int lag) {
+  return columns + most_lead + 2 * chunk + lag;
 }
 
 }  // namespace pixelfast

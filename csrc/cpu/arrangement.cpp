@@ -29,7 +29,7 @@ double cost(const Effort& effort, double rows, double fetches, double cells) {
 int skew_of(const Plan& plan, int chunk, int lag) {
   int least = 1;
   for (const Reach& reach : plan.reaches) {
-    const int columns = std::max({reach.pixels, reach.chunks + chunk - 1, reach.rows + chunk - 1}) + lag;
+    const int columns = columns_behind(reach.pixels, reach.chunks, reach.rows, chunk, lag);
     least = std::max(least, ceil_div(std::max(columns, 0), reach.above));
   }
   return least;
@@ -84,9 +84,8 @@ Arrangement as_wave(const Plan& plan, int images, int teams, int team, Split spl
   a.images = ceil_div(images, teams);
   // A thread may be so many steps behind another.
   a.lag = split == Split::none ? 1 : 2;
-  const int length = plan.col1 - plan.col0 + plan.most_lead;
   a.skew = ceil_div(skew_of(plan, a.chunk, a.lag), plan.cell) * plan.cell;
-  a.rows_in_flight = ceil_div(length + 2 * a.chunk + a.lag, a.skew);
+  a.rows_in_flight = ceil_div(steps_of_row(plan.col1 - plan.col0, plan.most_lead, a.chunk, a.lag), a.skew);
   return a;
 }
 

@@ -6,17 +6,13 @@
 
 namespace pixelfast {
 
-enum class Split {
-  none,   // one thread runs all rows
-  rows,   // each thread of a team runs every so many rows
-  parts,  // rows one after another: each thread runs a part of their instructions, the first one their pixels
-};
-
 struct Arrangement {
   int threads = 1;      // in all
   int images = 1;       // of a tile
   int team = 1;         // threads of a tile
   bool wave = false;
+  // none: one thread runs all rows; rows: each thread of a team runs every so many rows; parts: rows one after another, each
+  // thread runs a part of their instructions, the first one their pixels
   Split split = Split::none;
   int chunk = 1, lag = 1, skew = 1;  // see pixelfast/lowering/wavefront.py
   int rows_in_flight = 0;

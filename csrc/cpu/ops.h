@@ -53,7 +53,7 @@ struct ProductCall {
   ConstRows added;
 };
 
-// What a Map is made of: the operations of program.h by position, and a few that stand for several of them.
+// What a Map is made of: the operations of contract.h by position, and a few that stand for several of them.
 enum MapCode {
   kGate = 1000,  // tanh(a) sigmoid(b)
   kGateOfSums,   // tanh(a + b) sigmoid(c + d): layers with a condition

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ..distributions.base import Head
 from ..errors import InvalidInput, described, like, shown
+from ..ir.contract import limit
 from ..ir.scan_order import ORDERS, RASTER, Order
 
 SUB_PIXELS = 2**31
 """The most sub-pixels of an image: no machine draws more one after the other."""
-THREADS = 4096
+THREADS = limit("MostThreads")
 """PyTorch makes as many threads as one asks for, and ends the process where the system does not."""
 INDICES = 2**63
 """How many images a seed has."""

@@ -31,6 +31,7 @@ LIMITS: dict[str, tuple[int, str]] = {
     "MostFloats": (1 << 40, "of all buffers, for one image"),
     "MostPixels": (1 << 30, "that attention can number, and lists or runs of them"),
     "MostKeys": (1 << 40, "of all lists of an attention"),
+    "MostThreads": (4096, "of a call"),
     "MostOperands": (48, "leaves and operations of an expression, in the kernel for GPUs"),
 }
 """What no program exceeds: in C++ each is a constant with a k before its name."""
@@ -40,6 +41,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "Reduction": REDUCTIONS,
     "Distribution": HEADS,
     "Precision": ("fp32", "fp16w"),
+    "Split": ("none", "rows", "parts"),
     "Opcode": tuple(body.__name__ for body in BODIES),
 }
 """Enumerations of C++: a name's position is its code in the stream."""
@@ -300,6 +302,20 @@ STRUCTS = (
     BODY, INSTRUCTION, MIXTURE, DRAW, ENCODE, REACH, PROGRAM,
 )  # fmt: skip
 """All of them, each after those that it holds."""
+
+
+def columns_behind(pixels: int, chunks: int, rows: int, chunk: int, lag: int) -> int:
+    """How many columns a row stays behind the one that a `Reach` is about."""
+    return max(pixels, chunks + chunk - 1, rows + chunk - 1) + lag
+
+
+def steps_of_row(columns: int, most_lead: int, chunk: int, lag: int) -> int:
+    """How many steps of a wave pass from the first chunk of a row to its end, at most."""
+    return columns + most_lead + 2 * chunk + lag
+
+
+FORMULAS = (columns_behind, steps_of_row)
+"""What both sides compute: sums, products and maxima of whole numbers, which are written in C++ as they stand here."""
 
 
 def description() -> str:

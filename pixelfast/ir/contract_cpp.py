@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
 import re
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 from .contract import (
     ARGUMENTS,
     DIGEST,
+    FORMULAS,
     LIMITS,
     MAGIC,
     NAMES,
@@ -36,6 +40,8 @@ WIDTH = 118
 WRITTEN = "// Written by `python -m pixelfast.ir.contract_cpp` from pixelfast/ir/contract.py: change that."
 PLACES = ("Slot", "Cache", "Pixel")
 """Structs that say where an instruction reads: a function visits all of them in a body."""
+SPOKEN = ("Precision", "Split")
+"""Names that C++ is given as text, too."""
 AROUND = {"Instruction": "instruction", "Program": "program"}
 """Structs that what they hold refers to: the reader remembers the last one of each."""
 
@@ -66,6 +72,8 @@ def _names() -> str:
     for kind, names in NAMES.items():
         listed = ", ".join(names)
         lines += ["", *textwrap.wrap(f"enum class {kind} {{ {listed} }};", WIDTH, subsequent_indent="  ")]
+        if kind not in SPOKEN:
+            continue
         quoted = ", ".join(f'"{name}"' for name in names)
         lines += textwrap.wrap(f"constexpr const char* k{kind}s[] = {{{quoted}}};", WIDTH, subsequent_indent="  ")
     counts = ", ".join(map(str, ARGUMENTS))
@@ -90,8 +98,23 @@ def _structs() -> str:
         lines += [*(["  // Not in the stream:"] if struct.later else []), *(f"  {member}" for member in struct.later), "};", ""]
     for place in PLACES:
         lines += _visitor(place)
-    includes = ("<array>", "<optional>", "<variant>", "<vector>", '"contract.h"', '"floats.h"')
+    for formula in FORMULAS:
+        lines += _formula(formula)
+    includes = ("<algorithm>", "<array>", "<optional>", "<variant>", "<vector>", '"contract.h"', '"floats.h"')
     return _file(about, includes, lines[:-1])
+
+
+def _formula(formula: Callable[..., int]) -> list[str]:
+    """A function that returns the same expression; `max` is the only one that it may call."""
+    function = ast.parse(inspect.getsource(formula)).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    returned = function.body[-1]
+    assert isinstance(returned, ast.Return)
+    assert returned.value is not None
+    arguments = ", ".join(f"int {argument.arg}" for argument in function.args.args)
+    text = re.sub(r"\bmax\(([^()]*)\)", r"std::max({\1})", ast.unparse(returned.value))
+    about = ast.get_docstring(function) or ""
+    return [*_comment(about), f"inline int {function.name}({arguments}) {{", f"  return {text};", "}", ""]
 
 
 def _type(part: Struct | Variant | Field) -> str:

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..ir.contract import limit
+from ..ir.contract import columns_behind, limit, steps_of_row
 from ..ir.program import Instruction, Program
 
 
@@ -56,7 +56,7 @@ class Wavefront:
         """By how many columns a row follows the row above, at least 1."""
         least = 1
         for reach in self.reaches:
-            columns = max(reach.pixels, reach.chunks + chunk - 1, reach.rows + chunk - 1) + lag
+            columns = columns_behind(reach.pixels, reach.chunks, reach.rows, chunk, lag)
             least = max(least, -(-columns // reach.above))
         return least
 
@@ -177,8 +177,7 @@ class Wave:
     def rows_in_flight(self) -> int:
         """How many rows are begun and not finished at a time, at most: buffers need as many rows more."""
         first, last = self.program.columns
-        length = last - first + self.front.most_lead + 2 * self.chunk + self.lag
-        return -(-length // self.skew)
+        return -(-steps_of_row(last - first, self.front.most_lead, self.chunk, self.lag) // self.skew)
 
     def order(self) -> list[Work]:
         """All the work of an image, by steps; within a step lower rows come first, since none may rely on the others."""
