@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from .base import size_of
 from .components import Mixture, MixtureHead
 from .encoding import Encode
 
@@ -78,9 +79,9 @@ class MixtureOfGaussians(MixtureHead):
         layout: str | None = None,
     ) -> None:
         name = f"a {type(self).__name__}"
-        for what, value, least in (("levels", levels, 2), ("mixtures", mixtures, 1), ("offset", offset, -(2**24))):
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 2**24:
-                raise InvalidInput(f"{name} needs {what} within {least} .. {2**24}, got {value!r}")
+        levels, mixtures = size_of(name, "levels", levels, 2), size_of(name, "mixtures", mixtures, 1)
+        if isinstance(offset, bool) or not isinstance(offset, (int, np.integer)) or abs(offset) > 2**24:
+            raise InvalidInput(f"{name} needs offset within -2**24 .. 2**24, an integer, got {offset!r}")
         known = self.layouts()
         if not isinstance(parameter_layout, str) or parameter_layout not in known:
             raise InvalidInput(f"parameter_layout must be one of {', '.join(map(repr, known))}, got {parameter_layout!r}")
@@ -88,7 +89,7 @@ class MixtureOfGaussians(MixtureHead):
             raise InvalidInput(f"scale_min must be a number within 1e-30 .. 1e30, got {scale_min!r}")
         kinds = len(parameter_layout.split("-"))
         super().__init__(levels, mixtures * kinds, (1.0, float(offset)) if encode is None else encode, layout)
-        self.mixtures, self.offset, self.parameter_layout = mixtures, offset, parameter_layout
+        self.mixtures, self.offset, self.parameter_layout = mixtures, int(offset), parameter_layout
         self.log_scales, self.scale_min = bool(log_scales), float(scale_min)
 
     @classmethod

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from gaussian_cases import Latents, agrees, exact, some_parameters
+from gaussian_cases import Latents, exact
 from goodness_of_fit import chi_square
 from oracle import compare, trace
 from torch import Tensor
@@ -16,7 +16,6 @@ import pixelfast
 from pixelfast import Gaussian, InvalidInput, MixtureOfGaussians
 from pixelfast.distributions import noise
 from pixelfast.distributions.gaussian import LAYOUTS, SINGLE
-from pixelfast.engines import reference
 
 DRAWS = 20_000
 TEMPERATURES = [0.05, 1.0, 3.0, 1e3, 1e30]
@@ -127,15 +126,6 @@ def test_draws_follow_the_distribution(temperature: float) -> None:
     assert abs(chi_square(np.bincount(values, minlength=9), np.exp(logs[0]))) < 4
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize(("levels", "count", "log_scales"), [(256, 3, False), (17, 1, True), (2, 2, False)])
-def test_reference(levels: int, count: int, log_scales: bool, temperature: float) -> None:
-    head = MixtureOfGaussians(levels, count, offset=-3, log_scales=log_scales)
-    agrees(reference.run, head, some_parameters(head, 60), temperature)
-    single = Gaussian(levels, log_scales=log_scales)
-    agrees(reference.run, single, some_parameters(single, 60), temperature)
-
-
 @pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize(
     "head",
@@ -176,8 +166,8 @@ def test_values_enter_as_the_integers_that_they_stand_for() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"levels": 1}, "needs levels within 2"),
-        ({"mixtures": 0}, "needs mixtures within 1"),
+        ({"levels": 1}, "needs at least 2 levels"),
+        ({"mixtures": 0}, "needs at least 1 mixtures"),
         ({"offset": 0.5}, "needs offset within"),
         ({"parameter_layout": "scales-means"}, "parameter_layout must be one of 'scales-means-weights'"),
         ({"scale_min": 0}, "scale_min must be a number within"),

@@ -11,8 +11,9 @@ import torch
 from conformance import Run, answer, each
 from draw_cases import DRAWS, ERRORS, DrawCase, ErrorCase
 
-from pixelfast import MixtureOfLogistics, NumericalError
+from pixelfast import NumericalError
 from pixelfast.distributions.base import Head
+from pixelfast.distributions.components import MixtureHead
 from pixelfast.engines.base import Result
 from pixelfast.engines.reference import run as reference
 from pixelfast.ir.program import HEADS
@@ -24,7 +25,7 @@ def exactness(head: Head) -> tuple[float, float]:
 
     A mixture's are computed in float64.
     """
-    return (1e-7, 1e-8) if isinstance(head, MixtureOfLogistics) else (1e-6, 2e-6)
+    return (1e-7, 1e-8) if isinstance(head, MixtureHead) else (1e-6, 2e-6)
 
 
 def test_every_head_has_cases() -> None:

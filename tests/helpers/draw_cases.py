@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from gaussian_cases import some_parameters as gaussian_parameters
+from heads import mixture_head
 from mixture_cases import TEMPERATURES, extremes, far_out, pixel_program, some_parameters
 from programs import Builder, normal, probe, request
 
-from pixelfast import Bernoulli, Categorical, MixtureOfLogistics
+from pixelfast import Bernoulli, Categorical, Gaussian, MixtureOfGaussians, MixtureOfLogistics
 from pixelfast.distributions.base import Head
-from pixelfast.distributions.components import FAMILIES
+from pixelfast.distributions.gaussian import LAYOUTS
 from pixelfast.distributions.mixture import PARAMETER_LAYOUTS
 from pixelfast.engines.base import Request
 from pixelfast.ir.program import HEADS, Instruction, Map, Program, Rect, Slot
@@ -159,6 +161,20 @@ for mean in (-1000.0, -1.0, 0.1, 1.0, 1000.0):
                 call.given if call.given is not None else False, small=mean in (-1000.0, 0.1, 1.0),
             )  # fmt: skip
 
+GAUSSIANS: tuple[MixtureOfGaussians, ...] = (
+    MixtureOfGaussians(256, 3, -128), MixtureOfGaussians(17, 10, 5, "weight-mean-scale", log_scales=True, scale_min=1e-3),
+    MixtureOfGaussians(2, 2), Gaussian(256, -128, "mean-scale"), Gaussian(33, log_scales=True, scale_min=1e-3),
+)  # fmt: skip
+for head in GAUSSIANS:
+    for temperature in TEMPERATURES:
+        for images, flags in ((300, {}), (25, {"small": True})):
+            DRAWS[f"{head}, temperature {temperature:g}{', small' * bool(flags)}"] = DrawCase(
+                head, lambda head=head, n=images: gaussian_parameters(head, n), temperature, given=True, **flags
+            )
+for layout in LAYOUTS:
+    head = MixtureOfGaussians(17, 3, -8, layout)
+    DRAWS[f"{head}"] = DrawCase(head, lambda head=head: gaussian_parameters(head, 100))
+
 # Parameters that describe no distribution.
 
 
@@ -185,10 +201,18 @@ def broken_mixture(place: int, bad: float, layout: str, known: bool) -> tuple[Pr
     return program, replace(call, given=given) if known else call
 
 
+def broken_gaussian(place: int, bad: float) -> tuple[Program, Request]:
+    head = MixtureOfGaussians(5, 2)
+    parameters = np.ones((1, 1, 4, 6), np.float32)
+    parameters[0, 0, 2, place] = bad
+    program = pixel_program(head, 4)
+    return program, request(program, np.random.default_rng(0), 1, fields=(parameters,))
+
+
 def broken_program(head: str, seed: int, reported: bool) -> tuple[Program, Request]:
     """A network whose numbers are NaN from a row on."""
     levels = 2 if head.startswith("bernoulli") else 6
-    of = FAMILIES[head](levels, 2, 1) if head in FAMILIES else None
+    of = mixture_head(head, levels, 2, 1)
     builder = Builder(np.random.default_rng(seed), (1, 3, 3), head=head, levels=levels, mixture=of, features=5)
     program, fields = builder.build(), builder.field_values(3)
     fields[2][1, 2:] = np.nan  # a border row comes first
@@ -201,6 +225,8 @@ for bad in (math.nan, math.inf, -math.inf):
     for levels in (2049, 5003):
         ERRORS[f"{levels} logits of {bad}"] = ErrorCase(lambda bad=bad, k=levels: broken(3, 2, 2, k, bad), small=True)
     ERRORS[f"logits of {bad}, small"] = ErrorCase(lambda bad=bad: broken(3, 4, 3, 4, bad), small=True)
+    for place in (0, 3, 5):
+        ERRORS[f"gaussians, {bad} at {place}"] = ErrorCase(lambda p=place, bad=bad: broken_gaussian(p, bad), small=True)
     for layout in PARAMETER_LAYOUTS:
         for place in (0, 1, 9, 19):
             for known in (False, True):

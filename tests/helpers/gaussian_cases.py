@@ -1,8 +1,7 @@
-"""Discretized Gaussians in a hundred digits, as models, and as programs without a network."""
+"""Discretized Gaussians in a hundred digits, as models, and parameters of all sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
 
 import numpy as np
@@ -10,9 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from pixelfast import MixtureOfGaussians
-from pixelfast.engines.base import Request, Result
-from pixelfast.ir.program import Buffer, Draw, Field, FieldSlot, Instruction, Map, Program, Rect, Slot
-from pixelfast.lowering.draws import head_name
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798214808651")
 
@@ -91,26 +87,7 @@ class Latents(nn.Module):
         return self.out(torch.relu(self.first(x)))
 
 
-# -------------------------------------------------------------------- programs
-
-
-def subpixel_program(head: MixtureOfGaussians, pixels: int) -> Program:
-    """A program without a network: the parameters of a row of pixels of one channel come as a field."""
-    image, count = Rect(0, 1, 0, pixels), head.parameters
-    slot = Slot(0, 0, count)
-    return Program(
-        shape=(1, 1, pixels),
-        levels=head.levels,
-        parameters=count,
-        head=head_name(head),
-        buffers=(Buffer("parameters", count, 1, (0, pixels), image),),
-        fields=(Field(count, 0, 0, 1, pixels, None),),
-        row=(),
-        steps=((Instruction(slot, Map((FieldSlot(0, 0, count),), ()), image),),),
-        draws=(Draw(0, slot),),
-        encodes=((),),
-        mixture=head.mixture,
-    )
+# -------------------------------------------------------------------- parameters
 
 
 def some_parameters(head: MixtureOfGaussians, images: int) -> np.ndarray:
@@ -127,18 +104,3 @@ def some_parameters(head: MixtureOfGaussians, images: int) -> np.ndarray:
     for kind, places in head.places.items():
         result[:, list(places)] = numbers[kind]
     return result.reshape(images, 1, 1, -1)
-
-
-def agrees(
-    run: Callable[[Program, Request], Result], head: MixtureOfGaussians, parameters: np.ndarray, temperature: float
-) -> None:
-    """Values and their log-probabilities, of each image one sub-pixel, against the formulas in float64."""
-    noise = np.random.default_rng(1).random((len(parameters), 1, 1, 1), dtype=np.float32)
-    noise[:2] = np.array([0.0, 1.0 - 2.0**-24], np.float32)[:, None, None, None]
-    found = run(subpixel_program(head, 1), Request(noise, None, (parameters,), temperature, want_log_prob=True))
-    values, uniform = torch.from_numpy(found.values).long(), torch.from_numpy(noise).double()
-    own = torch.from_numpy(parameters).unsqueeze(-2)
-    assert float(head.edge_distance(own, uniform, values, temperature).max()) <= 1e-7
-    expected = head.log_prob(own, values, temperature).flatten(1).sum(1)
-    assert found.log_prob is not None
-    np.testing.assert_allclose(found.log_prob, expected, rtol=1e-8, atol=1e-8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from compiling import SHARED, compile_kernel
-from gaussian_cases import subpixel_program
+from mixture_cases import pixel_program
 
 from pixelfast import Gaussian, MixtureOfGaussians
 
@@ -25,7 +25,7 @@ HEADS = [MixtureOfGaussians(256, 3, -128), MixtureOfGaussians(64, 40, 0, "weight
 
 @pytest.mark.parametrize("head", HEADS, ids=repr)
 def test_compiles_within_the_machine(head: MixtureOfGaussians, tmp_path: Path) -> None:
-    program, floats, words = subpixel_program(head, 4), torch.zeros(16), torch.zeros(16, dtype=torch.int64)
+    program, floats, words = pixel_program(head, 4), torch.zeros(16), torch.zeros(16, dtype=torch.int64)
     numbers = torch.zeros(2, 1, 4, 1)
     launch = draw(
         floats, words, words, numbers, numbers.int(), numbers, floats.double(), floats.double(), words,
