@@ -5,7 +5,7 @@
 namespace pixelfast {
 
 constexpr long long kMagic = 0x5049584641535431;
-constexpr long long kContract = 0x1dd79a200e8680e6;  // the version of all this
+constexpr long long kContract = 0x674d39f7cf5cb5a3;  // the version of all this
 
 constexpr long long kReach = 1048576;  // rows, columns and offsets lie within +-kReach
 constexpr long long kMargin = 4096;  // rows and columns beyond the image in which anything runs: a run visits all of them
@@ -19,8 +19,8 @@ constexpr long long kMostKeys = 1099511627776;  // of all lists of an attention
 constexpr long long kMostThreads = 4096;  // of a call
 constexpr long long kMostOperands = 48;  // leaves and operations of an expression, in the kernel for GPUs
 
-enum class Operation { neg, abs, exp, expm1, log, log1p, sqrt, rsqrt, reciprocal, tanh, sigmoid, erf, sin, cos, floor,
-  trunc, relu, logical_not, add, sub, mul, div, maximum, minimum, pow, eq, ne, lt, le, gt, ge, where };
+enum class Operation { neg, abs, exp, expm1, log, log1p, sqrt, rsqrt, reciprocal, tanh, sigmoid, erf, sin, cos, atan,
+  floor, trunc, relu, logical_not, add, sub, mul, div, maximum, minimum, pow, eq, ne, lt, le, gt, ge, where };
 
 enum class Reduction { mean, sum, var, amax, amin, logsumexp };
 
@@ -36,7 +36,7 @@ constexpr const char* kSplits[] = {"none", "rows", "parts"};
 enum class Opcode { Product, Lookup, Map, Reduce, Norm, Attention };
 
 // Of each operation.
-constexpr int kArguments[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
-  2, 2, 3};
+constexpr int kArguments[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2,
+  2, 2, 2, 3};
 
 }  // namespace pixelfast

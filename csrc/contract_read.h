@@ -63,7 +63,7 @@ inline void read(Reader& in, Cache& item) {
 }
 
 inline void read(Reader& in, Op& item) {
-  item.name = static_cast<Operation>(in.number("an operation", 0, 31));
+  item.name = static_cast<Operation>(in.number("an operation", 0, 32));
   for (int i = 0; i < arguments_of(item.name); i++) item.args[i] = in.number("an argument", 0, kMostFeatures);
 }
 

@@ -50,6 +50,20 @@ def sigmoid(x):
 
 
 @triton.jit
+def atan(x):
+    """Cephes' atanf: of |x| beyond tan(3 pi / 8) by -1 / |x|, beyond tan(pi / 8) by (|x| - 1) / (|x| + 1), and its series."""
+    size = tl.abs(x)
+    far, middle = size > 2.414213562373095, size > 0.4142135623730950
+    angle = tl.where(far, 1.5707963267948966, tl.where(middle, 0.7853981633974483, 0.0))
+    above = tl.where(far, -1.0, tl.where(middle, size - 1.0, size))
+    y = above / tl.where(far, size, tl.where(middle, size + 1.0, 1.0))
+    z = y * y
+    series = ((8.05374449538e-2 * z - 1.38776856032e-1) * z + 1.99777106478e-1) * z - 3.33329491539e-1
+    result = angle + (series * z * y + y)
+    return tl.where(x < 0.0, -result, result)
+
+
+@triton.jit
 def truncate(x):
     return tl.where(x < 0.0, tl.ceil(x), tl.floor(x))
 
@@ -83,6 +97,7 @@ SOURCE: dict[str, str] = {
     "erf": "tl.erf({0})",
     "sin": "tl.sin({0})",
     "cos": "tl.cos({0})",
+    "atan": "atan({0})",
     "floor": "tl.floor({0})",
     "trunc": "truncate({0})",
     "relu": "tl.where({0} < 0.0, 0.0, {0})",
@@ -135,7 +150,7 @@ def compiled(source: str, name: str, functions: Sequence[Any] = (), noinline: bo
     return _known[name, source]
 
 
-FUNCTIONS = (expm1, log1p, tanh, sigmoid, truncate, power, operand.running_items, operand.addresses)
+FUNCTIONS = (expm1, log1p, tanh, sigmoid, atan, truncate, power, operand.running_items, operand.addresses)
 
 SCALARS = (
     "first", "columns", "images", "features", "chunks", "taps", "height", "width", "channels", "channel", "levels", "encodes",

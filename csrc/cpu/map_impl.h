@@ -90,6 +90,7 @@ void compute(int code, const Target& t, const Operand* x) {
     case Operation::erf: return unary(t, x, [](Vec a) { return lanewise(a, ::erff); });
     case Operation::sin: return unary(t, x, [](Vec a) { return lanewise(a, ::sinf); });
     case Operation::cos: return unary(t, x, [](Vec a) { return lanewise(a, ::cosf); });
+    case Operation::atan: return unary(t, x, [](Vec a) { return lanewise(a, ::atanf); });
     case Operation::floor: return unary(t, x, [](Vec a) { return floor(a); });
     case Operation::trunc: return unary(t, x, [](Vec a) { return trunc(a); });
     case Operation::relu: return unary(t, x, [](Vec a) { return relu(a); });

@@ -22,6 +22,7 @@ PIXELFAST_DEVICE float operate(int name, float a, float b, float c) {
     case Operation::erf: return erff(a);
     case Operation::sin: return sinf(a);
     case Operation::cos: return cosf(a);
+    case Operation::atan: return atanf(a);
     case Operation::floor: return floorf(a);
     case Operation::trunc: return truncf(a);
     case Operation::relu: return a < 0.0f ? 0.0f : a;

@@ -20,7 +20,7 @@ from .text import at, listed
 
 UNARY = (
     "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "sin", "cos",
-    "floor", "trunc", "relu", "logical_not",
+    "atan", "floor", "trunc", "relu", "logical_not",
 )  # fmt: skip
 BINARY = (
     "add", "sub", "mul", "div", "maximum", "minimum", "pow", "eq", "ne", "lt", "le", "gt", "ge",

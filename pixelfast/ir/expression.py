@@ -29,6 +29,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "erf": torch.erf,
     "sin": torch.sin,
     "cos": torch.cos,
+    "atan": torch.atan,
     "floor": torch.floor,
     "trunc": torch.trunc,
     "relu": torch.relu,

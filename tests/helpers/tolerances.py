@@ -15,6 +15,7 @@ OPERATION = {
     "erf": 1.2e-7,
     "sin": 1.2e-7,
     "cos": 1.2e-7,
+    "atan": 1.2e-7,
     "pow": 1.2e-7,
 }
 ROUNDED = 6.1e-8

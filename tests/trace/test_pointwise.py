@@ -12,7 +12,7 @@ from pixelfast import Categorical
 
 FUNCTIONS = [
     *(F.relu, F.relu6, F.silu, F.mish, F.selu, F.softsign, F.tanhshrink, F.logsigmoid, F.hardswish, F.hardsigmoid, torch.sign),
-    torch.exp2,
+    *(torch.exp2, torch.atan, torch.arctan),
     lambda x: F.elu(x, 0.7),
     lambda x: F.celu(x, 0.6),
     lambda x: F.leaky_relu(x, 0.2),
