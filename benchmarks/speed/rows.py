@@ -23,6 +23,7 @@ SLOW = "reference"
 ENGINES: dict[str, tuple[str, str]] = {
     name if precision == "fp32" else f"{name}-{precision}": (name, precision)
     for name, entry in sorted(registry.ENGINES.items(), key=lambda item: item[0] != SLOW)
+    if entry.fast or name == SLOW
     for precision in entry.capabilities.precisions
 }
 """Engine and precision of the rows that are pixelfast's."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -58,8 +59,13 @@ def run(
     poison: bool = False,
     device: str | torch.device = "cpu",
     wave: Wave | None = None,
+    weights: dict[int, Tensor] | None = None,
 ) -> Result:
     """Sample by interpreting ``program``, row by row or, with ``wave``, several rows at a time.
+
+    Args:
+        device: any of PyTorch's. What it has no float64 for is computed in float32, layer norms, or on the processor, draws.
+        weights: those of the program on the device, kept from call to call.
 
     Raises:
         InvalidInput: the request does not fit the program.
@@ -69,11 +75,11 @@ def run(
     refuse_half_way()
     with torch.no_grad():
         if wave is not None:
-            machine = _Machine(with_rows(program, wave.rows_in_flight), request, poison, torch.device(device))
+            machine = _Machine(with_rows(program, wave.rows_in_flight), request, poison, torch.device(device), {})
             for work in wave.order():
                 machine.run_work(wave, work)
             return machine.result()
-        machine = _Machine(program, request, poison, torch.device(device))
+        machine = _Machine(program, request, poison, torch.device(device), {} if weights is None else weights)
         for row in program.rows:
             machine.run_row(row)
             if row >= 0 and request.on_row is not None:
@@ -88,30 +94,45 @@ class ReferenceEngine:
         EngineUnavailable: the program is none that the interpreter defines.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, device: torch.device | None = None) -> None:
         if (reason := why_not(program, CAPABILITIES)) is not None:
             raise EngineUnavailable(f"the reference interpreter cannot run this: {reason}")
-        self.program = program
+        self.program, self.device = program, device or torch.device("cpu")
+        self._weights: dict[int, Tensor] = {}
 
     def run(self, request: Request) -> Result:
-        return run(self.program, request)
+        return run(self.program, request, device=self.device, weights=self._weights)
+
+
+@cache
+def has_float64(device: torch.device) -> bool:
+    """Whether a device adds and multiplies in float64; Apple's GPUs and some of Intel's do not."""
+    try:
+        return float((torch.full((2,), 0.5, dtype=torch.float64, device=device) * 3).sum()) == 3.0
+    except (TypeError, RuntimeError):
+        return False
 
 
 class _Machine:
-    def __init__(self, program: Program, request: Request, poison: bool, device: torch.device) -> None:
-        self.program, self.request, self.poison, self.device = program, request, poison, device
-        self.noise = self.tensor(request.noise)  # (N, H, W, C)
+    def __init__(
+        self, program: Program, request: Request, poison: bool, device: torch.device, weights: dict[int, Tensor]
+    ) -> None:
+        self.program, self.request, self.poison, self.device, self.arrays = program, request, poison, device, weights
+        wide = has_float64(device)
+        self.norm_dtype = torch.float64 if wide else torch.float32
+        # Draws are in float64. A head's own functions take what the naive loop gives them, which is on the processor.
+        self.draws_on = device if wide and program.head != CUSTOM else torch.device("cpu")
+        self.noise = torch.tensor(request.noise, device=self.draws_on)  # (N, H, W, C)
         images, height, width, channels = self.noise.shape
         self.images, self.height, self.width, self.channels = images, height, width, channels
         unknown = np.full(request.noise.shape, -1, np.int32)
         self.values = self.tensor(unknown if request.given is None else request.given).long()
-        self.given = self.values >= 0
+        self.given = (self.values >= 0).to(self.draws_on)
         self.fields = [self.tensor(field) for field in request.fields]
         self.buffers = [self.allocate(b.rows, b.columns, b.features) for b in program.buffers]
-        self.arrays: dict[int, Tensor] = {}
         self.known_order = known_order(program)
         self.head = head_of(program, request.head)
-        self.log_prob = torch.zeros(images, dtype=torch.float64, device=device)
+        self.log_prob = torch.zeros(images, dtype=torch.float64, device=self.draws_on)
         size = (images, height, width, channels, program.parameters)
         self.parameters = torch.zeros(size, dtype=torch.float32, device=device) if request.want_parameters else None
 
@@ -272,8 +293,8 @@ class _Machine:
 
     def norm(self, norm: Norm, row: int, columns: Columns) -> Tensor:
         x = self.view(norm.source, row, columns)
-        scale, shift = self.constant(norm.scale).double(), self.constant(norm.shift).double()
-        return F.layer_norm(x.double(), x.shape[-1:], scale, shift, norm.eps).float()  # numbers may hardly differ
+        x, scale, shift = (t.to(self.norm_dtype) for t in (x, self.constant(norm.scale), self.constant(norm.shift)))
+        return F.layer_norm(x, x.shape[-1:], scale, shift, norm.eps).float()  # numbers may hardly differ
 
     def attention(self, attention: Attention, rect: Rect, row: int, columns: Columns) -> Tensor:
         heads = attention.heads
@@ -333,18 +354,19 @@ class _Machine:
 
     def draw(self, step: int, row: int, col: int) -> None:
         channel = self.program.draws[step].channel
-        parameters = self.record(step, row, (col, col + 1))[0]  # (N, P)
+        parameters = self.record(step, row, (col, col + 1))[0].to(self.draws_on)  # (N, P)
         unknown = ~self.given[:, row, col, channel]
         invalid = unknown & ~self.head.describes_distribution(parameters)
         if bool(invalid.any()):
             raise numerical_error(int(invalid.nonzero()[0]), row, col, channel)
         if not bool(unknown.any()):
             return
-        own = self.head.conditional(parameters[unknown], self.values[unknown, row, col, :channel])
+        earlier = self.values[:, row, col, :channel].to(self.draws_on)
+        own = self.head.conditional(parameters[unknown], earlier[unknown])
         if (broken := own.isnan().any(-1)).any():
             raise numerical_error(int(unknown.nonzero()[broken][0]), row, col, channel)
         values = self.head.draw(own, self.noise[unknown, row, col, channel], self.request.temperature)
-        self.values[unknown, row, col, channel] = values
+        self.values[unknown.to(self.device), row, col, channel] = values.to(self.device)
         self.log_prob[unknown] += self.head.log_prob(own, values, self.request.temperature)
 
     def numpy_values(self) -> np.ndarray:
