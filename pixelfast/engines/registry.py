@@ -14,7 +14,7 @@ from ..distributions.base import Head
 from ..errors import EngineUnavailable, like
 from ..ir.program import Program
 from ..precision import check_precision
-from . import reference
+from . import pytorch, reference
 from .base import Capabilities, Engine, why_not
 from .cuda import engine as cuda
 from .native import engine as native
@@ -72,6 +72,13 @@ ENGINES: dict[str, Entry] = {
         reference.CAPABILITIES,
         lambda: None,
         lambda program, *_: reference.ReferenceEngine(program),
+        fast=False,
+    ),
+    "torch": Entry(
+        "the interpreter on the module's device, any of PyTorch's",
+        pytorch.CAPABILITIES,
+        lambda: None,
+        lambda program, _, device: pytorch.TorchEngine(program, device),
         fast=False,
     ),
 }
