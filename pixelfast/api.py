@@ -46,7 +46,8 @@ def compile(
             where the head does not say it); by default `model.head`.
         cond: an example of what the module takes after the image. Without one, a module that needs conditions is compiled
             when `sample` first gets some.
-        engine: "auto", "cpu", "triton", "reference" or "naive". "auto" takes "triton" where the module is on a GPU.
+        engine: "auto", "cpu", "triton", "cuda", "reference", "torch" or "naive". "auto" takes "triton" where the module is on a
+            GPU of NVIDIA's; "torch" runs on any device of PyTorch's, slowly.
         precision: "fp32", which is exact, or a lower one of the engines "cpu" and "triton", which is not:
             "fp16w" stores the weights of convolutions and linear layers as float16 and computes in float32. The largest
             error of a parameter was 0.3 % of their standard deviation (none for the checkpoints that come along).

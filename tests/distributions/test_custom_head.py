@@ -134,7 +134,7 @@ def test_the_interpreter_calls_the_functions(shared: bool, scored: bool) -> None
 @needs_engine
 def test_the_native_engine_refuses_by_name_and_auto_says_why() -> None:
     model, head = Above(12), CustomHead(4, 4, softmax, layout="N(CK)HW")
-    message = r"the engine 'cpu' cannot run this: a CustomHead draws by Python functions.* use engine='reference' or 'naive'"
+    message = r"the engine 'cpu' cannot run this: a CustomHead draws by Python.* use engine='reference' or 'torch' or 'naive'"
     with pytest.raises(EngineUnavailable, match=message):
         pixelfast.compile(model, SHAPE, head, engine="cpu")
     with pytest.raises(EngineUnavailable, match=r"no engine can run this: cpu: a CustomHead .*; reference: it has no"):

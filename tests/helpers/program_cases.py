@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from conformance import Case
+from heads import MIXTURES, mixture_head
 from oracle import Traced, trace
 from programs import Builder, by_phases, recurrent, request, wide_rows
 from tolerances import FAST_PRODUCT, PROGRAM
 from torch import nn
 
 from pixelfast import Bernoulli
-from pixelfast.distributions.components import FAMILIES
 from pixelfast.engines.base import Request
 from pixelfast.ir.program import HEADS, Program
 from pixelfast.models import GatedPixelCNN, PixelCNN, PixelCNNpp, PixelRNN, PixelSNAIL
@@ -27,8 +27,8 @@ LARGE, SMALL = (2, 7, 5), (2, 3, 3)
 
 def builder_of(head: str, seed: int, shape: tuple[int, int, int], levels: int = 6, **options: int) -> Builder:
     """A mixture describes pixels of 1 or 3 channels."""
-    shape = (3, *shape[1:]) if head in FAMILIES and shape[0] == 2 else shape
-    mixture = FAMILIES[head](levels, 3, shape[0]) if head in FAMILIES else None
+    shape = (3, *shape[1:]) if head in MIXTURES and shape[0] == 2 else shape
+    mixture = mixture_head(head, levels, 3, shape[0])
     levels = 2 if head.startswith("bernoulli") else levels
     return Builder(np.random.default_rng(seed), shape, levels=levels, head=head, mixture=mixture, **options)
 
