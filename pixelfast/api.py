@@ -56,7 +56,8 @@ def compile(
             bfloat16, and sum in float32.
             What was measured: docs/precision.md.
         self_check: compare the first images that are drawn, four at most for each kind of condition, with one forward of the
-            module on them, and raise VerificationError if the engine drew from other parameters than the module gives.
+            module on them, and raise VerificationError if the engine drew from other parameters than the module gives. "naive"
+            raises NotAutoregressive if parameters changed after they were drawn from.
         order: in which order the model draws pixels; by default `model.order` if that names one, else "raster": rows from
             the top, each from the left. "raster-right-to-left", "raster-bottom-up" and "raster-bottom-up-right-to-left" are
             the same from other corners; "columns", "columns-right-to-left", "columns-bottom-up" and

@@ -14,10 +14,8 @@ from torch import Tensor
 from .distributions import noise as noise_module
 from .engines import registry
 from .engines.base import Request, Result, located, numerical_error, reordered, restored
-from .engines.naive import NaiveEngine
 from .errors import InvalidInput, NumericalError, VerificationError
 from .host.boundary import callback, public
-from .host.copying import independent_copy
 from .inputs.arguments import (
     callback_of,
     check_flags,
@@ -35,8 +33,9 @@ from .inputs.conditions import Conditions
 from .pipeline import evaluate_fields
 from .prepared import Prepared
 from .progress import RowProgress
+from .self_check import check_engine, checked, run_watched
 from .trace.diagnose import first_bad_layer
-from .verify import Verification, agreement, compare, own_rounding
+from .verify import Verification, compare, own_rounding
 
 OnRow = Callable[[int, Tensor], None]
 
@@ -44,10 +43,6 @@ FIELD_BYTES = 1 << 29
 """Conditions of one batch take at most this much memory."""
 BATCH = 256
 """Images that are drawn together unless `batch_size` says otherwise."""
-CHECKED = 4
-"""Images of a first batch that are compared with the module itself, at most."""
-CHECKED_NUMBERS = 1 << 24
-"""Parameters that this may take: fewer images where they are large, but always one."""
 
 
 class Sampler(Prepared):
@@ -162,45 +157,26 @@ class Sampler(Prepared):
 
         Raises:
             VerificationError: the parameters that were drawn from are not the module's.
+            NotAutoregressive: the module's own loop drew from parameters that changed afterwards.
         """
         key = conditions.signature()
-        if not self.self_check or self.engine == registry.NAIVE or key in self._checked or not len(request.noise):
+        if not self.self_check or key in self._checked or not len(request.noise):
             return self._run(request, conditions)
-        each = int(np.prod(self.shape)) * self.head.parameters
-        count = max(1, min(len(request.noise), CHECKED, CHECKED_NUMBERS // each))
+        oracle = self._oracle(conditions)
+        count, all_fit = checked(len(request.noise), int(np.prod(self.shape)) * self.head.parameters)
         part = conditions.rows(slice(count), len(request.noise))
-        if len(request.noise) * each <= CHECKED_NUMBERS:
-            result = checked = self._run(replace(request, want_parameters=True), conditions)
+        if self.engine == registry.NAIVE:
+            result = run_watched(oracle, request, conditions, count)
+        elif all_fit:
+            result = self._run(replace(request, want_parameters=True), conditions)
+            check_engine(oracle, result, count, part, self.engine, self.precision)
         else:  # all parameters of such a batch take too much memory, so a few images are drawn twice
             result = self._run(request, conditions)
             given = None if request.given is None else request.given[:count]
             few = replace(request, noise=request.noise[:count], given=given, want_parameters=True, on_row=None)
-            checked = self._run(few, part)
-        assert checked.parameters is not None
-        self._compare(checked.values[:count], checked.parameters[:count], part)
+            check_engine(oracle, self._run(few, part), count, part, self.engine, self.precision)
         self._checked.add(key)
         return result
-
-    def _compare(self, values: np.ndarray, parameters: np.ndarray, conditions: Conditions) -> None:
-        """Raise unless finished images (N, H, W, C) give the parameters (N, H, W, C, P) that they were drawn from."""
-        layout = self._prepare(conditions)[0].analysis.layout
-        # On the CPU in float32, where tracing ran it too: a GPU may compute convolutions with fewer digits.
-        on_cpu = all(tensor.device.type == "cpu" for tensor in (*self._module.parameters(), *self._module.buffers()))
-        module = self._module if on_cpu else independent_copy(self._module).cpu()
-        images = torch.from_numpy(values).long()
-        with torch.random.fork_rng(devices=[]):
-            own = NaiveEngine(module, self.head, layout).parameters(images, conditions)
-        differs = agreement(
-            torch.from_numpy(parameters), own, self.precision, self.engine, self.head, images,
-            lambda: own_rounding(self._oracle(conditions), images, own, conditions),
-        )  # fmt: skip
-        if differs is not None:
-            lower = "" if self.precision == "fp32" else ", or this model is too delicate for this precision"
-            raise VerificationError(
-                f"self-check of the first {len(values)} images: {differs}. This is a bug of pixelfast's{lower}: please report "
-                "it with the model, and with what pixelfast.debug.first_difference says of a sampler that was compiled with "
-                'self_check=False. engine="naive" samples the module as it is, slowly'
-            )
 
     def _run(self, request: Request, conditions: Conditions) -> Result:
         """One batch, by the engine."""

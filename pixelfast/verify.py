@@ -252,7 +252,7 @@ def _apart(engine: Tensor, module: Tensor) -> Tensor:
 
 
 def agreement(
-    engine: Tensor, module: Tensor, precision: str, name: str, head: Head | None = None, values: Tensor | None = None,
+    engine: Tensor, module: Tensor, precision: str, where: str, head: Head | None = None, values: Tensor | None = None,
     rounding: Callable[[], float] = lambda: 0.0,
 ) -> str | None:  # fmt: skip
     """None where an engine drew from the distributions that the module gives, or where and how much they differ.
@@ -260,7 +260,7 @@ def agreement(
     Args:
         engine, module: float32 (N, H, W, C, P).
         precision: of the engine.
-        name: of the engine, for the text.
+        where: the engine's parameters stand, for the text.
         head: what the parameters mean; by default logits of a softmax.
         values: the images, int64 (N, H, W, C), for heads whose channels share parameters.
         rounding: gives that of the module itself (see `Verification`), and is asked only where the precision allows less.
@@ -278,7 +278,7 @@ def agreement(
     image, row, col, channel = at = tuple(int(i) for i in wrong.nonzero()[0])
     number = int((engine[at] - module[at]).abs().nan_to_num_(torch.inf).argmax())
     return (
-        f"{int(wrong.sum())} of {wrong.numel()} sub-pixels have other parameters in the engine {name!r} than in the module "
+        f"{int(wrong.sum())} of {wrong.numel()} sub-pixels have other parameters {where} than in the module "
         f"itself, which move log-probabilities by up to {float(away.max()):.1e} of a standard deviation ({tolerance:.0e} is "
         f"allowed). The first is image {image}, row {row}, column {col}, channel {channel}: parameter {number} is "
         f"{float(engine[at][number]):.6g}, and {float(module[at][number]):.6g} in the module"

@@ -27,6 +27,7 @@ FLOORS = (
     {"pipeline"},
     {"engines", "models", "readings"},
     {"files", "prepared", "verify"},
+    {"self_check"},
     {"data", "sampler"},
     {"api", "check", "debug", "pictures", "training"},
     {"__init__"},

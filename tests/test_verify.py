@@ -72,7 +72,7 @@ def judged(head: Head, engine: Tensor, module: Tensor) -> tuple[bool, float]:
     """Whether parameters are let through, and how far a probability moves at most; values are 2 where there may be more."""
     values = torch.full(module.shape[:-1], min(2, head.levels - 1))
     moved = [head.probabilities(head.conditionals(tensor, values)) for tensor in (engine, module)]
-    return agreement(engine, module, "fp32", "cpu", head, values) is None, float((moved[0] - moved[1]).abs().max())
+    return agreement(engine, module, "fp32", "in the engine", head, values) is None, float((moved[0] - moved[1]).abs().max())
 
 
 @pytest.mark.parametrize("made", HEADS)

@@ -37,8 +37,11 @@ class NaiveEngine:
         output = call(self.module, inputs, conditions.to(self.device))
         return self.layout.read(output, len(images)).float().cpu()
 
-    def run(self, request: Request, conditions: Conditions) -> Result:
+    def run(self, request: Request, conditions: Conditions, watched: Tensor | None = None) -> Result:
         """Draw all sub-pixels in the order of generation.
+
+        Args:
+            watched: (n, H, W, C, P) for the first n images, filled with the parameters that each sub-pixel was drawn from.
 
         Raises:
             NumericalError: NaN or infinite parameters; `position` is (image, row, col, channel).
@@ -56,6 +59,8 @@ class NaiveEngine:
                     if known[here].all():
                         continue
                     parameters = self.parameters(values, conditions)[here]
+                    if watched is not None:
+                        watched[here] = parameters[: len(watched)]
                     own = self.conditional(parameters, values[:, row, col, :channel], known[here], (row, col, channel))
                     drawn = self.head.draw(own, noise[here], request.temperature)
                     values[here] = torch.where(known[here], values[here], drawn)

@@ -286,8 +286,8 @@ def test_a_dense_layer_over_the_image_is_a_leak() -> None:
 
 @pytest.mark.parametrize("between", [Strided(), Transposed(), Sorted(), Pooled(), Attention()], ids=lambda m: type(m).__name__)
 def test_the_naive_engine_samples_what_the_others_refuse(between: nn.Module) -> None:
-    """As the messages promise; also models that are not autoregressive, whose loop is what it is."""
-    images = pixelfast.sample(Plain(between), 2, shape=(1, 5, 3), head=HEAD, engine="naive", seed=0)
+    """As the messages promise; also models that are not autoregressive, whose loop is what it is, if nobody checks it."""
+    images = pixelfast.sample(Plain(between), 2, shape=(1, 5, 3), head=HEAD, engine="naive", seed=0, self_check=False)
     assert images.shape == (2, 1, 5, 3)
 
 

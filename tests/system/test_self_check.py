@@ -13,7 +13,7 @@ from oracle import ENGINES, NATIVE
 from torch import Tensor, nn
 
 import pixelfast
-from pixelfast import VerificationError, prepared, sampler
+from pixelfast import NotAutoregressive, VerificationError, prepared, self_check
 from pixelfast.engines import registry
 from pixelfast.engines.base import Request, Result
 from pixelfast.engines.naive import NaiveEngine
@@ -75,8 +75,8 @@ class Counted(NaiveEngine):
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each forward of the module had."""
-    for room in (prepared, sampler):
-        monkeypatch.setattr(room, "NaiveEngine", Counted)
+    for user in (prepared, self_check):
+        monkeypatch.setattr(user, "NaiveEngine", Counted)
     monkeypatch.setattr(Counted, "images", [])
     return Counted.images
 
@@ -111,10 +111,10 @@ def test_a_wrong_weight_is_found_in_every_kind_of_call(model: nn.Module, broken:
 def test_images_of_a_large_batch_are_drawn_twice(
     model: nn.Module, broken: None, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampler, "CHECKED_NUMBERS", 2 * 35 * 4)
+    monkeypatch.setattr(self_check, "CHECKED_NUMBERS", 2 * 35 * 4)
     with pytest.raises(VerificationError, match="self-check of the first 2 images"):
         pixelfast.sample(model, 6, engine=engine, seed=0, cond=LABELS)
-    monkeypatch.setattr(sampler, "CHECKED_NUMBERS", 1)
+    monkeypatch.setattr(self_check, "CHECKED_NUMBERS", 1)
     with pytest.raises(VerificationError, match="self-check of the first 1 images"):
         pixelfast.sample(model, 6, engine=engine, seed=0, cond=LABELS)
 
@@ -124,7 +124,7 @@ def test_images_of_a_large_batch_are_drawn_twice(
 def test_images_are_those_of_an_unchecked_sampler(
     model: nn.Module, forwards: list[int], engine: str, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampler, "CHECKED_NUMBERS", numbers)
+    monkeypatch.setattr(self_check, "CHECKED_NUMBERS", numbers)
     options: dict[str, Any] = {"cond": LABELS, "temperature": 0.7, "return_log_prob": True}
     checked = pixelfast.compile(model, cond=LABELS, engine=engine)
     plain = pixelfast.compile(model, cond=LABELS, engine=engine, self_check=False)
@@ -169,9 +169,50 @@ class Optional(nn.Module):
         return logits if label is None else logits + strength * self.label(label)[:, :, None, None]
 
 
-def test_the_naive_engine_is_not_checked(model: nn.Module, forwards: list[int]) -> None:
-    pixelfast.compile(model, engine="naive").sample(1, seed=0, cond=LABELS[:1])
-    assert forwards == [1] * 35
+def test_the_naive_engine_looks_at_the_finished_images_once(model: nn.Module, forwards: list[int]) -> None:
+    sampler = pixelfast.compile(model, engine="naive")
+    sampler.sample(1, seed=0, cond=LABELS[:1])
+    assert forwards == [1] * 36
+    sampler.sample(1, seed=0, cond=LABELS[:1])
+    assert forwards == [1] * 71
+
+
+class Below(nn.Module):
+    """A pixel's logits move with the pixel below."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nn.functional.pad(x, (0, 0, 0, 1))[:, :, 1:])
+
+
+class ColumnsFirst(nn.Module):
+    """Logits (N, K, W, H), of a square image, from the pixel above."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nn.functional.pad(x, (0, 0, 1, 0))[:, :, :-1]).transpose(2, 3)
+
+
+@pytest.mark.parametrize(("module", "hint"), [(Below, "'raster'"), (ColumnsFirst, "'N.KC.HW'")])
+def test_the_naive_engine_refuses_what_is_not_autoregressive_as_it_is_read(module: type[nn.Module], hint: str) -> None:
+    torch.manual_seed(0)
+    unknown, head = module(), pixelfast.Categorical(4, encode="unit")
+    with pytest.raises(NotAutoregressive, match=f"not autoregressive in the order .*{hint}.*when they are drawn"):
+        pixelfast.sample(unknown, 3, shape=(1, 3, 3), head=head, seed=0, engine="naive")
+    drawn = pixelfast.sample(unknown, 3, shape=(1, 3, 3), head=head, seed=0, engine="naive", self_check=False)
+    assert drawn.shape == (3, 1, 3, 3)
+
+
+def test_given_values_move_no_prediction_of_the_naive_engine(model: nn.Module) -> None:
+    given = torch.randint(-1, 4, (2, *SHAPE), generator=torch.Generator().manual_seed(0)).int()
+    drawn = pixelfast.sample(model, 2, seed=0, given=given, cond=LABELS[:2], engine="naive")
+    assert torch.equal(drawn.int()[given >= 0], given[given >= 0])
 
 
 def test_a_set_of_given_images_is_checked_too(model: nn.Module, broken: None) -> None:
@@ -222,9 +263,9 @@ def test_a_model_that_is_too_delicate_for_a_precision(model: nn.Module, monkeypa
 def test_disagreement_says_where_and_how_much() -> None:
     module = torch.randn(2, 3, 4, 1, 5, generator=torch.Generator().manual_seed(0))
     engine = module.clone()
-    assert agreement(engine, module, "fp32", "cpu") is None
+    assert agreement(engine, module, "fp32", "in the engine") is None
     engine[1, 2, 3, 0, 4] += 0.5
-    text = agreement(engine, module, "fp32", "cpu")
+    text = agreement(engine, module, "fp32", "in the engine")
     assert text is not None
     assert text.startswith("1 of 24 sub-pixels")
     assert "image 1, row 2, column 3, channel 0: parameter 4 is" in text
