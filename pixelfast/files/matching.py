@@ -183,7 +183,9 @@ def _same_kind(fits: Mapping[str, Tensor], wanted: Mapping[str, Tensor], trained
 
 
 def is_averaged(prefix: str) -> bool:
-    return any(part in AVERAGED for part in prefix.split("."))
+    """Whether averaged weights stand under a prefix; those in training may stand beside them (ema_pytorch: online_model)."""
+    parts = prefix.split(".")
+    return any(part in AVERAGED for part in parts) and "online_model" not in parts
 
 
 def _tensors_of(model: nn.Module) -> dict[str, Tensor]:

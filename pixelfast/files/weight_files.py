@@ -67,6 +67,13 @@ STAND_INS: dict[str, type] = {
 }
 """What a file may name beside tensors and plain containers, and what is made instead. None of it is imported or called."""
 
+OTHER_KINDS = {
+    b"version https://git-lfs": "a Git LFS pointer: the weights were not fetched. Run git lfs pull in its repository",
+    b"<!doctype html": "a web page: the download gave no weights. Open it in a browser to see why",
+    b"<html": "a web page: the download gave no weights. Open it in a browser to see why",
+}
+"""How files begin that are often downloaded in the place of weights, and what they are."""
+
 _PERMITTING = Lock(forks_wait=True)
 """PyTorch keeps what it permits in a global."""
 
@@ -82,6 +89,7 @@ def read_weights(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is a folder, a file of weights ({', '.join(SUFFIXES)}) is needed")
     safe = path.suffix == ".safetensors"
     with opened(path, "safetensors file" if safe else "PyTorch file", max_bytes, CheckpointError) as file:
+        _refuse_other_kinds(file)
         if safe:
             file.allow(file.size)
             return load_file(path)
@@ -112,6 +120,15 @@ def unpickled(file: Source, device: torch.device | str = "cpu") -> Any:
                 "its weights by torch.save(torch.jit.load(path).state_dict(), other_path), and load those"
             ) from error
         raise
+
+
+def _refuse_other_kinds(file: Source) -> None:
+    """Refuse what is often downloaded in the place of weights, by its first bytes."""
+    start = file.handle.read(64).lstrip().lower()
+    file.handle.seek(0)
+    for beginning, what in OTHER_KINDS.items():
+        if start.startswith(beginning):
+            raise CheckpointError(f"{file.path} is {what}")
 
 
 def _check_sizes(file: Source) -> None:

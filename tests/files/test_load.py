@@ -139,6 +139,17 @@ def test_averaged_weights_beside_the_plain_ones(file: Path) -> None:
     assert torch.equal(pixelfast.load(file, filled(1), ema=True).first.bias, net.first.bias + 1)
 
 
+def test_averaged_weights_beside_those_in_training_under_one_name(file: Path) -> None:
+    """As a training script keeps the state of ema_pytorch: nobody averaged what stands under online_model."""
+    net = filled()
+    both = {**renamed(net.state_dict(), "online_model."), **renamed(averages(net.state_dict()), "ema_model.")}
+    torch.save({"model": net.state_dict(), "ema": both}, file)
+    assert same(pixelfast.load(file, filled(1)), net)
+    assert torch.equal(pixelfast.load(file, filled(1), ema=True).first.bias, net.first.bias + 1)
+    torch.save({"ema": both}, file)
+    assert same(pixelfast.load(file, filled(1)), net)
+
+
 def test_averaged_weights_alone_are_taken_with_a_warning(file: Path) -> None:
     net = filled()
     torch.save({"ema": net.state_dict()}, file)

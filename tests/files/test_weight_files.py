@@ -107,10 +107,21 @@ def test_damaged_files(tmp_path: Path, suffix: str) -> None:
         file.write_bytes(whole[:size])
         with pytest.raises(CheckpointError, match=r"weights\.\w+ is (truncated or no readable|damaged or no) \w+"):
             pixelfast.load(file, target)
-    file.write_bytes(b"<html>not found</html>" * 9)
-    with pytest.raises(CheckpointError, match=r"weights\.\w+ is (truncated or no readable|damaged or no) \w+"):
-        pixelfast.load(file, target)
     assert same(target, filled(1))
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_what_is_downloaded_in_the_place_of_weights_is_named(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"weights.{suffix}"
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    for content, named in [
+        (pointer, r"is a Git LFS pointer: .*git lfs pull"),
+        (b"<html>not found</html>" * 9, "is a web page"),
+        (b"\n<!DOCTYPE html><title>Sign in</title>", "is a web page"),
+    ]:
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match=named):
+            pixelfast.load(file, filled(1))
 
 
 def test_damaged_pickles_do_not_crash(file: Path) -> None:
