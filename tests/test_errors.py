@@ -261,7 +261,7 @@ def test_images_to_score_and_to_verify(sampler: Sampler) -> None:
 
 def test_unknown_engine(model: PixelCNN) -> None:
     for function in (pixelfast.compile, pixelfast.sample):
-        with pytest.raises(EngineUnavailable, match=r"there is no engine 'gpu'; engines are auto, .*reference, naive"):
+        with pytest.raises(EngineUnavailable, match=r"there is no engine 'gpu'; engines are auto, .*reference, torch, naive"):
             function(model, engine="gpu")
 
 

@@ -135,7 +135,7 @@ def candidates(output_shape: tuple[int, ...], images: int, shape: tuple[int, int
         places *= images * height * width
         hint = (
             f"{values} numbers for {places} {place}s make {values // places} parameters each: does the head need "
-            f"{f'{values // places} levels' if head.parameters == head.levels else 'other arguments'}?"
+            f"{f'{values // places} levels' if head.parameters in (1, head.levels) else 'other arguments'}?"
             if values % places == 0 and values // places != head.parameters
             else "check shape= and head="
         )

@@ -11,7 +11,7 @@ import torch
 from conformance import Run, answer, each
 from draw_cases import DRAWS, ERRORS, DrawCase, ErrorCase
 
-from pixelfast import NumericalError
+from pixelfast import MixtureOfGaussians, NumericalError
 from pixelfast.distributions.base import Head
 from pixelfast.distributions.components import MixtureHead
 from pixelfast.engines.base import Result
@@ -26,6 +26,15 @@ def exactness(head: Head) -> tuple[float, float]:
     A mixture's are computed in float64.
     """
     return (1e-7, 1e-8) if isinstance(head, MixtureHead) else (1e-6, 2e-6)
+
+
+def undecided(head: Head, own: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Whether rounding decides: at next to no temperature the likeliest value wins, and two are alike to 1e-9.
+
+    Values that are alike by the formulas of logistics are so in every engine; Phi has other last bits in each.
+    """
+    first, second = head.probabilities(own).log().topk(2, -1).values.unbind(-1)
+    return (first - second < 1e-9) & (temperature < 1e-6 and isinstance(head, MixtureOfGaussians))
 
 
 def test_every_head_has_cases() -> None:
@@ -50,11 +59,14 @@ def test_draws(run: Run, case: DrawCase) -> None:
         drawn = torch.from_numpy(request.given < 0)
         np.testing.assert_array_equal(found.values[~drawn.numpy()], request.given[~drawn.numpy()])
     own, (near, apart) = head.conditionals(parameters, values), exactness(head)
+    left_open = undecided(head, own, case.temperature)
+    drawn &= ~left_open
     assert float(head.edge_distance(own, noise, values, case.temperature)[drawn].max()) <= near
     each_draw = head.log_prob(own, values, case.temperature)
     assert bool(each_draw[drawn].isfinite().all()), "an impossible value was drawn"
     expected = torch.where(drawn, each_draw, 0.0).flatten(1).sum(1)
-    np.testing.assert_allclose(found.log_prob, expected, rtol=apart, atol=apart)
+    whole = ~left_open.flatten(1).any(1).numpy()
+    np.testing.assert_allclose(found.log_prob[whole], expected[whole], rtol=apart, atol=apart)
 
 
 @each(ERRORS, exact=True)

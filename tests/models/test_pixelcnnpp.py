@@ -98,7 +98,7 @@ def test_published_size() -> None:
         ({"shape": (3, 8, 10)}, "4 must divide its rows and columns: got 8 x 10"),
         ({"shape": (2, 8, 8)}, "1 or 3 channels"),
         ({"blocks": 0}, "blocks must be an integer of at least 1"),
-        ({"mixtures": 0}, "mixtures of at least 1"),
+        ({"mixtures": 0}, "needs at least 1 mixtures"),
         ({"features": 0}, "features must be"),
         ({"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
     ],
