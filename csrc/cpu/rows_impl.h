@@ -95,10 +95,11 @@ inline void norm_row(const NormCall& call, const float* x, float* out) {
   const ptrdiff_t count = call.source.count;
   const float n = static_cast<float>(count);
   const Vec least = Vec::set(call.relu ? 0.0f : -INFINITY);
-  const Vec rounded = Vec::set(sum_of(x, count, [](Vec v) { return v; }) / n);
-  // Numbers that hardly differ from each other differ less from their mean than its last bit: what it lacks is a mean of its own.
-  const Vec rest = Vec::set(sum_of(x, count, [&](Vec v) { return v - rounded; }) / n);
-  const auto centred = [&](Vec v) { return (v - rounded) - rest; };
+  // Numbers that hardly differ from each other differ less from their mean than its last bit. From the first one they differ by
+  // what they differ at all: of these differences, no mean is large.
+  const Vec first = Vec::set(x[0]);
+  const Vec mean = Vec::set(sum_of(x, count, [&](Vec v) { return v - first; }) / n);
+  const auto centred = [&](Vec v) { return (v - first) - mean; };
   const float var = sum_of(x, count, [&](Vec v) { return centred(v) * centred(v); }) / n;
   const Vec rate = Vec::set(1.0f / ::sqrtf(var + call.eps));
   for (ptrdiff_t i = 0; i < count; i += Vec::width) {
@@ -114,16 +115,13 @@ template <int NV>
 inline void norm_vectors(const NormCall& call, const float* x, float* out) {
   constexpr float n = NV * Vec::width;
   const Vec least = Vec::set(call.relu ? 0.0f : -INFINITY);
+  const Vec first = Vec::set(x[0]);
   Vec v[NV], total = Vec::set(0.0f), squares = total;
 #pragma GCC unroll 8
-  for (int i = 0; i < NV; i++) total = total + (v[i] = Vec::load(x + i * Vec::width));
+  for (int i = 0; i < NV; i++) total = total + (v[i] = Vec::load(x + i * Vec::width) - first);
   const Vec mean = Vec::set(sum(total) / n);
-  Vec rests = Vec::set(0.0f);
 #pragma GCC unroll 8
-  for (int i = 0; i < NV; i++) rests = rests + (v[i] = v[i] - mean);
-  const Vec rest = Vec::set(sum(rests) / n);
-#pragma GCC unroll 8
-  for (int i = 0; i < NV; i++) v[i] = v[i] - rest, squares = fma(v[i], v[i], squares);
+  for (int i = 0; i < NV; i++) v[i] = v[i] - mean, squares = fma(v[i], v[i], squares);
   const Vec rate = Vec::set(1.0f / ::sqrtf(sum(squares) / n + call.eps));
 #pragma GCC unroll 8
   for (int i = 0; i < NV; i++) {
