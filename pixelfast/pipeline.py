@@ -154,7 +154,8 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
     if not found:
         raise irregular[-1][1]
     causal = [analysis for analysis in found if leak_count(analysis.graph, analysis.times) == 0]
-    refused = [(layout, error) for layout, error in irregular if not _leaks(converted, layout, left)]
+    times = availability(reordered(unbound(converted), left)) if irregular else []
+    refused = [(layout, error) for layout, error in irregular if not _leaks(converted, layout, left, times)]
     layouts = [analysis.layout for analysis in causal] + [layout for layout, _ in refused]
     if len(layouts) > 1:
         raise ambiguous(converted.shape, layouts, "and all are autoregressive")
@@ -171,14 +172,17 @@ def choose_layout(converted: Converted, shape: tuple[int, int, int], head: Head,
     return replace(closest, leak=leak)
 
 
-def _leaks(converted: Converted, layout: OutputLayout, order: Order) -> bool:
-    """Whether, in a layout that no edges can hold, some parameter depends on its own or a later sub-pixel, or another image."""
+def _leaks(converted: Converted, layout: OutputLayout, order: Order, times: list[Times]) -> bool:
+    """Whether, in a layout that no edges can hold, some parameter depends on its own or a later sub-pixel, or another image.
+
+    Args:
+        times: of the nodes, in the graph that `order` has reordered.
+    """
     if converted.output.numbers is None:
         return False
     found = elements(converted, layout)
     if found is None:
         return True
-    times = availability(reordered(unbound(converted), order))
     channels, height, width = converted.builder.shape
     before = order.ranks(height, width)[..., None] * channels + np.arange(channels).repeat(layout.parameters)
     lines, pixels = order.position(found.row, found.col, height, width)

@@ -68,9 +68,8 @@ STAND_INS: dict[str, type] = {
 """What a file may name beside tensors and plain containers, and what is made instead. None of it is imported or called."""
 
 OTHER_KINDS = {
-    b"version https://git-lfs": "a Git LFS pointer: the weights were not fetched. Run git lfs pull in its repository",
-    b"<!doctype html": "a web page: the download gave no weights. Open it in a browser to see why",
-    b"<html": "a web page: the download gave no weights. Open it in a browser to see why",
+    (b"version https://git-lfs",): "a Git LFS pointer: the weights were not fetched. Run git lfs pull in its repository",
+    (b"<!doctype html", b"<html"): "a web page: the download gave no weights. Open it in a browser to see why",
 }
 """How files begin that are often downloaded in the place of weights, and what they are."""
 
@@ -126,8 +125,8 @@ def _refuse_other_kinds(file: Source) -> None:
     """Refuse what is often downloaded in the place of weights, by its first bytes."""
     start = file.handle.read(64).lstrip().lower()
     file.handle.seek(0)
-    for beginning, what in OTHER_KINDS.items():
-        if start.startswith(beginning):
+    for beginnings, what in OTHER_KINDS.items():
+        if start.startswith(beginnings):
             raise CheckpointError(f"{file.path} is {what}")
 
 
